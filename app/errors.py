@@ -1,0 +1,202 @@
+"""What can go wrong, as facts: a stable code and the numbers. Knows nothing about HTTP.
+
+Error: the root
+├── RequestError            the client can mend the request
+│   ├── InvalidParameter    a field, its value, its limit
+│   ├── ContextOverflow     the prompt is longer than the context
+│   ├── UnknownModel        no such model on disk
+│   ├── NoModelLoaded       a model is needed and none is loaded
+│   ├── UsernameTaken       somebody else has this name
+│   ├── UnsuitablePassword  a new password is too short or too long
+│   └── UnknownChat         no such chat of this user
+├── AccessError             who asks, and what they may do
+│   ├── NotAuthenticated    no token, or none that still holds
+│   ├── WrongCredentials    this name and this password don't belong together
+│   └── Forbidden           known, and not allowed
+├── TryAgainLater           the same request may succeed later; carries retry_after_s
+│   ├── Overloaded          the queue is full
+│   ├── RateLimited         this client asked too often
+│   └── ShuttingDown        the server finishes what runs and takes nothing new
+└── ServerError             nothing the client can do
+    ├── EngineFailure       the decoder failed in a step of this request
+    ├── ModelBroken         a model's files can't be loaded
+    └── ProviderUnavailable the execution provider asked for is not installed
+"""
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """Root of the tree. `code` is stable: clients and dashboards may rely on it."""
+
+    code: ClassVar[str] = "error"
+
+    @property
+    def message(self) -> str:
+        """One sentence with the numbers in it, fit to be shown to a client."""
+        return str(self)
+
+
+class RequestError(Error):
+    """The request itself is wrong."""
+
+    code = "bad_request"
+
+
+class InvalidParameter(RequestError):
+    """A known field has a value outside its limit."""
+
+    code = "invalid_parameter"
+
+    def __init__(self, field: str, value: object, limit: str) -> None:
+        self.field, self.value, self.limit = field, value, limit
+        super().__init__(f"{field} is {shown(value)}, expected {limit}")
+
+
+class ContextOverflow(RequestError):
+    """The prompt alone does not fit the model's context."""
+
+    code = "context_overflow"
+
+    def __init__(self, prompt_tokens: int, limit: int) -> None:
+        self.prompt_tokens, self.limit = prompt_tokens, limit
+        super().__init__(f"prompt has {prompt_tokens} tokens, the context is {limit}")
+
+
+class UnknownModel(RequestError):
+    """No model of this name is on disk."""
+
+    code = "unknown_model"
+
+    def __init__(self, model_id: str) -> None:
+        self.model_id = model_id
+        super().__init__(f"model {shown(model_id)} is not on this server")
+
+
+class NoModelLoaded(RequestError):
+    """The request names no model and none is loaded."""
+
+    code = "no_model_loaded"
+
+    def __init__(self) -> None:
+        super().__init__("no model is loaded")
+
+
+class UsernameTaken(RequestError):
+    """Another user has this name, perhaps in other capitals."""
+
+    code = "username_taken"
+
+    def __init__(self) -> None:
+        super().__init__("Username already taken")
+
+
+class UnsuitablePassword(RequestError):
+    """A new password outside the limits; the message never carries the password itself."""
+
+    code = "unsuitable_password"
+
+    def __init__(self, characters: int, limit: str) -> None:
+        super().__init__(f"password has {characters} characters, expected {limit}")
+
+
+class UnknownChat(RequestError):
+    """This user has no such chat; whether somebody else has is not said."""
+
+    code = "unknown_chat"
+
+    def __init__(self, chat_id: str) -> None:
+        super().__init__(f"there is no chat {shown(chat_id)}")
+
+
+class AccessError(Error):
+    """Refused because of who asks."""
+
+    code = "access_refused"
+
+
+class NotAuthenticated(AccessError):
+    """No token, or one that is malformed, expired, revoked or of another kind."""
+
+    code = "not_authenticated"
+
+
+class WrongCredentials(AccessError):
+    """No user has this name and this password; which of the two is wrong is not said."""
+
+    code = "wrong_credentials"
+
+    def __init__(self) -> None:
+        super().__init__("Incorrect username or password")
+
+
+class Forbidden(AccessError):
+    """We know who asks, and they may not."""
+
+    code = "forbidden"
+
+
+class TryAgainLater(Error):
+    """Refused for now."""
+
+    code = "try_again_later"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class Overloaded(TryAgainLater):
+    """Every place in the queue is taken."""
+
+    code = "overloaded"
+
+    def __init__(self, waiting: int, limit: int, retry_after_s: int = 1) -> None:
+        super().__init__(
+            f"{waiting} requests are running or waiting, the limit is {limit}", retry_after_s
+        )
+
+
+class RateLimited(TryAgainLater):
+    """This client sent more requests than its limit allows."""
+
+    code = "rate_limited"
+
+
+class ShuttingDown(TryAgainLater):
+    """The process is about to stop; another one, or the next, will answer."""
+
+    code = "shutting_down"
+
+    def __init__(self, retry_after_s: int = 5) -> None:
+        super().__init__("the server is shutting down", retry_after_s)
+
+
+class ServerError(Error):
+    """Our fault."""
+
+    code = "server_error"
+
+
+class EngineFailure(ServerError):
+    """The decoder failed while this request was in its step."""
+
+    code = "engine_failure"
+
+
+class ModelBroken(ServerError):
+    """A model's files are missing, changed or unreadable."""
+
+    code = "model_broken"
+
+
+class ProviderUnavailable(ServerError):
+    """The execution provider asked for is not in the installed ONNX Runtime."""
+
+    code = "provider_unavailable"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """`repr`, shortened: a message must not carry a megabyte back to the client."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

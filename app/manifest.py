@@ -1,0 +1,158 @@
+"""`models/<publisher>--<name>/manifest.json`: the contract between export/ and app/.
+
+export/ writes it last, so a folder with a manifest is a whole model. Knows nothing about
+ONNX Runtime: it says what lies in the folder, not how to run it.
+
+The decoder graph that it describes:
+
+| input | type, shape | meaning |
+|---|---|---|
+| `input_ids` | int64 [B, S] | new tokens, right-padded |
+| `query_seqlens` | int32 [B] | how many of the S are real, 0 … S |
+| `seqlens_k` | int32 [B] | tokens in the cache after this step, minus 1 |
+| `total_sequence_length` | int32 [1], on the CPU | the largest `seqlens_k` plus 1 |
+| `logits_index` | int64 [B, L] | which of the S positions get logits |
+| `past_key_values.N.key`, `.value` | kv_dtype [B, kv_heads, capacity, head_dim] | the cache |
+
+Outputs: `logits` float32 [B, L, vocab_size]; `present.N.key`, `present.N.value`, bound to
+the memory of the past.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from app.errors import ModelBroken
+
+MANIFEST_NAME: Final = "manifest.json"
+FORMAT: Final = 1
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """The decoder's shape: what the KV cache and the logits buffer are made from."""
+
+    file: str
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    context_length: int
+    """Tokens; the longest the model was trained for."""
+    kv_dtype: Literal["float32", "float16"]
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Cache bytes that one token of one sequence occupies, over all layers."""
+        width = {"float32": 4, "float16": 2}[self.kv_dtype]
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * width
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Special tokens that generation needs by id."""
+
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    """A sampled id out of these ends the text; it is not part of the text."""
+
+
+class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
+    """How the weights are stored."""
+
+    scheme: Literal["none", "int8", "int4"]
+    block_size: int = 0
+    """Weights that share a scale; 0 with `none`."""
+    batch_invariant: bool
+    """Whether a row's logits are bitwise the same alone and in a batch, as seen at export."""
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """The exported graph against torch in float32, on the text that export/ keeps."""
+
+    text_tokens: int
+    mean_kl: float
+    """Mean Kullback-Leibler divergence, nats a token."""
+    top1_agreement: float
+    perplexity: float
+    reference_perplexity: float
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the folder."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One exported model."""
+
+    format: int = FORMAT
+    model_id: str
+    """`publisher/name`, as clients write it."""
+    description: str = ""
+    architecture: str
+    """Transformers' `model_type`."""
+    source: str
+    """Where the weights came from, with the version or revision."""
+    license: str = ""
+    created: str
+    """ISO 8601, UTC."""
+    graph: Graph
+    tokens: Tokens
+    quantisation: Quantisation
+    quality: Quality
+    chat: bool
+    """Whether `chat_template.jinja` is there."""
+    files: dict[str, ModelFile]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(file.size_bytes for file in self.files.values())
+
+
+def folder_name(model_id: str) -> str:
+    """The folder of a model below the models directory: `a/b` → `a--b`."""
+    return model_id.replace("/", "--")
+
+
+def describe_file(path: Path) -> ModelFile:
+    """Size and SHA-256 of a file, for the manifest."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ModelFile(size_bytes=path.stat().st_size, sha256=digest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest in one move, so that a reader sees none or a whole one."""
+    part = folder / f"{MANIFEST_NAME}.part"
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    part.replace(folder / MANIFEST_NAME)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a folder's manifest and check that its files are there in their sizes.
+
+    Contents are not hashed here: that would read every weight at each start.
+
+    Raises:
+        ModelBroken: the manifest or a file is missing, of another size, or unreadable.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError as error:
+        raise ModelBroken(f"{path} does not exist") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelBroken(f"{path}: {error}") from error
+    if manifest.format != FORMAT:
+        raise ModelBroken(f"{path}: format is {manifest.format}, this server reads {FORMAT}")
+    for name, expected in manifest.files.items():
+        file = folder / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != expected.size_bytes:
+            found = "missing" if size is None else f"{size} bytes"
+            raise ModelBroken(f"{file}: expected {expected.size_bytes} bytes, found {found}")
+    return manifest

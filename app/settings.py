@@ -1,0 +1,135 @@
+"""The environment as typed values.
+
+Every setting is an environment variable `LLMHOST_<FIELD>`. A wrong value or an unknown
+`LLMHOST_` name is refused at start, so that a typing error never becomes a silent default.
+"""
+
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+PREFIX: Final = "LLMHOST_"
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class InvalidSetting(ValueError):
+    """One or more environment variables can't be used; the message lists them all."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator can choose."""
+
+    models_dir: Path = Path("models")
+    """Folder of exported models, one sub-folder each."""
+    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """Model loaded at start; empty: none."""
+    data_dir: Path = Path("data")
+    """Folder for what the server itself writes."""
+    execution_provider: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the decoder runs; auto takes CUDA where the installed ONNX Runtime has it."""
+    intra_op_threads: Count = 0
+    """Threads of one decoder step; 0: one a physical core."""
+    slots: Count = 0
+    """Requests that generate at once (rows of the KV cache); 0: 16, or what fits half of the
+    memory that is free at start."""
+    context_length: Count = 0
+    """Tokens of prompt and answer together; 0: what the model was trained for."""
+    max_waiting: Count = 64
+    """Requests that may wait for a slot; one more is answered 429."""
+    drain_timeout_s: Seconds = 30.0
+    """Seconds that running requests may go on after SIGTERM."""
+
+    database_url: str = ""
+    """Users and chats: a SQLAlchemy URL (`postgresql://…` with the extra `postgres`); empty: a
+    SQLite file in the data directory."""
+    require_auth: bool = False
+    """Whether LocalLab's endpoints need a token too; LLM Host's and Neptun's always do."""
+    registration: Literal["open", "closed"] = "open"
+    """Whether anybody may register; closed: only `python -m app users create`."""
+    jwt_secret: str = ""
+    """What access tokens are signed with, at least 32 characters; several, separated by commas:
+    the first signs, all verify, so that a key can be replaced without signing everybody out.
+    Empty: made once, in the data directory. Processes that share users share this."""
+    access_token_minutes: Positive = 30
+    """Minutes that an access token holds; short, because every stolen one works that long."""
+    refresh_token_days: Positive = 7
+    """Days until somebody has to sign in again."""
+    rotate_refresh_tokens: bool = False
+    """Whether each refresh gives a new refresh token and takes the old one away; one that comes
+    back then ends its whole login. Off: LLM Host's documented client keeps its first for ever."""
+    argon2_memory_kib: Annotated[int, Meta(ge=8)] = 65536
+    """KiB that hashing a password takes; with time cost 3, RFC 9106's second recommendation."""
+    argon2_time_cost: Positive = 3
+    """Passes over that memory."""
+    login_attempts_per_account: Count = 10
+    """Wrong passwords a minute for one name, from anywhere; 0: no limit."""
+    login_attempts_per_address: Count = 60
+    """Attempts to sign in a minute from one address, for any name; 0: no limit."""
+    rate_limit_per_minute: Count = 60
+    """Generations that one user, or else one address, may start in any minute; 0: no limit."""
+    rate_limit_burst: Count = 10
+    """Generations that one user, or else one address, may start in any second; 0: no limit."""
+    trusted_proxies: str = ""
+    """Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed; from
+    anybody else it could be invented to escape the limits."""
+    default_max_tokens: Positive = 1024
+    """Tokens to generate at most where a request can't say so (LLM Host, Neptun)."""
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings out of `LLMHOST_*` variables.
+
+    Raises:
+        InvalidSetting: names every variable that is unknown or has a wrong value.
+    """
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    names = {PREFIX + field.upper(): field for field in Settings.__struct_fields__}
+    values: dict[str, object] = {}
+    problems: list[str] = []
+    for variable in sorted(name for name in environ if name.startswith(PREFIX)):
+        if variable not in names:
+            problems.append(f"{variable}: no such setting; there are {', '.join(names)}")
+            continue
+        field, raw = names[variable], environ[variable]
+        try:
+            # strict=False: an environment variable is always a string
+            values[field] = msgspec.convert(raw, hints[field], strict=False, dec_hook=_path)
+        except msgspec.ValidationError:
+            problems.append(f"{variable}={raw!r}: expected {expected(hints[field])}")
+    if problems:
+        raise InvalidSetting("\n".join(problems))
+    return Settings(**values)  # type: ignore[arg-type] # each was converted to its field's type
+
+
+def expected(hint: object) -> str:
+    """A field's type and limits in words: `int >= 0`, `auto, cpu or cuda`."""
+    if typing.get_origin(hint) is Annotated:
+        base, *metas = typing.get_args(hint)
+        limits = [
+            f"{sign} {value:g}"
+            for meta in metas
+            for sign, value in ((">=", meta.ge), ("<=", meta.le), (">", meta.gt))
+            if value is not None
+        ]
+        return " ".join([expected(base), " and ".join(limits)])
+    if typing.get_origin(hint) is Literal:
+        *first, last = typing.get_args(hint)
+        return f"{', '.join(first)} or {last}"
+    if isinstance(hint, types.UnionType):
+        return " or ".join(expected(option) for option in typing.get_args(hint))
+    return getattr(hint, "__name__", str(hint))
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path:
+        return Path(str(value))
+    raise NotImplementedError(kind)
