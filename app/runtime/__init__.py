@@ -1,0 +1,1 @@
+"""Arrays in, logits out: everything that touches ONNX Runtime."""

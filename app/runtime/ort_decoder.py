@@ -1,0 +1,237 @@
+"""A `Decoder` on ONNX Runtime: one session, one resident KV cache, inputs bound by pointer.
+
+The cache is `[slots, kv_heads, capacity, head_dim]` per layer for keys and for values. A step
+binds the memory of its rows as past and as present alike, so GroupQueryAttention writes the
+new tokens in place and nothing is ever concatenated. CPU and CUDA differ in who allocates.
+
+Knows nothing about requests, scheduling or sampling.
+"""
+
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from app.errors import EngineFailure, ModelBroken, ProviderUnavailable
+from app.manifest import Graph, Manifest
+from app.runtime.decoder import CountArray, FloatArray, IdArray, StepInput
+
+Provider = Literal["cpu", "cuda"]
+
+PROVIDERS: Final[dict[Provider, str]] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+}
+
+
+def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Provider:
+    """Resolve the setting against the ONNX Runtime that is installed.
+
+    Raises:
+        ProviderUnavailable: the one asked for by name is not there.
+    """
+    installed = ort.get_available_providers()
+    if wanted == "auto":
+        return "cuda" if PROVIDERS["cuda"] in installed else "cpu"
+    if PROVIDERS[wanted] not in installed:
+        raise ProviderUnavailable(
+            f"execution provider {wanted!r} is not in the installed onnxruntime "
+            f"{ort.__version__}, which has {', '.join(installed)}"
+        )
+    return wanted
+
+
+class KvMemory(Protocol):
+    """The cache's memory on one device."""
+
+    def pointer(self, layer: int, part: int, row: int) -> int:
+        """Device address of a row's keys (part 0) or values (part 1) in a layer."""
+
+    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy at least the first `num_tokens` of one row over another."""
+
+
+class CpuKvMemory:
+    """Host memory. Pages that no sequence reached yet are never touched and cost no RAM."""
+
+    def __init__(self, graph: Graph, slots: int, capacity: int) -> None:
+        shape = (slots, graph.num_kv_heads, capacity, graph.head_dim)
+        dtype = np.dtype(graph.kv_dtype)
+        # zeros, not empty: both map fresh pages, but a kernel that multiplies masked keys by
+        # zero must not meet a NaN in what the allocator left there.
+        self._buffers = [
+            (np.zeros(shape, dtype), np.zeros(shape, dtype)) for _ in range(graph.num_layers)
+        ]
+
+    def pointer(self, layer: int, part: int, row: int) -> int:
+        """Address of a row."""
+        return int(self._buffers[layer][part][row].ctypes.data)
+
+    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first `num_tokens` of every head."""
+        for parts in self._buffers:
+            for buffer in parts:
+                buffer[target, :, :num_tokens] = buffer[source, :, :num_tokens]
+
+
+class CudaKvMemory:
+    """Device memory, allocated by ONNX Runtime. Untested: no GPU has run it yet."""
+
+    def __init__(self, graph: Graph, slots: int, capacity: int) -> None:
+        shape = [slots, graph.num_kv_heads, capacity, graph.head_dim]
+        dtype = np.dtype(graph.kv_dtype)
+        self._row_shape = [1, *shape[1:]]
+        self._row_bytes = int(np.prod(self._row_shape)) * dtype.itemsize
+        self._dtype = dtype
+        self._values = [
+            [ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0) for _ in range(2)]
+            for _ in range(graph.num_layers)
+        ]
+
+    def pointer(self, layer: int, part: int, row: int) -> int:
+        """Address of a row."""
+        start: int = self._values[layer][part].data_ptr()
+        return start + row * self._row_bytes
+
+    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+        """Refuse: the engine never moves rows on a GPU, whose idle rows cost next to nothing."""
+        raise NotImplementedError(f"copy of row {source} to {target} ({num_tokens} tokens)")
+
+
+class OrtDecoder:
+    """One exported model, ready to run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        slots: int,
+        capacity: int,
+        provider: Provider = "cpu",
+        intra_op_threads: int = 0,
+    ) -> None:
+        """Load the graph and reserve the cache.
+
+        Args:
+            folder: holds the files that the manifest names.
+            manifest: what `read_manifest(folder)` returned.
+            slots: rows of the cache.
+            capacity: tokens a row holds; at most the model's context length.
+            provider: from `choose_provider`.
+            intra_op_threads: 0: one a physical core.
+
+        Raises:
+            ModelBroken: ONNX Runtime can't load the graph, or its inputs are not those of
+                `app.manifest`.
+        """
+        graph = manifest.graph
+        self.slots, self.capacity, self.vocab_size = slots, capacity, graph.vocab_size
+        self.movable_rows = provider == "cpu"
+        self._graph = graph
+        self._provider = provider
+        self._session = _load(folder / graph.file, provider, intra_op_threads)
+        self._check_inputs()
+        memory = CpuKvMemory if provider == "cpu" else CudaKvMemory
+        self._kv: KvMemory = memory(graph, slots, capacity)
+        self._kv_dtype = np.dtype(graph.kv_dtype)
+        self._logits = np.empty((slots, 1, graph.vocab_size), np.float32)
+        self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
+
+    def run(self, step: StepInput) -> FloatArray:
+        """Run the decoder once; see `Decoder.run`."""
+        batch, width = step.token_ids.shape
+        assert step.first_row + batch <= self.slots, (step.first_row, batch, self.slots)
+        seqlens = step.num_cached + step.num_new
+        total = int(seqlens.max())
+        assert total <= self.capacity, (total, self.capacity)
+        binding = self._binding(step.first_row, batch)
+        inputs: tuple[tuple[str, IdArray | CountArray], ...] = (
+            ("input_ids", np.ascontiguousarray(step.token_ids)),
+            ("query_seqlens", step.num_new),
+            # length - 1 (index of the last key), not the length; an empty idle row says 0
+            ("seqlens_k", np.maximum(seqlens - 1, 0)),
+            ("total_sequence_length", np.array([total], np.int32)),
+            ("logits_index", np.maximum(step.num_new - 1, 0).astype(np.int64)[:, None]),
+        )
+        for name, array in inputs:
+            # Host memory for every provider: ONNX Runtime copies what a kernel wants elsewhere.
+            binding.bind_cpu_input(name, array)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's exception classes share no public base
+            raise EngineFailure(f"decoder step of {batch} x {width} tokens: {error}") from error
+        return self._logits[:batch, 0]
+
+    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first `num_tokens` of a row's cache over another row's."""
+        self._kv.copy_row(source, target, num_tokens)
+
+    def close(self) -> None:
+        """Drop session and cache."""
+        self._bindings.clear()
+        del self._session, self._kv
+
+    def _binding(self, first_row: int, batch: int) -> ort.IOBinding:
+        """The cache's rows and the logits, bound once for each (first_row, batch)."""
+        key = (first_row, batch)
+        if key not in self._bindings:
+            graph = self._graph
+            binding = self._session.io_binding()
+            shape = [batch, graph.num_kv_heads, self.capacity, graph.head_dim]
+            for layer in range(graph.num_layers):
+                for part, name in enumerate(("key", "value")):
+                    where = (
+                        self._provider,
+                        0,
+                        self._kv_dtype,
+                        shape,
+                        self._kv.pointer(layer, part, first_row),
+                    )
+                    binding.bind_input(f"past_key_values.{layer}.{name}", *where)
+                    binding.bind_output(f"present.{layer}.{name}", *where)
+            binding.bind_output(
+                "logits",
+                "cpu",
+                0,
+                np.float32,
+                [batch, 1, graph.vocab_size],
+                self._logits.ctypes.data,
+            )
+            self._bindings[key] = binding
+        return self._bindings[key]
+
+    def _check_inputs(self) -> None:
+        past = {
+            f"past_key_values.{layer}.{part}"
+            for layer in range(self._graph.num_layers)
+            for part in ("key", "value")
+        }
+        wanted = past | {
+            "input_ids",
+            "query_seqlens",
+            "seqlens_k",
+            "total_sequence_length",
+            "logits_index",
+        }
+        found = {node.name for node in self._session.get_inputs()}
+        if found != wanted:
+            raise ModelBroken(
+                f"{self._graph.file}: missing inputs {sorted(wanted - found)}, "
+                f"unknown inputs {sorted(found - wanted)}"
+            )
+
+
+def _load(path: Path, provider: Provider, intra_op_threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    # The event loop needs the cores too: a spinning pool would take them between two steps.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The arena keeps the largest block of every shape it ever saw; steps vary in shape.
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(path, options, providers=[PROVIDERS[provider]])
+    except Exception as error:  # onnxruntime's exception classes share no public base
+        raise ModelBroken(f"{path}: {error}") from error

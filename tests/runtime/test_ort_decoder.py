@@ -1,0 +1,120 @@
+"""The ONNX Runtime decoder on a tiny graph with the real GroupQueryAttention."""
+
+import numpy as np
+import pytest
+
+from app.errors import EngineFailure, ModelBroken, ProviderUnavailable
+from app.manifest import read_manifest
+from app.runtime.decoder import StepInput
+from app.runtime.ort_decoder import OrtDecoder, choose_provider
+from tests.tiny_model import write_tiny_model
+
+IDS = np.random.default_rng(0).integers(0, 96, 24)
+
+
+@pytest.fixture
+def decoder(tmp_path):
+    folder = write_tiny_model(tmp_path)
+    decoder = OrtDecoder(folder, read_manifest(folder), slots=4, capacity=64)
+    yield decoder
+    decoder.close()
+
+
+def step(first_row: int, rows: list[tuple[list[int], int]]) -> StepInput:
+    """Rows as (new tokens, number cached)."""
+    width = max(1, *(len(new) for new, _ in rows))
+    token_ids = np.zeros((len(rows), width), np.int64)
+    for i, (new, _) in enumerate(rows):
+        token_ids[i, : len(new)] = new
+    return StepInput(
+        first_row,
+        token_ids,
+        np.array([len(new) for new, _ in rows], np.int32),
+        np.array([cached for _, cached in rows], np.int32),
+    )
+
+
+def isolated(decoder, ids, row: int = 3) -> np.ndarray:
+    return decoder.run(step(row, [(list(ids), 0)]))[0].copy()
+
+
+def test_chunked_prefill_equals_whole(decoder):
+    whole = isolated(decoder, IDS)
+    decoder.run(step(0, [(list(IDS[:10]), 0)]))
+    decoder.run(step(0, [(list(IDS[10:11]), 10)]))
+    chunked = decoder.run(step(0, [(list(IDS[11:]), 11)]))[0]
+    np.testing.assert_allclose(chunked, whole, atol=1e-4)
+
+
+def test_rows_of_different_length_in_one_step_equal_isolated_ones(decoder):
+    lengths = [5, 17, 1]
+    wanted = [isolated(decoder, [*IDS[:n], 7]) for n in lengths]
+    assert np.abs(wanted[0] - wanted[1]).max() > 0.1, "rows must differ or this proves nothing"
+    for row, n in enumerate(lengths):
+        decoder.run(step(row, [(list(IDS[:n]), 0)]))
+    together = decoder.run(step(0, [([7], n) for n in lengths]))
+    for row in range(3):
+        np.testing.assert_allclose(together[row], wanted[row], atol=1e-4)
+
+
+def test_an_idle_row_keeps_its_cache(decoder):
+    wanted = isolated(decoder, [*IDS[:9], 7])
+    decoder.run(step(1, [(list(IDS[:9]), 0)]))
+    for _ in range(3):
+        # the engine claims nothing about an idle row's length, so neither does the step
+        decoder.run(step(0, [([5], 0), ([], 0), ([6], 0)]))
+    after = decoder.run(step(1, [([7], 9)]))[0]
+    np.testing.assert_allclose(after, wanted, atol=1e-4)
+
+
+def test_a_copied_row_continues_like_its_source(decoder):
+    wanted = isolated(decoder, [*IDS[:9], 7])
+    decoder.run(step(2, [(list(IDS[:9]), 0)]))
+    decoder.copy_row(2, 0, 9)
+    decoder.run(step(2, [(list(IDS[9:20]), 0)]))
+    np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0], wanted, atol=1e-4)
+
+
+def test_dropped_tokens_are_forgotten(decoder):
+    wanted = isolated(decoder, [*IDS[:9], 7])
+    decoder.run(step(0, [(list(IDS), 0)]))
+    np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0], wanted, atol=1e-4)
+
+
+def test_a_row_can_be_filled_to_its_capacity(decoder):
+    ids = np.resize(IDS, 64)
+    decoder.run(step(0, [(list(ids[:63]), 0)]))
+    last = decoder.run(step(0, [(list(ids[63:]), 63)]))[0]
+    np.testing.assert_allclose(last, isolated(decoder, ids), atol=1e-4)
+
+
+def test_a_refused_input_is_an_engine_failure_and_the_next_step_works(decoder):
+    wanted = isolated(decoder, IDS)
+    with pytest.raises(EngineFailure, match="1 x 1 tokens"):
+        decoder.run(step(0, [([10**6], 0)]))
+    np.testing.assert_array_equal(isolated(decoder, IDS), wanted)
+
+
+def test_asking_for_a_provider_that_is_absent_says_what_is_there():
+    installed_only_cpu = choose_provider("auto") == "cpu"
+    if not installed_only_cpu:
+        pytest.skip("this machine has CUDA")
+    assert choose_provider("cpu") == "cpu"
+    with pytest.raises(ProviderUnavailable, match=r"'cuda' is not in .* CPUExecutionProvider"):
+        choose_provider("cuda")
+
+
+def test_a_broken_graph_is_named(tmp_path):
+    folder = write_tiny_model(tmp_path)
+    manifest = read_manifest(folder)
+    graph = folder / "model.onnx"
+    graph.write_bytes(b"\xff" * graph.stat().st_size)
+    with pytest.raises(ModelBroken, match=r"model\.onnx"):
+        OrtDecoder(folder, manifest, slots=1, capacity=8)
+
+
+def test_a_file_of_another_size_is_noticed_before_loading(tmp_path):
+    folder = write_tiny_model(tmp_path)
+    (folder / "model.onnx").write_bytes(b"short")
+    with pytest.raises(ModelBroken, match="found 5 bytes"):
+        read_manifest(folder)
