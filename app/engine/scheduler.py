@@ -1,0 +1,127 @@
+"""Decide what the next step runs. Made from counters alone: touches no arrays, runs nothing.
+
+A step first decodes one token for every sequence whose prompt is in the cache, in one run over
+the leading rows, then feeds prompt chunks under a token budget. While something decodes, the
+budget is small, so that a long prompt never stalls the running streams for long.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from app.engine.kv_slots import KvSlots
+from app.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy a sequence's cache to a lower row and let it live there."""
+
+    sequence: Sequence
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next `num_tokens` of a sequence's prompt."""
+
+    sequence: Sequence
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step, in the order in which it is carried out."""
+
+    moves: list[Move]
+    decode: list[Sequence]
+    prefill: list[Chunk]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """Prompt tokens that one step may feed."""
+
+    busy: int
+    """While other sequences decode."""
+    idle: int
+    """While none does."""
+
+
+class Scheduler:
+    """Sequences in order of arrival: waiting for a row, or running in one."""
+
+    def __init__(self, slots: int, budget: TokenBudget, *, movable_rows: bool) -> None:
+        self._slots = KvSlots(slots)
+        self._budget = budget
+        self._movable_rows = movable_rows
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[int, Sequence] = {}
+        """By request id, oldest first."""
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences without a row."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Sequences with a row, oldest first."""
+        return list(self._running.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self._waiting or self._running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence; it is admitted in its turn."""
+        self._waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence, wherever it is; its row is free at once."""
+        if sequence.slot is None:
+            self._waiting.remove(sequence)
+        else:
+            del self._running[sequence.request_id]
+            self._slots.release(sequence.slot)
+            sequence.slot = None
+
+    def plan(self) -> StepPlan:
+        """Admit what fits, close gaps between the decoding rows, and share out the budget."""
+        while self._waiting and self._slots.num_free:
+            sequence = self._waiting.popleft()
+            sequence.slot = self._slots.take()
+            self._running[sequence.request_id] = sequence
+        decode = [sequence for sequence in self._running.values() if not sequence.prefilling]
+        moves = self._close_gaps(decode) if self._movable_rows else []
+        left = self._budget.busy if decode else self._budget.idle
+        prefill = []
+        for sequence in self._running.values():
+            if left and sequence.prefilling:
+                chunk = Chunk(sequence, min(left, sequence.num_prompt - sequence.num_cached))
+                prefill.append(chunk)
+                left -= chunk.num_tokens
+        return StepPlan(moves, decode, prefill)
+
+    def check(self) -> None:
+        """Assert the invariants of rows and counters."""
+        owned = []
+        for sequence in self._running.values():
+            assert sequence.slot is not None, sequence.request_id
+            assert sequence.num_cached < len(sequence.token_ids), sequence.request_id
+            owned.append(sequence.slot)
+        for sequence in self._waiting:
+            assert sequence.slot is None, sequence.request_id
+            assert sequence.num_cached == 0, sequence.request_id
+        self._slots.check(owned)
+
+    def _close_gaps(self, decode: list[Sequence]) -> list[Move]:
+        """Move the highest decoding rows into free lower ones: a decode run pays for its gaps."""
+        moves = []
+        for sequence in sorted(decode, key=lambda s: s.slot or 0, reverse=True):
+            target = self._slots.lowest_free
+            if target is None or sequence.slot is None or target > sequence.slot:
+                break
+            moves.append(Move(sequence, self._slots.take()))
+            self._slots.release(sequence.slot)
+        return moves

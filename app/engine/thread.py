@@ -1,0 +1,271 @@
+"""The one hand-over between the event loop and the engine's thread.
+
+Everything that crosses is a message: commands go down through one locked list, events come up
+through `call_soon_threadsafe`, one call a decoder run. Nothing is shared, so the engine could
+become a process. Methods belong to the event loop unless they say otherwise.
+
+Knows no text and no HTTP.
+"""
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from app.engine.engine import Engine, Events
+from app.engine.scheduler import TokenBudget
+from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
+from app.errors import EngineFailure, Overloaded, ShuttingDown
+from app.runtime.decoder import Decoder
+
+logger = logging.getLogger(__name__)
+
+
+class EngineLoad(msgspec.Struct, frozen=True):
+    """A snapshot of what the engine is doing."""
+
+    slots: int
+    running: int
+    """Requests that hold a slot."""
+    waiting: int
+    """Requests that wait for one."""
+    steps: int
+    """Steps so far: a number that stands still while requests run is a stuck engine."""
+
+
+class _Add(msgspec.Struct, frozen=True):
+    request_id: int
+    request: EngineRequest
+
+
+class _Abort(msgspec.Struct, frozen=True):
+    request_id: int
+
+
+class _Stop(msgspec.Struct, frozen=True):
+    pass
+
+
+class TokenStream:
+    """The event loop's end of one request."""
+
+    def __init__(self, abort: Callable[[], None]) -> None:
+        self._abort = abort
+        self._events: list[TokenEvent] = []
+        self._arrived = asyncio.Event()
+
+    async def next(self) -> list[TokenEvent]:
+        """Wait for at least one event and return all there are; the last one says it is."""
+        await self._arrived.wait()
+        events, self._events = self._events, []
+        self._arrived.clear()
+        return events
+
+    def abort(self) -> None:
+        """End the request at the next step; its slot is free then. Harmless when repeated."""
+        self._abort()
+
+    def put(self, event: TokenEvent) -> None:
+        """Deliver an event; called by the engine's hand-over alone."""
+        self._events.append(event)
+        self._arrived.set()
+
+
+class Places:
+    """Room for some requests, held while they are prepared; unused places go back at exit."""
+
+    def __init__(
+        self,
+        count: int,
+        submit: Callable[[EngineRequest], TokenStream],
+        give_back: Callable[[int], None],
+    ) -> None:
+        self._left = count
+        self._submit = submit
+        self._give_back = give_back
+
+    def submit(self, request: EngineRequest) -> TokenStream:
+        """Hand a request to the engine in one of the places.
+
+        Raises:
+            EngineFailure: the engine has stopped meanwhile.
+        """
+        assert self._left > 0, "every reserved place is used"
+        stream = self._submit(request)
+        self._left -= 1
+        self._give_back(1)
+        return stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._give_back(self._left)
+        self._left = 0
+
+
+class EngineThread:
+    """An `Engine` on a thread of its own, with a bounded number of requests."""
+
+    def __init__(self, decoder: Decoder, budget: TokenBudget, max_waiting: int) -> None:
+        self.capacity = decoder.capacity
+        self.max_requests = decoder.slots + max_waiting
+        self._decoder = decoder
+        self._engine = Engine(decoder, budget)
+        self._load = EngineLoad(decoder.slots, 0, 0, 0)
+        self._streams: dict[int, TokenStream] = {}
+        self._ids = itertools.count()
+        self._reserved = 0
+        self._draining = False
+        self._failure: Exception | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._commands: list[_Add | _Abort | _Stop] = []
+        self._has_commands = threading.Condition()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def load(self) -> EngineLoad:
+        """The snapshot taken after the latest step."""
+        return self._load
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the engine can't go on; None while it can."""
+        return self._failure
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that run, wait or are being prepared."""
+        return len(self._streams) + self._reserved
+
+    def reserve(self, count: int = 1) -> Places:
+        """Hold room for `count` requests; use it as a context manager.
+
+        Raises:
+            Overloaded: there is not room for all of them.
+            ShuttingDown: the engine takes nothing new.
+            EngineFailure: the engine can't go on.
+        """
+        if self._failure is not None:
+            raise EngineFailure("the engine has stopped") from self._failure
+        if self._draining:
+            raise ShuttingDown
+        if self.num_requests + count > self.max_requests:
+            raise Overloaded(self.num_requests, self.max_requests)
+        self._reserved += count
+        self._idle.clear()
+        return Places(count, self._submit, self._give_back)
+
+    async def stop(self, drain_timeout_s: float) -> None:
+        """Refuse new requests, let the others finish for a while, then end them and the thread.
+
+        Requests that are cut off get an event with reason `error`.
+        """
+        self._draining = True
+        try:
+            async with asyncio.timeout(drain_timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.warning("drain_timeout requests=%d", self.num_requests)
+        self._send(_Stop())
+        await asyncio.to_thread(self._thread.join)
+        self._break(ShuttingDown())
+        self._decoder.close()
+
+    def _submit(self, request: EngineRequest) -> TokenStream:
+        if self._failure is not None:
+            raise EngineFailure("the engine has stopped") from self._failure
+        request_id = next(self._ids)
+        stream = TokenStream(lambda: self._abort(request_id))
+        self._streams[request_id] = stream
+        self._send(_Add(request_id, request))
+        return stream
+
+    def _give_back(self, count: int) -> None:
+        self._reserved -= count
+        self._note_idle()
+
+    def _abort(self, request_id: int) -> None:
+        if self._streams.pop(request_id, None) is not None:
+            self._send(_Abort(request_id))
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self.num_requests:
+            self._idle.set()
+
+    def _deliver(self, events: Events) -> None:
+        for request_id, event in events:
+            stream = self._streams.get(request_id)
+            if stream is None:  # aborted while the event was on its way
+                continue
+            if event.finish_reason is not None:
+                del self._streams[request_id]
+            stream.put(event)
+        self._note_idle()
+
+    def _break(self, failure: Exception) -> None:
+        """The thread has ended: answer whoever waits, take nothing new."""
+        self._failure = failure
+        error = EngineFailure(f"the engine has stopped: {failure}")
+        self._deliver([(i, TokenEvent(None, FinishReason.ERROR, error)) for i in self._streams])
+
+    def _send(self, command: _Add | _Abort | _Stop) -> None:
+        with self._has_commands:
+            self._commands.append(command)
+            self._has_commands.notify()
+
+    # On the engine's thread from here on.
+
+    def _work(self) -> None:
+        try:
+            while self._obey(self._receive()):
+                for events in self._engine.step():
+                    if events:
+                        self._loop.call_soon_threadsafe(self._deliver, events)
+                self._snapshot()
+        except Exception as failure:
+            logger.exception("engine_broken")
+            self._loop.call_soon_threadsafe(self._break, failure)
+
+    def _receive(self) -> list[_Add | _Abort | _Stop]:
+        """All commands there are; waits for one while there is nothing to run."""
+        with self._has_commands:
+            while self._engine.idle and not self._commands:
+                self._has_commands.wait()
+            commands, self._commands = self._commands, []
+        return commands
+
+    def _obey(self, commands: list[_Add | _Abort | _Stop]) -> bool:
+        """Carry out commands in order; whether to go on."""
+        for command in commands:
+            match command:
+                case _Add(request_id, request):
+                    self._engine.add(request_id, request)
+                case _Abort(request_id):
+                    self._engine.abort(request_id)
+                case _Stop():
+                    return False
+        return True
+
+    def _snapshot(self) -> None:
+        scheduler = self._engine.scheduler
+        self._load = EngineLoad(
+            slots=self._load.slots,
+            running=len(scheduler.running),
+            waiting=scheduler.num_waiting,
+            steps=self._load.steps + 1,
+        )

@@ -1,0 +1,67 @@
+"""Plans are made from counters: order of arrival, token budget, gaps between rows."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.scheduler import Scheduler, TokenBudget
+from app.engine.sequence import EngineRequest, SamplingParams, Sequence
+
+
+def sequence(request_id: int, num_prompt: int) -> Sequence:
+    request = EngineRequest(
+        prompt_ids=[1] * num_prompt, max_tokens=10, sampling=SamplingParams(temperature=0.0)
+    )
+    return Sequence.start(request_id, request, now_s=0.0)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=10),
+    slots=st.integers(1, 4),
+    idle=st.integers(1, 30),
+    busy=st.integers(1, 30),
+)
+def test_no_step_feeds_more_than_its_budget_and_every_prompt_gets_its_turn(
+    lengths, slots, idle, busy
+):
+    scheduler = Scheduler(slots, TokenBudget(busy=busy, idle=idle), movable_rows=True)
+    for i, length in enumerate(lengths):
+        scheduler.add(sequence(i, length))
+    first_tokens = []
+    for _ in range(1000):
+        if scheduler.idle:
+            break
+        plan = scheduler.plan()
+        fed = sum(chunk.num_tokens for chunk in plan.prefill)
+        assert fed <= (busy if plan.decode else idle)
+        assert plan.decode or fed, "a step that does nothing would never end"
+        for move in plan.moves:
+            move.sequence.slot = move.target
+        for chunk in plan.prefill:
+            chunk.sequence.num_cached += chunk.num_tokens
+            if not chunk.sequence.prefilling:
+                chunk.sequence.append(0)
+                first_tokens.append(chunk.sequence.request_id)
+        for decoding in plan.decode:
+            decoding.num_cached += 1
+            decoding.append(0)
+            if decoding.num_generated == 4:
+                scheduler.remove(decoding)
+        scheduler.check()
+    assert first_tokens == list(range(len(lengths))), "first come, first served"
+
+
+def test_a_gap_is_filled_by_who_waits_before_anyone_is_moved():
+    scheduler = Scheduler(3, TokenBudget(busy=8, idle=8), movable_rows=True)
+    running = [sequence(i, 1) for i in range(3)]
+    for each in running:
+        scheduler.add(each)
+    scheduler.plan()
+    for each in running:
+        each.num_cached = 1
+        each.append(0)
+    scheduler.remove(running[0])
+    newcomer = sequence(3, 5)
+    scheduler.add(newcomer)
+    plan = scheduler.plan()
+    assert newcomer.slot == 0
+    assert plan.moves == []

@@ -1,0 +1,152 @@
+"""The hand-over between the event loop and the engine's thread."""
+
+import asyncio
+import threading
+
+import pytest
+
+from app.engine.scheduler import TokenBudget
+from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
+from app.engine.thread import EngineThread, TokenStream
+from app.errors import EngineFailure, Overloaded, ShuttingDown
+from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
+
+BUDGET = TokenBudget(busy=4, idle=16)
+
+
+def request(prompt: list[int], max_tokens: int = 5) -> EngineRequest:
+    return EngineRequest(
+        prompt_ids=prompt, max_tokens=max_tokens, sampling=SamplingParams(temperature=0.0)
+    )
+
+
+def submit(engine: EngineThread, prompt: list[int], max_tokens: int = 5) -> TokenStream:
+    with engine.reserve() as places:
+        return places.submit(request(prompt, max_tokens))
+
+
+async def all_events(stream: TokenStream) -> list[TokenEvent]:
+    events: list[TokenEvent] = []
+    while not events or events[-1].finish_reason is None:
+        events += await stream.next()
+    return events
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+class Gate:
+    """Holds the decoder in its next step until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, _) -> None:
+        self.entered.set()
+        assert self.opened.wait(5)
+
+
+async def test_requests_get_their_tokens_and_give_their_places_back():
+    decoder = ScriptedDecoder(slots=3)
+    engine = EngineThread(decoder, BUDGET, max_waiting=10)
+    prompts = [[i, i + 1] for i in range(10)]
+    streams = [submit(engine, prompt) for prompt in prompts]
+    results = await asyncio.gather(*map(all_events, streams))
+    for prompt, events in zip(prompts, results, strict=True):
+        assert [e.token_id for e in events] == expected_tokens(prompt, 5, decoder.vocab_size)
+    assert engine.num_requests == 0
+    await until(lambda: engine.load.running == engine.load.waiting == 0)
+    await engine.stop(1.0)
+    assert decoder.closed
+
+
+async def test_a_full_queue_is_refused_at_once_with_its_numbers():
+    gate = Gate()
+    engine = EngineThread(ScriptedDecoder(slots=1, before_run=gate), BUDGET, max_waiting=1)
+    streams = [submit(engine, [1]), submit(engine, [2])]
+    with pytest.raises(Overloaded, match="2 requests are running or waiting, the limit is 2"):
+        engine.reserve()
+    gate.opened.set()
+    await asyncio.gather(*map(all_events, streams))
+    assert len(await all_events(submit(engine, [3]))) == 5
+    await engine.stop(1.0)
+
+
+async def test_reserving_several_places_is_all_or_nothing_and_unused_ones_come_back():
+    engine = EngineThread(ScriptedDecoder(slots=1), BUDGET, max_waiting=2)
+    with pytest.raises(Overloaded):
+        engine.reserve(4)
+    with engine.reserve(3) as places:
+        with pytest.raises(Overloaded):
+            engine.reserve()
+        stream = places.submit(request([1]))
+    assert engine.num_requests <= 1
+    await all_events(stream)
+    await engine.stop(1.0)
+
+
+async def test_abort_frees_the_slot_of_a_running_and_of_a_waiting_request():
+    gate = Gate()
+    decoder = ScriptedDecoder(slots=1, capacity=10_000, before_run=gate)
+    engine = EngineThread(decoder, BUDGET, max_waiting=5)
+    running, waiting = submit(engine, [1], 9000), submit(engine, [2], 9000)
+    await asyncio.to_thread(gate.entered.wait)
+    for stream in (running, waiting, running):
+        stream.abort()
+    assert engine.num_requests == 0, "a place is free at once, the slot at the next step"
+    gate.opened.set()
+    assert len(await all_events(submit(engine, [3]))) == 5
+    await until(lambda: engine.load.running == engine.load.waiting == 0)
+    await engine.stop(1.0)
+
+
+async def test_stop_lets_running_requests_finish_and_refuses_new_ones():
+    gate = Gate()
+    decoder = ScriptedDecoder(before_run=gate)
+    engine = EngineThread(decoder, BUDGET, max_waiting=5)
+    stream = submit(engine, [1])
+    stopping = asyncio.create_task(engine.stop(5.0))
+    await asyncio.sleep(0)
+    with pytest.raises(ShuttingDown):
+        engine.reserve()
+    gate.opened.set()
+    events = await all_events(stream)
+    assert [e.token_id for e in events] == expected_tokens([1], 5, decoder.vocab_size)
+    await stopping
+
+
+async def test_stop_ends_what_outlasts_the_drain_with_an_error():
+    engine = EngineThread(ScriptedDecoder(capacity=10**6), BUDGET, max_waiting=5)
+    stream = submit(engine, [1], 10**6)
+    await engine.stop(0.05)
+    last = (await all_events(stream))[-1]
+    assert last.finish_reason is FinishReason.ERROR
+    assert "shutting down" in str(last.error)
+
+
+async def test_a_broken_engine_answers_who_waits_and_takes_nothing_new():
+    def bug(_) -> None:
+        raise ZeroDivisionError("not a decoder failure")
+
+    engine = EngineThread(ScriptedDecoder(slots=1, before_run=bug), BUDGET, max_waiting=5)
+    streams = [submit(engine, [1]), submit(engine, [2])]
+    for stream in streams:
+        last = (await all_events(stream))[-1]
+        assert isinstance(last.error, EngineFailure)
+    assert isinstance(engine.failure, ZeroDivisionError)
+    with pytest.raises(EngineFailure):
+        engine.reserve()
+    await engine.stop(0.1)
+
+
+async def test_a_decoder_failure_leaves_the_thread_going():
+    decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.token_ids.shape[1] == 3))
+    engine = EngineThread(decoder, BUDGET, max_waiting=5)
+    bad, good = submit(engine, [1, 2, 3]), submit(engine, [4])
+    assert (await all_events(bad))[-1].finish_reason is FinishReason.ERROR
+    assert len(await all_events(good)) == 5
+    assert engine.failure is None
+    await engine.stop(1.0)
