@@ -1,0 +1,23 @@
+"""`python -m bench load …` (over HTTP) and `python -m bench decode …` (the engine alone)."""
+
+import argparse
+
+from bench import decode, load
+
+PARTS = {"load": load, "decode": decode}
+
+
+def main() -> None:
+    """Choose the part and run it."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parts = parser.add_subparsers(required=True)
+    for name, part in PARTS.items():
+        sub = parts.add_parser(name, help=(part.__doc__ or "").partition("\n")[0])
+        part.add_arguments(sub)
+        sub.set_defaults(run=part.run)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What a step of the engine costs, without HTTP: batch by context, and prefill by length.
+
+The engine is the real one, sampling at LocalLab's documented defaults; the rows are filled with
+random tokens. Rounds go over all cells in turn, so that a machine that slows down slows all of
+them; a cell is the median of its steps in all rounds.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from app.engine.engine import Engine
+from app.engine.scheduler import TokenBudget
+from app.engine.sequence import EngineRequest, SamplingParams
+from app.manifest import read_manifest
+from app.runtime.decoder import Decoder, FloatArray, StepInput
+from app.runtime.ort_decoder import OrtDecoder, choose_provider
+
+SAMPLING = SamplingParams(temperature=0.7, top_p=0.9, top_k=80, repetition_penalty=1.15, seed=0)
+PREFILL_CHUNK = 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m bench decode`."""
+    parser.add_argument("model", type=Path, help="a folder below models/")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--context", type=int, nargs="+", default=[128, 1024])
+    parser.add_argument("--prefill", type=int, nargs="+", default=[128, 512])
+    parser.add_argument("--steps", type=int, default=12, help="timed steps a cell and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
+
+
+class TimedDecoder:
+    """A decoder that adds up the seconds spent in `run`."""
+
+    def __init__(self, inner: Decoder) -> None:
+        self._inner = inner
+        self.seconds = 0.0
+        self.slots, self.capacity = inner.slots, inner.capacity
+        self.vocab_size, self.movable_rows = inner.vocab_size, inner.movable_rows
+        self.copy_row, self.close = inner.copy_row, inner.close
+
+    def run(self, step: StepInput) -> FloatArray:
+        """Run and take the time."""
+        start = time.perf_counter()
+        logits = self._inner.run(step)
+        self.seconds += time.perf_counter() - start
+        return logits
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print a table, and the same as JSON in the last line."""
+    manifest = read_manifest(arguments.model)
+    decoder = TimedDecoder(
+        OrtDecoder(
+            arguments.model,
+            manifest,
+            slots=max(arguments.batch),
+            capacity=max(*arguments.context, *arguments.prefill) + arguments.steps + 2,
+            provider=choose_provider("auto"),
+            intra_op_threads=arguments.threads,
+        )
+    )
+    step_ms: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
+    outside: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
+    prefill_rate: defaultdict[int, list[float]] = defaultdict(list)
+    rng = np.random.default_rng(0)
+
+    def prompt(length: int) -> list[int]:
+        return rng.integers(0, manifest.graph.vocab_size, length).tolist()
+
+    for _ in range(arguments.rounds):
+        for context in arguments.context:
+            for batch in arguments.batch:
+                engine = _filled(decoder, [prompt(context) for _ in range(batch)], arguments.steps)
+                for _ in range(arguments.steps):
+                    decoder.seconds = 0.0
+                    seconds = _timed_step(engine)
+                    step_ms[batch, context].append(seconds * 1e3)
+                    outside[batch, context].append(1 - decoder.seconds / seconds)
+        for length in arguments.prefill:
+            engine = Engine(decoder, TokenBudget(busy=PREFILL_CHUNK, idle=PREFILL_CHUNK))
+            engine.add(0, EngineRequest(prompt_ids=prompt(length), max_tokens=1, sampling=SAMPLING))
+            seconds = 0.0
+            while not engine.idle:
+                seconds += _timed_step(engine)
+            prefill_rate[length].append(length / seconds)
+
+    print(f"{manifest.model_id}, {manifest.quantisation.scheme}, KL {manifest.quality.mean_kl:.5f}")
+    print(f"{'batch':>6} {'context':>8} {'ms a step':>10} {'tokens/s':>9} {'outside the run':>16}")
+    cells = []
+    for (batch, context), times in step_ms.items():
+        ms, share = statistics.median(times), statistics.median(outside[batch, context])
+        print(f"{batch:6} {context:8} {ms:10.1f} {batch / ms * 1e3:9.1f} {share:15.1%}")
+        cells.append({"batch": batch, "context": context, "ms": ms, "outside": share})
+    prefill = {length: statistics.median(rates) for length, rates in prefill_rate.items()}
+    for length, rate in prefill.items():
+        print(f"prefill of {length}: {rate:.0f} tokens/s")
+    print(json.dumps({"decode": cells, "prefill_tokens_per_s": prefill}))
+
+
+def _filled(decoder: Decoder, prompts: list[list[int]], steps: int) -> Engine:
+    """An engine whose rows have all been prefilled and decode from the next step on."""
+    engine = Engine(decoder, TokenBudget(busy=PREFILL_CHUNK, idle=PREFILL_CHUNK))
+    for i, ids in enumerate(prompts):
+        # two more than are timed: one comes with the prefill, and none must end while timed
+        engine.add(i, EngineRequest(prompt_ids=ids, max_tokens=10**6, sampling=SAMPLING))
+    while any(s.prefilling for s in engine.scheduler.running) or engine.scheduler.num_waiting:
+        _timed_step(engine)
+        # rows that are ready wait for the others: what they decode meanwhile is not kept
+        for sequence in engine.scheduler.running:
+            if not sequence.prefilling:
+                del sequence.token_ids[sequence.num_prompt + 1 :]
+                sequence.num_cached = sequence.num_prompt
+    assert all(s.num_prompt + steps < decoder.capacity for s in engine.scheduler.running)
+    return engine
+
+
+def _timed_step(engine: Engine) -> float:
+    start = time.perf_counter()
+    for _ in engine.step():
+        pass
+    return time.perf_counter() - start

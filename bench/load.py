@@ -1,0 +1,240 @@
+"""Load over HTTP: streams of `POST /generate`; TTFT, ITL and tokens/s by concurrency.
+
+Sees only the URL, and a tokenizer.json to count tokens with: a piece of a stream may hold
+several. Every prompt is another one, so no cache between requests can help.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import aiohttp
+from tokenizers import Tokenizer
+
+DEFAULT_TOKENIZER = Path("models/HuggingFaceTB--SmolLM2-135M-Instruct/tokenizer.json")
+# fmt: off
+WORDS = [
+    "river", "stone", "market", "winter", "garden", "letter", "window", "morning", "captain",
+    "forest", "silver", "bridge", "music", "farmer", "island", "teacher", "candle", "harbour",
+    "summer", "village", "doctor", "engine", "mountain", "paper",
+]
+# fmt: on
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m bench load`."""
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--prompt-tokens", type=int, default=64)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3, help="of each concurrency, in turn")
+    parser.add_argument("--tokenizer", type=Path, default=DEFAULT_TOKENIZER)
+    parser.add_argument(
+        "--intruder-tokens",
+        type=int,
+        default=0,
+        help="a prompt of this length arrives once all the other streams run",
+    )
+    parser.add_argument("--health", action="store_true", help="poll /health meanwhile")
+
+
+@dataclass
+class Stream:
+    """What one stream brought, on the monotonic clock."""
+
+    started_s: float = 0.0
+    pieces: list[tuple[float, str]] = field(default_factory=list)
+
+    @property
+    def ttft_s(self) -> float:
+        """Seconds to the first piece."""
+        return self.pieces[0][0] - self.started_s
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Seconds between pieces."""
+        times = [at for at, _ in self.pieces]
+        return [b - a for a, b in pairwise(times)]
+
+
+class Client:
+    """Sends one kind of request and counts tokens."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer) -> None:
+        self._session, self._url, self._tokenizer = session, url, tokenizer
+        self._random = random.Random(0)  # noqa: S311 # prompts, not secrets
+
+    def prompt(self, num_tokens: int) -> str:
+        """A text of about that many tokens that no other request has."""
+        words = " ".join(self._random.choices(WORDS, k=num_tokens))
+        ids = self._tokenizer.encode(words, add_special_tokens=False).ids[:num_tokens]
+        text: str = self._tokenizer.decode(ids)
+        return text
+
+    def count(self, stream: Stream) -> int:
+        """Tokens of a stream's text."""
+        text = "".join(piece for _, piece in stream.pieces)
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
+        """Generate once; `stream` grows while the answer comes."""
+        body = {"prompt": prompt, "stream": True, "max_length": max_tokens, "seed": 0, "raw": True}
+        headers = {"Accept": "text/event-stream"}
+        stream.started_s = time.monotonic()
+        url = f"{self._url}/generate"
+        async with self._session.post(url, json=body, headers=headers) as response:
+            response.raise_for_status()
+            lines: list[str] = []
+            async for raw in response.content:
+                line = raw.decode().rstrip("\n")
+                if line:
+                    lines.append(line.removeprefix("data:").removeprefix(" "))
+                    continue
+                text, lines = "\n".join(lines), []
+                if text == "[DONE]":
+                    return
+                stream.pieces.append((time.monotonic(), text))
+        raise RuntimeError(f"the stream ended without [DONE] after {len(stream.pieces)} pieces")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print a table, and the same as JSON in the last line."""
+    asyncio.run(_run(arguments))
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        client = Client(session, arguments.url, tokenizer)
+        await client.stream(client.prompt(8), 4, Stream())  # warm up
+        health: list[float] = []
+        poll = asyncio.create_task(_poll_health(session, arguments, health))
+        if arguments.intruder_tokens:
+            result = await _intrude(client, arguments)
+        else:
+            result = await _concurrency(client, arguments)
+        poll.cancel()
+    if health:
+        result["health_ms"] = {
+            "median": statistics.median(health) * 1e3,
+            "p99": percentile(health, 0.99) * 1e3,
+            "polls": len(health),
+        }
+        print(f"/health: {result['health_ms']}")
+    print(json.dumps(result))
+
+
+async def _concurrency(client: Client, arguments: argparse.Namespace) -> dict[str, object]:
+    rates: dict[int, list[float]] = {n: [] for n in arguments.concurrency}
+    streams: dict[int, list[Stream]] = {n: [] for n in arguments.concurrency}
+    for _ in range(arguments.rounds):
+        for concurrency in arguments.concurrency:
+            batch = [Stream() for _ in range(concurrency)]
+            start = time.monotonic()
+            await asyncio.gather(
+                *(
+                    client.stream(
+                        client.prompt(arguments.prompt_tokens), arguments.max_tokens, stream
+                    )
+                    for stream in batch
+                )
+            )
+            seconds = time.monotonic() - start
+            rates[concurrency].append(sum(map(client.count, batch)) / seconds)
+            streams[concurrency] += batch
+    print(
+        f"{'streams':>8} {'tokens/s':>9} {'ratio':>6} {'TTFT ms':>8} {'p99':>6} "
+        f"{'ITL ms':>7} {'p99':>6}"
+    )
+    first = statistics.median(rates[arguments.concurrency[0]])
+    rows = []
+    for concurrency in arguments.concurrency:
+        ttft = [stream.ttft_s * 1e3 for stream in streams[concurrency]]
+        gaps = [gap * 1e3 for stream in streams[concurrency] for gap in stream.gaps_s]
+        row = {
+            "streams": concurrency,
+            "tokens_per_s": statistics.median(rates[concurrency]),
+            "ttft_ms": statistics.median(ttft),
+            "ttft_p99_ms": percentile(ttft, 0.99),
+            "itl_ms": statistics.median(gaps),
+            "itl_p99_ms": percentile(gaps, 0.99),
+        }
+        rows.append(row)
+        print(
+            f"{concurrency:8} {row['tokens_per_s']:9.1f} {row['tokens_per_s'] / first:6.2f} "
+            f"{row['ttft_ms']:8.0f} {row['ttft_p99_ms']:6.0f} "
+            f"{row['itl_ms']:7.1f} {row['itl_p99_ms']:6.1f}"
+        )
+    return {"concurrency": rows}
+
+
+async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, object]:
+    """Running streams, then one long prompt beside them: how long does it stop them?"""
+    rows: list[dict[str, float]] = []
+    for concurrency in arguments.concurrency:
+        for _ in range(arguments.rounds):
+            running = [Stream() for _ in range(concurrency)]
+            tasks = [
+                asyncio.create_task(
+                    client.stream(client.prompt(arguments.prompt_tokens), arguments.max_tokens, s)
+                )
+                for s in running
+            ]
+            while any(len(stream.pieces) < 10 for stream in running):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            intruder = Stream()
+            await client.stream(client.prompt(arguments.intruder_tokens), 1, intruder)
+            until_s = intruder.pieces[0][0]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            rows.append(_gaps_around(running, intruder, until_s))
+    medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+    for key, value in medians.items():
+        print(f"{key}: {value:.1f}")
+    return {"intruder": medians}
+
+
+def _gaps_around(running: list[Stream], intruder: Stream, until_s: float) -> dict[str, float]:
+    before, during = [], []
+    for stream in running:
+        times = [at for at, _ in stream.pieces]
+        for start, end in pairwise(times):
+            if end <= intruder.started_s:
+                before.append(end - start)
+            elif start < until_s:
+                during.append(end - start)
+    median_s = statistics.median(before)
+    return {
+        "intruder_ttft_ms": intruder.ttft_s * 1e3,
+        "gap_before_median_ms": median_s * 1e3,
+        "gap_during_median_ms": statistics.median(during) * 1e3,
+        "gap_during_max_ms": max(during) * 1e3,
+        "max_in_median_steps": max(during) / median_s,
+    }
+
+
+async def _poll_health(
+    session: aiohttp.ClientSession, arguments: argparse.Namespace, seconds: list[float]
+) -> None:
+    while arguments.health:
+        start = time.monotonic()
+        async with session.get(f"{arguments.url}/health") as response:
+            await response.read()
+        seconds.append(time.monotonic() - start)
+        await asyncio.sleep(0.05)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that a share of them does not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
