@@ -3,6 +3,7 @@
 Error: the root
 ├── RequestError            the client can mend the request
 │   ├── InvalidParameter    a field, its value, its limit
+│   ├── BatchTooLarge       more requests at once than run and wait together
 │   ├── ContextOverflow     the prompt is longer than the context
 │   ├── UnknownModel        no such model on disk
 │   ├── NoModelLoaded       a model is needed and none is loaded
@@ -51,6 +52,15 @@ class InvalidParameter(RequestError):
     def __init__(self, field: str, value: object, limit: str) -> None:
         self.field, self.value, self.limit = field, value, limit
         super().__init__(f"{field} is {shown(value)}, expected {limit}")
+
+
+class BatchTooLarge(RequestError):
+    """More requests at once than could ever run and wait together."""
+
+    code = "batch_too_large"
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(f"the batch has {count} prompts, at most {limit} run and wait at once")
 
 
 class ContextOverflow(RequestError):

@@ -15,8 +15,10 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Any
 
-from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined] # not in its __all__
-from granian.rsgi import Scope
+from granian.rsgi import (  # type: ignore[attr-defined] # re-exports ProtocolClosed silently
+    ProtocolClosed,
+    Scope,
+)
 
 if TYPE_CHECKING:
     from litestar import Litestar

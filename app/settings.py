@@ -34,6 +34,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Model loaded at start; empty: none."""
     data_dir: Path = Path("data")
     """Folder for what the server itself writes."""
+    max_loaded_models: Positive = 1
+    """Models in memory at once; another one makes the least recently used one leave. While it
+    loads, memory holds one more."""
+    idle_unload_s: Seconds = 0.0
+    """Seconds without a request after which a model leaves memory; 0: never."""
     execution_provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the decoder runs; auto takes CUDA where the installed ONNX Runtime has it."""
     intra_op_threads: Count = 0

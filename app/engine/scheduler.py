@@ -7,6 +7,7 @@ budget is small, so that a long prompt never stalls the running streams for long
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from app.engine.kv_slots import KvSlots
 from app.engine.sequence import Sequence
@@ -37,6 +38,10 @@ class StepPlan:
     prefill: list[Chunk]
 
 
+MIN_BUDGET: Final = 3
+"""The least budget with which every prompt comes to its end; see `chunk_size`."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
     """Prompt tokens that one step may feed."""
@@ -45,6 +50,22 @@ class TokenBudget:
     """While other sequences decode."""
     idle: int
     """While none does."""
+
+    def __post_init__(self) -> None:
+        assert min(self.busy, self.idle) >= MIN_BUDGET, self
+
+
+def chunk_size(remaining: int, budget: int) -> int:
+    """How many of a prompt's remaining tokens to feed under a budget; 0: none fits.
+
+    A step of one token takes another attention kernel than one of several and rounds
+    otherwise, so no prompt is cut such that a lone token is left. With that, its cache is
+    bitwise the same wherever it is cut (bench/LOG.md, 2026-11-22).
+    """
+    size = min(remaining, budget)
+    if size and remaining - size == 1:
+        size -= 1
+    return 0 if size == 1 < remaining else size
 
 
 class Scheduler:
@@ -94,14 +115,7 @@ class Scheduler:
             self._running[sequence.request_id] = sequence
         decode = [sequence for sequence in self._running.values() if not sequence.prefilling]
         moves = self._close_gaps(decode) if self._movable_rows else []
-        left = self._budget.busy if decode else self._budget.idle
-        prefill = []
-        for sequence in self._running.values():
-            if left and sequence.prefilling:
-                chunk = Chunk(sequence, min(left, sequence.num_prompt - sequence.num_cached))
-                prefill.append(chunk)
-                left -= chunk.num_tokens
-        return StepPlan(moves, decode, prefill)
+        return StepPlan(moves, decode, self._chunks(bool(decode)))
 
     def check(self) -> None:
         """Assert the invariants of rows and counters."""
@@ -114,6 +128,20 @@ class Scheduler:
             assert sequence.slot is None, sequence.request_id
             assert sequence.num_cached == 0, sequence.request_id
         self._slots.check(owned)
+
+    def _chunks(self, busy: bool) -> list[Chunk]:
+        """Share out the budget, oldest first."""
+        chunks = []
+        left = self._budget.busy if busy else self._budget.idle
+        for sequence in self._running.values():
+            if not sequence.prefilling:
+                continue
+            num_tokens = chunk_size(sequence.num_prompt - sequence.num_cached, left)
+            if not num_tokens:
+                break
+            chunks.append(Chunk(sequence, num_tokens))
+            left -= num_tokens
+        return chunks
 
     def _close_gaps(self, decode: list[Sequence]) -> list[Move]:
         """Move the highest decoding rows into free lower ones: a decode run pays for its gaps."""

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,7 @@ import msgspec
 from app.engine.engine import Engine, Events
 from app.engine.scheduler import TokenBudget
 from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
-from app.errors import EngineFailure, Overloaded, ShuttingDown
+from app.errors import BatchTooLarge, EngineFailure, Error, Overloaded, ShuttingDown
 from app.runtime.decoder import Decoder
 
 logger = logging.getLogger(__name__)
@@ -127,8 +128,10 @@ class EngineThread:
         self._ids = itertools.count()
         self._reserved = 0
         self._draining = False
+        self._closed = False
         self._failure: Exception | None = None
         self._idle = asyncio.Event()
+        self._idle_since_s = time.monotonic()
         self._idle.set()
         self._commands: list[_Add | _Abort | _Stop] = []
         self._has_commands = threading.Condition()
@@ -151,11 +154,17 @@ class EngineThread:
         """Requests that run, wait or are being prepared."""
         return len(self._streams) + self._reserved
 
+    @property
+    def idle_since_s(self) -> float | None:
+        """When the last request ended, on the monotonic clock; None while there are some."""
+        return None if self.num_requests else self._idle_since_s
+
     def reserve(self, count: int = 1) -> Places:
         """Hold room for `count` requests; use it as a context manager.
 
         Raises:
-            Overloaded: there is not room for all of them.
+            BatchTooLarge: there is never room for so many.
+            Overloaded: there is not room for all of them now.
             ShuttingDown: the engine takes nothing new.
             EngineFailure: the engine can't go on.
         """
@@ -163,16 +172,22 @@ class EngineThread:
             raise EngineFailure("the engine has stopped") from self._failure
         if self._draining:
             raise ShuttingDown
+        if count > self.max_requests:
+            raise BatchTooLarge(count, self.max_requests)
         if self.num_requests + count > self.max_requests:
             raise Overloaded(self.num_requests, self.max_requests)
         self._reserved += count
         self._idle.clear()
         return Places(count, self._submit, self._give_back)
 
-    async def stop(self, drain_timeout_s: float) -> None:
+    async def stop(self, drain_timeout_s: float | None) -> None:
         """Refuse new requests, let the others finish for a while, then end them and the thread.
 
-        Requests that are cut off get an event with reason `error`.
+        Requests that are cut off get an event with reason `error`. May be called again, with
+        less patience, while it is under way.
+
+        Args:
+            drain_timeout_s: None waits until the last request has ended.
         """
         self._draining = True
         try:
@@ -183,7 +198,9 @@ class EngineThread:
         self._send(_Stop())
         await asyncio.to_thread(self._thread.join)
         self._break(ShuttingDown())
-        self._decoder.close()
+        if not self._closed:
+            self._closed = True
+            self._decoder.close()
 
     def _submit(self, request: EngineRequest) -> TokenStream:
         if self._failure is not None:
@@ -205,6 +222,7 @@ class EngineThread:
 
     def _note_idle(self) -> None:
         if not self.num_requests:
+            self._idle_since_s = time.monotonic()
             self._idle.set()
 
     def _deliver(self, events: Events) -> None:
@@ -220,7 +238,8 @@ class EngineThread:
     def _break(self, failure: Exception) -> None:
         """The thread has ended: answer whoever waits, take nothing new."""
         self._failure = failure
-        error = EngineFailure(f"the engine has stopped: {failure}")
+        stopped = EngineFailure(f"the engine has stopped: {failure}")
+        error = failure if isinstance(failure, Error) else stopped
         self._deliver([(i, TokenEvent(None, FinishReason.ERROR, error)) for i in self._streams])
 
     def _send(self, command: _Add | _Abort | _Stop) -> None:

@@ -47,7 +47,7 @@ prompts = st.lists(st.integers(0, 100), min_size=1, max_size=20)
     aborts=st.dictionaries(st.integers(0, 11), st.integers(0, 25)),
     slots=st.integers(1, 5),
     movable=st.booleans(),
-    busy=st.integers(1, 6),
+    busy=st.integers(3, 6),
 )
 def test_whoever_else_runs_each_request_gets_its_own_tokens(arrivals, aborts, slots, movable, busy):
     decoder = ScriptedDecoder(slots, movable_rows=movable)

@@ -8,7 +8,7 @@ import pytest
 from app.engine.scheduler import TokenBudget
 from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
 from app.engine.thread import EngineThread, TokenStream
-from app.errors import EngineFailure, Overloaded, ShuttingDown
+from app.errors import BatchTooLarge, EngineFailure, Overloaded, ShuttingDown
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
 
 BUDGET = TokenBudget(busy=4, idle=16)
@@ -77,7 +77,7 @@ async def test_a_full_queue_is_refused_at_once_with_its_numbers():
 
 async def test_reserving_several_places_is_all_or_nothing_and_unused_ones_come_back():
     engine = EngineThread(ScriptedDecoder(slots=1), BUDGET, max_waiting=2)
-    with pytest.raises(Overloaded):
+    with pytest.raises(BatchTooLarge, match="4 prompts, at most 3"):
         engine.reserve(4)
     with engine.reserve(3) as places:
         with pytest.raises(Overloaded):
