@@ -1,0 +1,1 @@
+"""Which models are on disk and which are loaded."""

@@ -1,0 +1,170 @@
+"""Which models are on disk, which are in memory, and who has to go when another one comes.
+
+Everything runs on the event loop; only the opening of files leaves it. Knows no HTTP and no
+text.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+from app.catalog.loaded import LoadedModel, open_model
+from app.engine.thread import Places
+from app.errors import ModelBroken, NoModelLoaded, ShuttingDown, UnknownModel
+from app.manifest import MANIFEST_NAME, Manifest, folder_name, read_manifest
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Catalog:
+    """The models of one folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        """Least recently used first."""
+        self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._leaving: set[LoadedModel] = set()
+        """Out of reach for requests, still finishing what they run."""
+        self._one_at_a_time = asyncio.Lock()
+        """Held while a model is opened and room made for it."""
+        self._closing = False
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The model that was used last: what a request that names none gets."""
+        return next(reversed(self._loaded.values()), None)
+
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """Models in memory, the one used last first."""
+        return list(reversed(self._loaded.values()))
+
+    @property
+    def loading(self) -> list[str]:
+        """Models on their way into memory."""
+        return list(self._loading)
+
+    def available(self) -> list[Manifest]:
+        """Models on disk, by name; a broken folder is left out and logged."""
+        manifests = []
+        for path in self._manifest_paths():
+            try:
+                manifests.append(read_manifest(path.parent))
+            except ModelBroken as error:
+                logger.warning("model_broken %s", error)
+        return manifests
+
+    async def reserve(self, model_id: str | None, count: int) -> tuple[LoadedModel, Places]:
+        """Hold room for requests on a model, loading it first where it is only on disk.
+
+        Args:
+            model_id: None for the current one.
+            count: requests that are to be submitted.
+
+        Raises:
+            NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
+            BatchTooLarge, TryAgainLater, EngineFailure: the model takes no more now.
+        """
+        while True:
+            model = await self.get(model_id)
+            if model not in self._leaving:  # it may be chosen to go between the two
+                return model, model.engine.reserve(count)
+
+    async def get(self, model_id: str | None) -> LoadedModel:
+        """Give a model that is ready, loading it first where it is only on disk.
+
+        Raises:
+            NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
+        """
+        if model_id is None:
+            if self.current is None:
+                raise NoModelLoaded
+            return self.current
+        return await self.load(model_id)
+
+    async def load(self, model_id: str) -> LoadedModel:
+        """Bring a model into memory; loading one that is there, or on its way, is no error.
+
+        Raises:
+            UnknownModel, ModelBroken: what is loaded stays as it was.
+            ShuttingDown: the server takes nothing new.
+        """
+        if self._closing:
+            raise ShuttingDown
+        if model_id in self._loaded:
+            self._loaded.move_to_end(model_id)
+            return self._loaded[model_id]
+        if model_id not in self._loading:
+            task = asyncio.create_task(self._load(model_id))
+            self._loading[model_id] = task
+            task.add_done_callback(lambda _: self._loading.pop(model_id))
+        # shielded: others may wait for the same model when this one's client goes away
+        return await asyncio.shield(self._loading[model_id])
+
+    async def unload(self, model_id: str | None = None) -> str | None:
+        """Let a model finish what it runs and give its memory back.
+
+        Returns:
+            Its name; None when there was none to unload.
+        """
+        model = self.current if model_id is None else self._loaded.get(model_id)
+        if model is None:
+            return None
+        await self._stop(model, drain_timeout_s=None)
+        return model.model_id
+
+    async def unload_idle(self) -> None:
+        """Unload, for ever, what nobody used for the time that the setting says."""
+        limit_s = self._settings.idle_unload_s
+        while limit_s:
+            await asyncio.sleep(min(1.0, limit_s))
+            for model in self.loaded:
+                idle_since_s = model.engine.idle_since_s
+                if idle_since_s is not None and time.monotonic() - idle_since_s >= limit_s:
+                    logger.info("model_idle model=%s", model.model_id)
+                    await self._stop(model, drain_timeout_s=None)
+
+    async def close(self) -> None:
+        """Stop every engine; what runs may go on for the time that the setting says."""
+        self._closing = True
+        for task in self._loading.values():
+            task.cancel()
+        models = [*self._loaded.values(), *self._leaving]
+        await asyncio.gather(
+            *(self._stop(model, self._settings.drain_timeout_s) for model in models)
+        )
+
+    async def _load(self, model_id: str) -> LoadedModel:
+        folder = self._settings.models_dir / folder_name(model_id)
+        if folder.name not in {path.parent.name for path in self._manifest_paths()}:
+            raise UnknownModel(model_id)
+        async with self._one_at_a_time:
+            # Opened before another has to go: a model that is broken costs nobody a place.
+            parts = await asyncio.to_thread(open_model, folder, self._settings)
+            if parts.manifest.model_id != model_id:
+                parts.decoder.close()
+                raise UnknownModel(model_id)
+            while len(self._loaded) >= self._settings.max_loaded_models:
+                await self._stop(self._least_useful(), drain_timeout_s=None)
+            model = LoadedModel(parts, self._settings.max_waiting)
+            self._loaded[model_id] = model
+            return model
+
+    def _least_useful(self) -> LoadedModel:
+        """The least recently used model that runs nothing, or else the least recently used."""
+        models = list(self._loaded.values())
+        return next((model for model in models if not model.engine.num_requests), models[0])
+
+    async def _stop(self, model: LoadedModel, drain_timeout_s: float | None) -> None:
+        self._loaded.pop(model.model_id, None)
+        self._leaving.add(model)
+        await model.engine.stop(drain_timeout_s)
+        self._leaving.discard(model)
+        logger.info("model_unloaded model=%s", model.model_id)
+
+    def _manifest_paths(self) -> list[Path]:
+        return sorted(self._settings.models_dir.glob(f"*/{MANIFEST_NAME}"))

@@ -1,0 +1,113 @@
+"""One model in memory: its manifest, tokenizer, chat template and running engine.
+
+Knows how to open a model's folder; not which models there are, nor when to load them.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+from tokenizers import Tokenizer
+
+from app.catalog.chat_template import ChatTemplate
+from app.engine.scheduler import TokenBudget
+from app.engine.thread import EngineThread
+from app.errors import ModelBroken
+from app.manifest import Graph, Manifest, read_manifest
+from app.runtime.ort_decoder import OrtDecoder, choose_provider
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_AUTO_SLOTS: Final = 16
+TOKEN_BUDGET: Final = TokenBudget(busy=32, idle=256)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """What a folder holds, opened; takes seconds, so it is made off the event loop."""
+
+    manifest: Manifest
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    decoder: OrtDecoder
+
+
+class LoadedModel:
+    """A model that answers."""
+
+    def __init__(self, parts: ModelParts, max_waiting: int) -> None:
+        self.manifest = parts.manifest
+        self.tokenizer = parts.tokenizer
+        self.chat_template = parts.chat_template
+        self.engine = EngineThread(parts.decoder, TOKEN_BUDGET, max_waiting)
+
+    @property
+    def model_id(self) -> str:
+        """`publisher/name`."""
+        return self.manifest.model_id
+
+
+def open_model(folder: Path, settings: Settings) -> ModelParts:
+    """Read a model's folder and reserve its KV cache.
+
+    Raises:
+        ModelBroken: a file is missing or can't be used.
+        ProviderUnavailable: the execution provider asked for is not installed.
+    """
+    manifest = read_manifest(folder)
+    graph = manifest.graph
+    capacity = min(settings.context_length or graph.context_length, graph.context_length)
+    slots = settings.slots or auto_slots(graph, capacity)
+    provider = choose_provider(settings.execution_provider)
+    decoder = OrtDecoder(
+        folder,
+        manifest,
+        slots=slots,
+        capacity=capacity,
+        provider=provider,
+        intra_op_threads=settings.intra_op_threads,
+    )
+    logger.info(
+        "model_loaded model=%s provider=%s slots=%d context=%d kv_bytes=%d",
+        manifest.model_id,
+        provider,
+        slots,
+        capacity,
+        slots * capacity * graph.kv_bytes_per_token,
+    )
+    tokenizer = _read_tokenizer(folder)
+    return ModelParts(manifest, tokenizer, _read_template(folder, manifest, tokenizer), decoder)
+
+
+def auto_slots(graph: Graph, capacity: int) -> int:
+    """Rows whose full caches fit half of the memory that is free now: 1 … 16."""
+    row_bytes = capacity * graph.kv_bytes_per_token
+    fitting = psutil.virtual_memory().available // 2 // row_bytes
+    return max(1, min(MAX_AUTO_SLOTS, fitting))
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception for whatever is wrong
+        raise ModelBroken(f"{path}: {error}") from error
+    # a file may ask for either; a prompt must not be cut or filled up unseen
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_template(folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> ChatTemplate | None:
+    if not manifest.chat:
+        return None
+    path = folder / "chat_template.jinja"
+    bos_id, eos_ids = manifest.tokens.bos_id, manifest.tokens.eos_ids
+    return ChatTemplate(
+        path.read_text(encoding="utf-8"),
+        bos_token=None if bos_id is None else tokenizer.id_to_token(bos_id),
+        eos_token=tokenizer.id_to_token(eos_ids[0]) if eos_ids else None,
+    )

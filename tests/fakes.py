@@ -1,0 +1,202 @@
+"""Cheap stand-ins for the layers below: an engine that plays a script, and a service over it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from app.catalog.chat_template import ChatTemplate
+from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
+from app.engine.thread import EngineLoad, Places, TokenStream
+from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
+from app.generation.service import GenerationService
+from app.manifest import Graph, Manifest, Quality, Quantisation, Tokens
+
+MODEL_ID = "test/fake"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+Step = str | list[int] | Exception | asyncio.Event | FinishReason
+"""Text or ids arrive in one piece · the decoder fails · wait for it · the sequence ends so."""
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A token a byte, so that any text can be scripted."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=258,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([], trainer)
+    return tokenizer
+
+
+BYTES = byte_tokenizer()
+EOS_ID = BYTES.token_to_id("<|im_end|>")
+
+
+def byte_ids(text: str) -> list[int]:
+    """The ids of a text in `byte_tokenizer`."""
+    return BYTES.encode(text, add_special_tokens=False).ids
+
+
+def fake_manifest(model_id: str = MODEL_ID, chat: bool = True) -> Manifest:
+    return Manifest(
+        model_id=model_id,
+        architecture="fake",
+        source="tests",
+        created="2026-01-01T00:00:00Z",
+        graph=Graph(
+            file="model.onnx",
+            num_layers=1,
+            num_kv_heads=1,
+            head_dim=1,
+            vocab_size=258,
+            context_length=4096,
+            kv_dtype="float32",
+        ),
+        tokens=Tokens(bos_id=None, eos_ids=(EOS_ID,)),
+        quantisation=Quantisation(scheme="none", batch_invariant=True),
+        quality=Quality(
+            text_tokens=1, mean_kl=0, top1_agreement=1, perplexity=1, reference_perplexity=1
+        ),
+        chat=chat,
+        files={},
+    )
+
+
+class FakeEngine:
+    """The event loop's side of an `EngineThread`, answering every request by a script."""
+
+    def __init__(
+        self,
+        script: Sequence[Step] | Callable[[EngineRequest], Sequence[Step]],
+        *,
+        capacity: int = 4096,
+        max_requests: int = 8,
+    ) -> None:
+        self.capacity = capacity
+        self.max_requests = max_requests
+        self.failure: Exception | None = None
+        self.submitted: list[EngineRequest] = []
+        self.aborted: list[EngineRequest] = []
+        self._script = script
+        self._reserved = 0
+        self._playing: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def in_use(self) -> int:
+        """Places that are taken; 0 when all were given back."""
+        return self._reserved + len(self._playing)
+
+    @property
+    def load(self) -> EngineLoad:
+        return EngineLoad(self.max_requests, len(self._playing), 0, 0)
+
+    def reserve(self, count: int = 1) -> Places:
+        if count > self.max_requests:
+            raise BatchTooLarge(count, self.max_requests)
+        if self.in_use + count > self.max_requests:
+            raise Overloaded(self.in_use, self.max_requests)
+        self._reserved += count
+        return Places(count, self._submit, self._give_back)
+
+    def _give_back(self, count: int) -> None:
+        self._reserved -= count
+
+    def _submit(self, request: EngineRequest) -> TokenStream:
+        number = len(self.submitted)
+        self.submitted.append(request)
+        stream = TokenStream(lambda: self._abort(number))
+        steps = self._script(request) if callable(self._script) else self._script
+        self._playing[number] = asyncio.create_task(self._play(number, stream, steps))
+        return stream
+
+    def _abort(self, number: int) -> None:
+        task = self._playing.pop(number, None)
+        if task is not None:
+            self.aborted.append(self.submitted[number])
+            task.cancel()
+
+    async def _play(self, number: int, stream: TokenStream, steps: Sequence[Step]) -> None:
+        end = TokenEvent(EOS_ID, FinishReason.STOP)
+        for step in steps:
+            await asyncio.sleep(0)
+            match step:
+                case asyncio.Event():
+                    await step.wait()
+                case FinishReason():
+                    end = TokenEvent(None, step)
+                case Exception():
+                    end = TokenEvent(None, FinishReason.ERROR, step)
+                case str() | list():
+                    for token_id in byte_ids(step) if isinstance(step, str) else step:
+                        stream.put(TokenEvent(token_id))
+        del self._playing[number]
+        stream.put(end)
+
+
+@dataclass
+class FakeModel:
+    engine: FakeEngine
+    tokenizer: Tokenizer = field(default_factory=lambda: BYTES)
+    chat_template: ChatTemplate | None = field(default_factory=lambda: ChatTemplate(CHATML))
+    manifest: Manifest = field(default_factory=fake_manifest)
+
+
+class FakeCatalog:
+    """One model, or none."""
+
+    def __init__(self, model: FakeModel | None) -> None:
+        self.current = model
+
+    async def get(self, model_id: str | None) -> FakeModel:
+        if model_id not in (None, MODEL_ID):
+            raise UnknownModel(model_id)
+        if self.current is None:
+            raise NoModelLoaded
+        return self.current
+
+    async def reserve(self, model_id: str | None, count: int) -> tuple[FakeModel, Places]:
+        model = await self.get(model_id)
+        return model, model.engine.reserve(count)
+
+
+class FakeService(GenerationService):
+    """The real service over one fake model that says what it is told to."""
+
+    def __init__(
+        self,
+        *steps: Step,
+        capacity: int = 4096,
+        max_requests: int = 8,
+        chat_template: ChatTemplate | None = None,
+        script: Callable[[EngineRequest], Sequence[Step]] | None = None,
+        chat: bool = True,
+    ) -> None:
+        self.engine = FakeEngine(script or steps, capacity=capacity, max_requests=max_requests)
+        template = (chat_template or ChatTemplate(CHATML)) if chat else None
+        self.catalog = FakeCatalog(FakeModel(self.engine, chat_template=template))
+        super().__init__(self.catalog)
+
+    def prompts(self) -> list[str]:
+        """What the engine was asked to go on from."""
+        return [
+            BYTES.decode(list(request.prompt_ids), skip_special_tokens=False)
+            for request in self.engine.submitted
+        ]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop go on until something is so."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)

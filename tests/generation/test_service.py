@@ -1,0 +1,322 @@
+import asyncio
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.catalog.chat_template import ChatTemplate
+from app.engine.sequence import FinishReason, SamplingParams
+from app.errors import (
+    BatchTooLarge,
+    ContextOverflow,
+    EngineFailure,
+    Error,
+    InvalidParameter,
+    NoModelLoaded,
+    Overloaded,
+    RequestError,
+    ShuttingDown,
+    UnknownModel,
+)
+from app.generation.generation import Generation, whole_batch
+from app.generation.requests import (
+    ChatMessage,
+    Finished,
+    GenerationRequest,
+    TextDelta,
+    Usage,
+)
+from tests.fakes import EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids
+
+
+def asks(prompt: str = "Hi", **fields: object) -> GenerationRequest:
+    defaults = {"max_tokens": 100, "sampling": SamplingParams(), "prompt": prompt}
+    return GenerationRequest(**{**defaults, **fields})
+
+
+def says(*contents: str) -> tuple[ChatMessage, ...]:
+    return tuple(ChatMessage("user", content) for content in contents)
+
+
+async def test_each_piece_is_a_delta_and_finished_is_the_last_event():
+    service = FakeService("Hel", "lo ", "you")
+    generation = await service.start(asks())
+    events = [event async for event in generation]
+    assert events == [
+        TextDelta("Hel"),
+        TextDelta("lo "),
+        TextDelta("you"),
+        Finished(FinishReason.STOP, Usage(prompt_tokens=2, completion_tokens=len("Hello you") + 1)),
+    ]
+    assert generation.model_id == MODEL_ID
+    assert service.engine.in_use == 0
+
+
+async def test_whole_is_what_a_stream_gives():
+    generation = await FakeService("Hel", "lo", FinishReason.LENGTH).start(asks())
+    text, finished = await generation.whole()
+    assert (text, finished.reason) == ("Hello", FinishReason.LENGTH)
+    assert finished.usage.completion_tokens == len("Hello")
+
+
+async def test_half_a_character_at_the_end_is_not_lost():
+    service = FakeService(byte_ids("a🦊")[:-1], FinishReason.LENGTH)
+    assert (await (await service.start(asks())).whole())[0] == "a\ufffd"
+
+
+async def test_the_engine_gets_what_was_asked_for():
+    service = FakeService("x")
+    sampling = SamplingParams(temperature=0.5, seed=7)
+    generation = await service.start(asks("abc", max_tokens=9, sampling=sampling, max_time_s=1.5))
+    await generation.whole()
+    [request] = service.engine.submitted
+    assert list(request.prompt_ids) == byte_ids("abc")
+    assert (request.max_tokens, request.sampling, request.max_time_s) == (9, sampling, 1.5)
+    assert request.stop_ids == {EOS_ID}
+
+
+async def test_messages_go_through_the_template_and_a_prompt_does_not():
+    service = FakeService("x")
+    for request in (asks(prompt=None, messages=says("Hi")), asks("Hi")):
+        await (await service.start(request)).whole()
+    assert service.prompts() == [
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        "Hi",
+    ]
+    first = service.engine.submitted[0].prompt_ids
+    assert EOS_ID in first, "the template's special tokens are tokens, not letters"
+
+
+async def test_both_given_the_template_decides():
+    request = asks("Hi", messages=says("Hi"))
+    for chat, prompt in (
+        (True, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"),
+        (False, "Hi"),
+    ):
+        service = FakeService("x", chat=chat)
+        await (await service.start(request)).whole()
+        assert service.prompts() == [prompt]
+
+
+async def test_messages_without_a_template_are_refused():
+    service = FakeService("x", chat=False)
+    with pytest.raises(RequestError, match="has no chat template"):
+        await service.start(asks(prompt=None, messages=says("Hi")))
+    assert service.engine.in_use == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "request_", "model_id"),
+    [
+        (UnknownModel, asks(), "no/such"),
+        (ContextOverflow, asks("x" * 21), None),
+        (ContextOverflow, asks("x" * 5000), None),
+        (InvalidParameter, asks(""), None),
+    ],
+)
+async def test_a_refusal_comes_from_start_and_takes_no_place(error, request_, model_id):
+    service = FakeService("x", capacity=20)
+    with pytest.raises(error):
+        await service.start(request_, model_id)
+    assert service.engine.in_use == 0
+    assert not service.engine.submitted
+
+
+async def test_an_overflow_carries_both_numbers():
+    with pytest.raises(ContextOverflow, match="prompt has 21 tokens, the context is 20"):
+        await FakeService("x", capacity=20).start(asks("x" * 21))
+
+
+async def test_a_prompt_that_fills_the_context_is_taken():
+    text, _ = await (await FakeService("x", capacity=20).start(asks("x" * 20))).whole()
+    assert text == "x"
+
+
+async def test_no_model_is_said_so():
+    service = FakeService("x")
+    service.catalog.current = None
+    with pytest.raises(NoModelLoaded):
+        await service.start(asks())
+
+
+async def test_a_full_engine_is_said_before_any_work_on_the_text():
+    refuses = ChatTemplate("{{ raise_exception('rendered') }}")
+    service = FakeService(asyncio.Event(), max_requests=1, chat_template=refuses)
+    request = asks(prompt=None, messages=says("Hi"))
+    with pytest.raises(InvalidParameter, match="rendered"):
+        await service.start(request)
+    running = await service.start(asks())
+    with pytest.raises(Overloaded):
+        await service.start(request)
+    await running.aclose()
+
+
+async def test_a_batch_takes_all_places_or_none():
+    service = FakeService(asyncio.Event(), max_requests=3)
+    running = await service.start(asks())
+    with pytest.raises(Overloaded):
+        await service.start_batch([asks()] * 3)
+    assert service.engine.in_use == 1
+    for generation in (running, *await service.start_batch([asks()] * 2)):
+        await generation.aclose()
+    assert service.engine.in_use == 0
+
+
+async def test_a_batch_that_could_never_fit_is_the_clients_to_mend():
+    with pytest.raises(BatchTooLarge, match="the batch has 9 prompts, at most 8"):
+        await FakeService("x", max_requests=8).start_batch([asks()] * 9)
+
+
+async def test_one_bad_prompt_of_a_batch_starts_nothing():
+    service = FakeService("x", capacity=20)
+    with pytest.raises(ContextOverflow):
+        await service.start_batch([asks("ok"), asks("x" * 21)])
+    assert service.engine.in_use == 0
+    assert not service.engine.submitted
+
+
+async def test_a_batch_answers_in_the_order_of_its_prompts():
+    gate = asyncio.Event()
+
+    def script(request) -> list[Step]:
+        if list(request.prompt_ids) == byte_ids("first"):
+            return [gate, "1"]
+        gate.set()  # the second one ends before the first one begins
+        return ["2"]
+
+    service = FakeService(script=script)
+    generations = await service.start_batch([asks("first"), asks("second")])
+    assert [text for text, _ in await whole_batch(generations)] == ["1", "2"]
+
+
+async def test_a_failure_in_a_batch_closes_the_others():
+    def script(request) -> list[Step]:
+        bad = list(request.prompt_ids) == byte_ids("bad")
+        return ["x", EngineFailure("broke") if bad else asyncio.Event()]
+
+    service = FakeService(script=script)
+    generations = await service.start_batch([asks("good"), asks("bad"), asks("good")])
+    with pytest.raises(EngineFailure, match="broke"):
+        await whole_batch(generations)
+    assert service.engine.in_use == 0
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=6), st.text("abc", min_size=1))
+def test_a_stop_string_ends_the_text_wherever_pieces_end(pieces, stop):
+    async def scenario() -> None:
+        service = FakeService(*pieces)
+        generation = await service.start(asks(stop=(stop,)))
+        text, finished = await generation.whole()
+        said = "".join(pieces)
+        expected = said[: said.find(stop)] if stop in said else said
+        assert (text, finished.reason) == (expected, FinishReason.STOP)
+        tokens = said.find(stop) + len(stop) if stop in said else len(said) + 1
+        assert finished.usage.completion_tokens == tokens
+        assert service.engine.in_use == 0
+
+    asyncio.run(scenario())
+
+
+async def test_a_stop_string_ends_the_sequence_in_the_engine():
+    service = FakeService("one END", asyncio.Event())
+    text, finished = await (await service.start(asks(stop=("END",)))).whole()
+    assert (text, finished.reason) == ("one ", FinishReason.STOP)
+    assert len(service.engine.aborted) == 1
+
+
+async def test_a_started_stop_string_is_text_when_the_sequence_ends():
+    generation = await FakeService("wait EN").start(asks(stop=("END",)))
+    assert (await generation.whole())[0] == "wait EN"
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (EngineFailure("step 7 broke"), "step 7 broke"),
+        (ShuttingDown(), "the server is shutting down"),
+        (ValueError("/secret/path"), "the decoder failed while this request was in its step"),
+    ],
+)
+async def test_a_failure_is_raised_after_the_text_before_it(raised, message):
+    service = FakeService("abc", raised)
+    generation = await service.start(asks())
+    assert await anext(generation) == TextDelta("abc")
+    with pytest.raises(Error, match=message):
+        await anext(generation)
+    assert service.engine.in_use == 0
+
+
+async def test_text_that_arrived_together_with_the_failure_is_not_lost():
+    service = FakeService("abc", "def", EngineFailure("broke"))
+    generation = await service.start(asks())
+    await asyncio.sleep(0.01)
+    assert service.engine.in_use == 0, "all events must be there at once or this proves nothing"
+    assert await anext(generation) == TextDelta("abcdef")
+    with pytest.raises(EngineFailure, match="broke"):
+        await anext(generation)
+
+
+async def test_closing_before_the_first_event_frees_the_place():
+    service = FakeService("x", asyncio.Event())
+    generation = await service.start(asks())
+    assert service.engine.in_use == 1
+    await generation.aclose()
+    await generation.aclose()
+    assert service.engine.in_use == 0
+    assert [event async for event in generation] == []
+
+
+@pytest.mark.parametrize("consume", [Generation.whole, anext])
+async def test_cancelling_the_task_that_waits_frees_the_place(consume):
+    service = FakeService(asyncio.Event())
+    generation = await service.start(asks())
+    task = asyncio.ensure_future(consume(generation))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert service.engine.in_use == 0
+
+
+async def test_cancelling_a_batch_frees_all_places():
+    service = FakeService(asyncio.Event())
+    generations = await service.start_batch([asks()] * 3)
+    task = asyncio.create_task(whole_batch(generations))
+    await asyncio.sleep(0.01)
+    assert service.engine.in_use == 3
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert service.engine.in_use == 0
+
+
+async def test_status_tells_what_runs():
+    service = FakeService(asyncio.Event())
+    generation = await service.start(asks())
+    status = service.status()
+    assert (status.healthy, status.model_id, status.running) == (True, MODEL_ID, 1)
+    service.engine.failure = EngineFailure("gone")
+    assert not service.status().healthy
+    await generation.aclose()
+    service.catalog.current = None
+    assert service.status().model_id is None
+
+
+async def test_a_long_prompt_is_tokenized_off_the_event_loop(monkeypatch):
+    import threading
+
+    service = FakeService("x", capacity=100_000)
+    threads = []
+
+    class Spy:
+        def __getattr__(self, name):
+            threads.append(threading.current_thread())
+            return getattr(FakeModel(service.engine).tokenizer, name)
+
+    monkeypatch.setattr(service.catalog.current, "tokenizer", Spy())
+    for prompt, on_loop in (("short", True), ("long " * 2000, False)):
+        threads.clear()
+        generation = await service.start(asks(prompt))
+        assert (threads[0] is threading.main_thread()) is on_loop
+        await generation.aclose()
