@@ -1,0 +1,1 @@
+"""The HTTP APIs, one folder each; no dialect imports another."""

@@ -1,0 +1,162 @@
+"""Read a JSON body into a record, or say which field is wrong, its value and its limit.
+
+The limits in a message come from the same schema that the OpenAPI document shows. An explicit
+null means the default, unknown fields are ignored. Knows no dialect.
+"""
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+from litestar import Request
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+
+from app.errors import InvalidParameter
+
+Body = dict[str, Any]
+Schema = dict[str, Any]
+T = TypeVar("T", bound=msgspec.Struct)
+
+_ERROR_PATH: Final = re.compile(r" - at `\$(.*)`$")
+_MISSING_FIELD: Final = re.compile(r"^Object missing required field `(\w+)`")
+_PATH_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+_LIMITS: Final = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "minLength": "length >=",
+    "maxLength": "length <=",
+    "minItems": "length >=",
+    "maxItems": "length <=",
+}
+
+
+async def read_object(request: Request[Any, Any, Any]) -> Body:
+    """Read the request's JSON object.
+
+    Raises:
+        InvalidParameter: another content type, no body, no JSON, no object.
+    """
+    # Other types are refused because a page of any origin may send those without asking.
+    content_type = request.headers.get("content-type", "")
+    if content_type.split(";")[0].strip().lower() != "application/json":
+        raise InvalidParameter("Content-Type", content_type, "application/json")
+    raw = await request.body()
+    beginning = raw[:100].decode("utf-8", "replace")
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidParameter("body", beginning, f"a JSON object ({error})") from error
+    except RecursionError as error:
+        raise InvalidParameter("body", beginning, "JSON that is nested less deeply") from error
+    if not isinstance(body, dict):
+        raise InvalidParameter("body", beginning, "a JSON object")
+    return body
+
+
+def to_record(body: Body, kind: type[T]) -> T:
+    """Check a body's fields against a record's types and limits.
+
+    Raises:
+        InvalidParameter: the first field that is missing or wrong.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), given, _schema(kind)) from error
+
+
+def takes(*kinds: type[msgspec.Struct]) -> type[Operation]:
+    """Return an operation for the OpenAPI document whose JSON body is one of the records."""
+    schemas = [_with_nulls(_schema(kind)) for kind in kinds]
+    schema: Any = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+
+    @dataclass
+    class WithBody(Operation):
+        def __post_init__(self) -> None:
+            media = OpenAPIMediaType(schema=schema)
+            self.request_body = RequestBody(content={"application/json": media}, required=True)
+
+    return WithBody
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+def _explained(message: str, value: Any, schema: Schema) -> InvalidParameter:
+    """Find the value and the limit that a message of msgspec is about."""
+    at = _ERROR_PATH.search(message)
+    path = at[1] if at else ""
+    for name, index in _PATH_STEP.findall(path):
+        value = value[name] if name else value[int(index)]
+        schema = _below(schema, name)
+    if missing := _MISSING_FIELD.match(message):
+        name, value = missing[1], _Missing()
+        path, schema = f"{path}.{name}", _below(schema, name)
+    return InvalidParameter(path.lstrip(".") or "body", value, _words(schema))
+
+
+def _below(schema: Schema, name: str) -> Schema:
+    """The schema of a property, or of the items where the name is empty."""
+    for option in schema.get("anyOf", [schema]):
+        if name and name in option.get("properties", {}):
+            return _object(option["properties"][name])
+        if not name and "items" in option:
+            return _object(option["items"])
+    raise AssertionError(f"msgspec names {name!r}, the schema has {schema}")
+
+
+def _words(schema: Schema) -> str:
+    """A schema in words: `integer >= 1 and <= 16384`."""
+    if "anyOf" in schema:
+        return " or ".join(_words(o) for o in schema["anyOf"] if o.get("type") != "null")
+    if "enum" in schema:
+        return " or ".join(map(repr, schema["enum"]))
+    limits = " and ".join(f"{sign} {schema[k]}" for k, sign in _LIMITS.items() if k in schema)
+    kind = schema.get("type", "value")
+    if kind == "array" and "items" in schema:
+        kind = f"array of {_words(schema['items'])}"
+    return f"{kind}, {limits}" if limits.startswith("length") else f"{kind} {limits}".strip()
+
+
+@functools.cache
+def _schema(kind: type[msgspec.Struct]) -> Schema:
+    """The JSON schema of a record with the records inside it written out."""
+    [schema], components = msgspec.json.schema_components([kind], ref_template="{name}")
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(item) for item in node]
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return inlined(components[node["$ref"]])
+            return {key: inlined(value) for key, value in node.items()}
+        return node
+
+    return _object(inlined(schema))
+
+
+def _with_nulls(schema: Schema) -> Schema:
+    """The same with null allowed wherever a field has a default."""
+
+    def nullable(field: Schema) -> Schema:
+        if "type" in field:
+            return {**field, "type": [field["type"], "null"]}
+        options = [option for option in field["anyOf"] if option.get("type") != "null"]
+        return {**field, "anyOf": [*options, {"type": "null"}]}
+
+    required = schema.get("required", [])
+    fields = schema["properties"].items()
+    properties = {name: f if name in required else nullable(f) for name, f in fields}
+    return {**schema, "properties": properties}
+
+
+def _object(node: Any) -> Schema:
+    assert isinstance(node, dict), node
+    return node

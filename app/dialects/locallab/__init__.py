@@ -1,0 +1,1 @@
+"""The LocalLab API: contract in its published document, clients `locallab-client`."""

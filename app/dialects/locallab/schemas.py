@@ -1,0 +1,217 @@
+"""What LocalLab's clients send and get.
+
+An absent field and an explicit null mean the default (app/dialects/body.py drops nulls).
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from app.errors import InvalidParameter
+from app.generation.requests import (
+    ChatMessage,
+    Finished,
+    GenerationRequest,
+    SamplingParams,
+    Usage,
+)
+
+DEFAULT_MAX_LENGTH = 8192
+
+Text = Annotated[str, Meta(min_length=1)]
+Length = Annotated[int, Meta(ge=1, le=16384)]
+Prompt = Annotated[Text, Meta(examples=["Explain quantum computing in simple terms"])]
+StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields that all three endpoints share."""
+
+    model_id: Annotated[Text | None, Meta(description="Default: the loaded model.")] = None
+    max_length: Annotated[
+        Length | None,
+        Meta(description=f"Tokens to generate at most. Default {DEFAULT_MAX_LENGTH}."),
+    ] = None
+    max_tokens: Annotated[
+        Length | None, Meta(description="Another name of max_length, as is max_new_tokens.")
+    ] = None
+    max_new_tokens: Length | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2, description="0 is greedy.")] = 0.7
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    top_k: Annotated[int, Meta(ge=0, le=1000, description="0 is off.")] = 80
+    repetition_penalty: Annotated[float, Meta(ge=1, le=2)] = 1.15
+    do_sample: Annotated[bool, Meta(description="false is greedy.")] = True
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, le=2**63 - 1)] | None,
+        Meta(description="The same request with the same seed gives the same text."),
+    ] = None
+    stop: Annotated[
+        StopString | Annotated[list[StopString], Meta(max_length=16)],
+        Meta(description="The text ends before the first of these."),
+    ] = []
+    max_time: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="Seconds after which the text ends with finish reason length."),
+    ] = None
+    system_prompt: Text | None = None
+
+    def request(self, messages: list[ChatMessage], prompt: str | None = None) -> GenerationRequest:
+        """Make the service's request for a conversation, a raw prompt or either.
+
+        Raises:
+            InvalidParameter: fields contradict each other.
+        """
+        return GenerationRequest(
+            messages=messages,
+            prompt=prompt,
+            max_tokens=self._max_tokens(),
+            sampling=SamplingParams(
+                repetition_penalty=self.repetition_penalty,
+                temperature=self.temperature if self.do_sample else 0.0,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                seed=self.seed,
+            ),
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+            max_time_s=self.max_time,
+        )
+
+    def prompt_request(self, prompt: str, *, raw: bool) -> GenerationRequest:
+        """Make the request for one prompt: a user's turn where the model has a template."""
+        if not raw:
+            user = ChatMessage("user", prompt)
+            if self.system_prompt is None:
+                return self.request([user], prompt)
+            return self.request([ChatMessage("system", self.system_prompt), user])
+        if self.system_prompt is not None:
+            raise InvalidParameter("system_prompt", self.system_prompt, "none with raw: true")
+        return self.request([], prompt)
+
+    def _max_tokens(self) -> int:
+        names = ("max_length", "max_tokens", "max_new_tokens")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        for name, value in given.items():
+            first = next(iter(given))
+            if value != given[first]:
+                raise InvalidParameter(name, value, f"{given[first]} as in {first}")
+        return next(iter(given.values()), DEFAULT_MAX_LENGTH)
+
+
+class GenerateBody(Options, frozen=True, kw_only=True):
+    """`POST /generate`."""
+
+    prompt: Prompt
+    stream: bool = False
+    raw: Annotated[bool, Meta(description="Send the prompt past the chat template.")] = False
+
+
+class ChatBody(Options, frozen=True, kw_only=True):
+    """`POST /chat`."""
+
+    messages: Annotated[
+        list[Message],
+        Meta(min_length=1, examples=[[{"role": "user", "content": "Hello, how are you?"}]]),
+    ]
+    stream: bool = False
+
+    def chat_request(self) -> GenerationRequest:
+        """Make the request; `system_prompt` is one more message in front."""
+        messages = [ChatMessage(message.role, message.content) for message in self.messages]
+        if self.system_prompt is None:
+            return self.request(messages)
+        if any(message.role == "system" for message in messages):
+            limit = "none beside a message with role system"
+            raise InvalidParameter("system_prompt", self.system_prompt, limit)
+        return self.request([ChatMessage("system", self.system_prompt), *messages])
+
+
+class BatchBody(Options, frozen=True, kw_only=True):
+    """`POST /generate/batch`."""
+
+    prompts: Annotated[list[Prompt], Meta(min_length=1)]
+    stream: Annotated[bool, Meta(description="Only false: a batch is answered whole.")] = False
+    raw: bool = False
+
+    def requests(self) -> list[GenerationRequest]:
+        """Make a request for each prompt."""
+        if self.stream:
+            raise InvalidParameter("stream", self.stream, "false, a batch is answered whole")
+        return [self.prompt_request(prompt, raw=self.raw) for prompt in self.prompts]
+
+
+class UsageAnswer(msgspec.Struct, frozen=True):
+    """Tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, *usages: Usage) -> "UsageAnswer":
+        """Sum up."""
+        prompt = sum(usage.prompt_tokens for usage in usages)
+        completion = sum(usage.completion_tokens for usage in usages)
+        return cls(prompt, completion, prompt + completion)
+
+
+class GenerateAnswer(msgspec.Struct, frozen=True):
+    """A whole text."""
+
+    response: str
+    model_id: str
+    finish_reason: str
+    usage: UsageAnswer
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The one answer of `/chat`."""
+
+    index: int
+    message: Message
+    finish_reason: str
+
+
+class ChatAnswer(msgspec.Struct, frozen=True):
+    """A whole turn."""
+
+    choices: list[Choice]
+    model_id: str
+    usage: UsageAnswer
+
+    @classmethod
+    def of(cls, text: str, finished: Finished, model_id: str) -> "ChatAnswer":
+        """Wrap the text as the assistant's turn."""
+        choice = Choice(0, Message("assistant", text), finished.reason)
+        return cls([choice], model_id, UsageAnswer.of(finished.usage))
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    """A text for each prompt, in their order."""
+
+    responses: list[str]
+    model_id: str
+    usage: UsageAnswer
+
+
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """What the server is doing."""
+
+    status: Literal["healthy", "unhealthy"]
+    model: str | None
+    slots: int
+    slots_used: int
+    waiting: int
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """Any refusal or failure."""
+
+    detail: str
