@@ -1,0 +1,21 @@
+"""One server process with the default model for all end-to-end tests that don't stop it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.manifest import MANIFEST_NAME, folder_name
+from tests.e2e.server import DEFAULT_MODEL, ROOT, Server, running_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_model() -> None:
+    manifest = ROOT / "models" / folder_name(DEFAULT_MODEL) / MANIFEST_NAME
+    assert manifest.is_file(), f"{manifest} is missing: `make test` exports it first"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    # room for every test's requests at once; what a full queue does has its own server
+    with running_server(tmp_path_factory.mktemp("server"), max_waiting=256) as running:
+        yield running
