@@ -1,0 +1,92 @@
+"""The tables, as classes. How they came to be is in migrations/; a test compares the two.
+
+Knows nothing of who may see a row: every query that serves a user names that user.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID, uuid4
+
+from advanced_alchemy.base import DefaultBase
+from advanced_alchemy.mixins import AuditColumns
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+NAME_CHARACTERS: Final = 64
+CHAT_ID_CHARACTERS: Final = 128
+TITLE_CHARACTERS: Final = 200
+
+
+class Role(StrEnum):
+    """What a user may do."""
+
+    USER = "user"
+    ADMIN = "admin"
+
+
+class User(DefaultBase, AuditColumns):
+    """Somebody with a password."""
+
+    __tablename__ = "users"
+
+    # Random, never reused: a token of a deleted user can't become somebody else's.
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    username: Mapped[str] = mapped_column(String(NAME_CHARACTERS))
+    """As it was registered."""
+    username_key: Mapped[str] = mapped_column(String(4 * NAME_CHARACTERS), unique=True)
+    """Case-folded: names that differ only in case are one name. Folding lengthens some."""
+    password_hash: Mapped[str] = mapped_column(String(256))
+    """argon2id, with its parameters and salt."""
+    role: Mapped[str] = mapped_column(String(16), default=Role.USER)
+
+
+class Login(DefaultBase):
+    """One sign-in: the family of everything that was issued from it.
+
+    Tokens carry its id. A login that isn't there is over, and so are its tokens.
+    """
+
+    __tablename__ = "logins"
+    __table_args__ = (Index("ix_logins_expires_at", "expires_at"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    refresh_hash: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the newest refresh token; an older one that comes back was stolen."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class Chat(DefaultBase, AuditColumns):
+    """A conversation of one user. The client chose `chat_id`; another user's is another chat."""
+
+    __tablename__ = "chats"
+    __table_args__ = (
+        UniqueConstraint("user_id", "chat_id"),
+        Index("ix_chats_user_id_updated_at", "user_id", "updated_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    chat_id: Mapped[str] = mapped_column(String(CHAT_ID_CHARACTERS))
+    title: Mapped[str] = mapped_column(String(TITLE_CHARACTERS))
+
+
+class Message(DefaultBase):
+    """One turn of a chat, in the order of `id`."""
+
+    __tablename__ = "messages"
+
+    # SQLite numbers a row by itself only where the type is exactly INTEGER.
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True
+    )
+    chat: Mapped[UUID] = mapped_column(ForeignKey("chats.id", ondelete="CASCADE"), index=True)
+    role: Mapped[str] = mapped_column(String(16))
+    content: Mapped[str]
+    model_id: Mapped[str | None] = mapped_column(String(256))
+    """Who wrote it; none: the user."""
+    complete: Mapped[bool]
+    """False: the reply broke off here."""
+    created_at: Mapped[datetime]
