@@ -1,0 +1,65 @@
+"""All of auth, made from the settings."""
+
+from datetime import timedelta
+
+import msgspec
+
+from app.auth.accounts import Accounts
+from app.auth.clients import parse_networks
+from app.auth.guards import Access
+from app.auth.keys import load_keys
+from app.auth.limits import LoginAttempts, RateLimit
+from app.auth.logins import Logins
+from app.auth.passwords import PasswordHasher
+from app.auth.tokens import TokenSigner
+from app.settings import Settings
+from app.storage.database import Database
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True):
+    """What dialects are given."""
+
+    accounts: Accounts
+    logins: Logins
+    attempts: LoginAttempts
+    access: Access
+    hasher: PasswordHasher
+
+    def close(self) -> None:
+        """Give the hashing threads back."""
+        self.hasher.close()
+
+
+def create_auth(settings: Settings, database: Database) -> Auth:
+    """Wire accounts, logins and doors together.
+
+    Raises:
+        InvalidSetting: a secret is too short, a proxy is no network.
+    """
+    hasher = PasswordHasher(
+        memory_kib=settings.argon2_memory_kib, time_cost=settings.argon2_time_cost
+    )
+    logins = Logins(
+        database,
+        TokenSigner(load_keys(settings.jwt_secret, settings.data_dir)),
+        access_life=timedelta(minutes=settings.access_token_minutes),
+        refresh_life=timedelta(days=settings.refresh_token_days),
+        rotate=settings.rotate_refresh_tokens,
+    )
+    return Auth(
+        accounts=Accounts(database, hasher, registration_open=settings.registration == "open"),
+        logins=logins,
+        attempts=LoginAttempts(
+            per_account=settings.login_attempts_per_account,
+            per_address=settings.login_attempts_per_address,
+        ),
+        access=Access(
+            logins,
+            RateLimit(
+                per_minute=settings.rate_limit_per_minute, per_second=settings.rate_limit_burst
+            ),
+            require_auth=settings.require_auth,
+            trusted_proxies=parse_networks(settings.trusted_proxies),
+        ),
+        hasher=hasher,
+    )

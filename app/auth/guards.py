@@ -1,0 +1,148 @@
+"""The doors: who asks, may they, and not too often. Litestar guards over one `Access`.
+
+Guards run before anything of a body is read. They raise facts; a dialect's table makes statuses
+of them. `Access` lies in the application's state as `access`.
+"""
+
+from typing import Any, cast
+
+from litestar.connection import ASGIConnection, Request
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi.spec import OAuthFlow, OAuthFlows, SecurityScheme
+from litestar.types import Message, Scope
+
+from app.auth.clients import Network, client_address
+from app.auth.limits import RateLimit, RateStatus
+from app.auth.logins import Logins, Principal
+from app.errors import Forbidden, NotAuthenticated
+from app.storage.models import Role
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+SignedInRequest = Request[Principal, Any, Any]
+"""A request behind `signed_in`: its `user` is somebody."""
+
+SECURITY_SCHEMES = {
+    "bearer": SecurityScheme(
+        type="oauth2",
+        description="An access token of `POST /login`, sent as `Authorization: Bearer <token>`.",
+        flows=OAuthFlows(
+            password=OAuthFlow(token_url="/login", refresh_url="/refresh", scopes={})  # noqa: S106 # an address
+        ),
+    )
+}
+"""For the OpenAPI document; routes that need a token name `bearer`."""
+
+
+class Access:
+    """Who may ask, as the settings say."""
+
+    def __init__(
+        self,
+        logins: Logins,
+        rate_limit: RateLimit,
+        *,
+        require_auth: bool,
+        trusted_proxies: tuple[Network, ...],
+    ) -> None:
+        self.logins = logins
+        self.rate_limit = rate_limit
+        self.require_auth = require_auth
+        self._trusted_proxies = trusted_proxies
+
+    async def principal(self, connection: Connection) -> Principal:
+        """Who asks.
+
+        Raises:
+            NotAuthenticated: nobody that we know.
+        """
+        known: Principal | None = connection.scope.get("user")
+        if known is not None:
+            return known
+        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise NotAuthenticated("not authenticated, expected Authorization: Bearer <token>")
+        return await self.logins.principal(token.strip())
+
+    def address(self, connection: Connection) -> str:
+        """The address that limits count."""
+        peer = connection.client.host if connection.client else "unknown"
+        forwarded_for = connection.headers.getall("x-forwarded-for", [])
+        return client_address(peer, forwarded_for, self._trusted_proxies)
+
+
+async def signed_in(connection: Connection, _: BaseRouteHandler | None = None) -> None:
+    """Let users pass.
+
+    Raises:
+        NotAuthenticated: no token, or none that holds.
+    """
+    connection.scope["user"] = await _access(connection).principal(connection)
+
+
+async def signed_in_if_required(connection: Connection, _: BaseRouteHandler) -> None:
+    """Let users pass, and everybody else too where the server is open.
+
+    Raises:
+        NotAuthenticated: the server is closed, and there is no token that holds.
+    """
+    access = _access(connection)
+    try:
+        connection.scope["user"] = await access.principal(connection)
+    except NotAuthenticated:
+        # On an open server a token that doesn't hold says nothing: many clients can't but send one.
+        if access.require_auth:
+            raise
+        connection.scope["user"] = None
+
+
+async def admin_if_required(connection: Connection, _: BaseRouteHandler) -> None:
+    """Let administrators pass, and everybody else too where the server is open.
+
+    Raises:
+        NotAuthenticated: the server is closed, and there is no token that holds.
+        Forbidden: the server is closed, and the user is no administrator.
+    """
+    access = _access(connection)
+    if not access.require_auth:
+        return
+    principal = await access.principal(connection)
+    if principal.role is not Role.ADMIN:
+        raise Forbidden(f"user {principal.username!r} is no administrator")
+    connection.scope["user"] = principal
+
+
+async def within_rate_limit(connection: Connection, _: BaseRouteHandler) -> None:
+    """Count this request for its user, or else for its address. Comes after the guards above.
+
+    Raises:
+        RateLimited: it is one too many.
+    """
+    access = _access(connection)
+    principal: Principal | None = connection.scope.get("user")
+    client = f"user {principal.user_id}" if principal else f"address {access.address(connection)}"
+    connection.state["rate_limited_client"] = client
+    await access.rate_limit.count(client)
+
+
+async def add_rate_headers(message: Message, scope: Scope) -> None:
+    """Put `X-RateLimit-*` on every answer behind `within_rate_limit`, refusals too.
+
+    For the application's `before_send`: only there are errors and streams seen as well.
+    """
+    client = scope["state"].get("rate_limited_client")
+    if message["type"] != "http.response.start" or client is None:
+        return
+    access: Access = scope["litestar_app"].state["access"]
+    status: RateStatus | None = await access.rate_limit.status(client)
+    if status is None:
+        return
+    message["headers"] = [
+        *message["headers"],
+        (b"x-ratelimit-limit", b"%d" % status.limit),
+        (b"x-ratelimit-remaining", b"%d" % status.remaining),
+        (b"x-ratelimit-reset", b"%d" % status.reset),
+    ]
+
+
+def _access(connection: Connection) -> Access:
+    return cast("Access", connection.app.state["access"])

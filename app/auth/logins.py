@@ -1,0 +1,148 @@
+"""Logins: one sign-in and everything issued from it, for as long as it stands.
+
+A login ends by signing out, by a new password, with its user, or when one of its old refresh
+tokens comes back. Knows no HTTP.
+"""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import msgspec
+from sqlalchemy import delete, select, update
+
+from app.auth.tokens import Claims, Kind, TokenSigner
+from app.errors import NotAuthenticated, WrongCredentials
+from app.storage.database import Database
+from app.storage.models import Login, Role, User
+
+
+class TokenPair(msgspec.Struct, frozen=True):
+    """What a client gets when it signs in or refreshes."""
+
+    access_token: str
+    refresh_token: str
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks."""
+
+    user_id: UUID
+    username: str
+    role: Role
+    login_id: UUID
+
+
+class Logins:
+    """The logins of one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        signer: TokenSigner,
+        *,
+        access_life: timedelta,
+        refresh_life: timedelta,
+        rotate: bool,
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._access_life = access_life
+        self._refresh_life = refresh_life
+        self._rotate = rotate
+
+    async def sign_in(self, user: User) -> TokenPair:
+        """Start a login of a user whose password was just verified.
+
+        Raises:
+            WrongCredentials: the password was changed, or the user deleted, in between.
+        """
+        now = datetime.now(UTC)
+        login_id, expires_at = uuid4(), now + self._refresh_life
+        refresh_token = self._sign(Kind.REFRESH, user.id, login_id, expires_at)
+        async with self._database.write() as session:
+            stored = await session.scalar(
+                select(User.password_hash).where(User.id == user.id).with_for_update()
+            )
+            if stored != user.password_hash:
+                raise WrongCredentials
+            await session.execute(delete(Login).where(Login.expires_at <= now))
+            session.add(
+                Login(
+                    id=login_id,
+                    user_id=user.id,
+                    refresh_hash=_hash(refresh_token),
+                    created_at=now,
+                    expires_at=expires_at,
+                )
+            )
+        return TokenPair(self._access(user.id, login_id, expires_at), refresh_token)
+
+    async def refresh(self, refresh_token: str) -> TokenPair:
+        """Issue a new access token; with rotation also a new refresh token.
+
+        Raises:
+            NotAuthenticated: the token doesn't hold. One that had been replaced ends its login,
+                and that is on disk although this refuses.
+        """
+        claims = self._signer.read(refresh_token, Kind.REFRESH)
+        given, expires_at = _hash(refresh_token), claims.expires_at
+        issued = refresh_token
+        if self._rotate:
+            expires_at = datetime.now(UTC) + self._refresh_life
+            issued = self._sign(Kind.REFRESH, claims.user_id, claims.login_id, expires_at)
+        async with self._database.write() as session:
+            # One statement compares and replaces: of two that come at once, one is the reuse.
+            current = await session.scalar(
+                update(Login)
+                .where(Login.id == claims.login_id, Login.refresh_hash == given)
+                .values(refresh_hash=_hash(issued), expires_at=expires_at)
+                .returning(Login.id)
+            )
+            if current is None:
+                # Raised after the block: a raise in here would undo it.
+                await session.execute(delete(Login).where(Login.id == claims.login_id))
+        if current is None:
+            raise NotAuthenticated("refresh token was revoked")
+        return TokenPair(self._access(claims.user_id, claims.login_id, expires_at), issued)
+
+    async def principal(self, access_token: str) -> Principal:
+        """Who holds this access token.
+
+        Raises:
+            NotAuthenticated: the token doesn't hold, its login is over or its user is gone.
+        """
+        claims = self._signer.read(access_token, Kind.ACCESS)
+        async with self._database.read() as session:
+            user = await session.scalar(
+                select(User)
+                .join(Login, Login.user_id == User.id)
+                .where(Login.id == claims.login_id, User.id == claims.user_id)
+            )
+        if user is None:
+            raise NotAuthenticated("access token was revoked")
+        return Principal(
+            user_id=user.id,
+            username=user.username,
+            role=Role(user.role),
+            login_id=claims.login_id,
+        )
+
+    async def sign_out(self, login_id: UUID) -> None:
+        """End a login: none of its tokens holds any more."""
+        async with self._database.write() as session:
+            await session.execute(delete(Login).where(Login.id == login_id))
+
+    def _access(self, user_id: UUID, login_id: UUID, login_ends: datetime) -> str:
+        expires_at = min(datetime.now(UTC) + self._access_life, login_ends)
+        return self._sign(Kind.ACCESS, user_id, login_id, expires_at)
+
+    def _sign(self, kind: Kind, user_id: UUID, login_id: UUID, expires_at: datetime) -> str:
+        return self._signer.sign(
+            Claims(kind=kind, user_id=user_id, login_id=login_id, expires_at=expires_at)
+        )
+
+
+def _hash(token: str) -> str:
+    # Plain SHA-256 will do: unlike a password, a token can't be guessed.
+    return hashlib.sha256(token.encode()).hexdigest()

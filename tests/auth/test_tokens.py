@@ -1,0 +1,107 @@
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.auth.keys import KeyRing, load_keys, rotate_keys
+from app.auth.tokens import Claims, Kind, TokenSigner
+from app.errors import NotAuthenticated
+from app.settings import InvalidSetting
+
+SECRET, OTHER = "s" * 32, "o" * 32
+
+
+def claims(kind: Kind = Kind.ACCESS, life_s: float = 60) -> Claims:
+    expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=life_s)
+    return Claims(kind=kind, user_id=uuid4(), login_id=uuid4(), expires_at=expires_at)
+
+
+def test_what_is_signed_is_read_and_two_tokens_differ():
+    signer = TokenSigner(KeyRing([SECRET]))
+    signed = claims()
+    first, second = signer.sign(signed), signer.sign(signed)
+    assert first != second
+    assert signer.read(first, Kind.ACCESS) == signed
+    body = jwt.decode(first, options={"verify_signature": False})
+    assert {"iss", "aud", "exp", "iat", "jti", "typ", "sub"} <= body.keys()
+    assert jwt.get_unverified_header(first)["alg"] == "HS256"
+
+
+def test_an_old_key_still_verifies_until_it_is_gone():
+    signed = claims()
+    token = TokenSigner(KeyRing([SECRET])).sign(signed)
+    rotated = TokenSigner(KeyRing([OTHER, SECRET]))
+    assert rotated.read(token, Kind.ACCESS) == signed
+    assert jwt.get_unverified_header(rotated.sign(signed)) != jwt.get_unverified_header(token)
+    with pytest.raises(NotAuthenticated, match="invalid access token"):
+        TokenSigner(KeyRing([OTHER])).read(token, Kind.ACCESS)
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "exp", "iat", "jti", "typ", "sid"])
+def test_a_token_without_one_of_its_claims_is_refused(claim: str):
+    keys = KeyRing([SECRET])
+    body = jwt.decode(TokenSigner(keys).sign(claims()), options={"verify_signature": False})
+    del body[claim]
+    token = jwt.encode(body, SECRET, "HS256", headers={"kid": keys.signing_id})
+    with pytest.raises(NotAuthenticated):
+        TokenSigner(keys).read(token, Kind.ACCESS)
+
+
+@pytest.mark.parametrize("algorithm", ["HS512", "none"])
+def test_another_algorithm_is_refused_with_the_right_key(algorithm: str):
+    keys = KeyRing([SECRET * 2])
+    body = jwt.decode(TokenSigner(keys).sign(claims()), options={"verify_signature": False})
+    key = "" if algorithm == "none" else SECRET * 2
+    token = jwt.encode(body, key, algorithm, headers={"kid": keys.signing_id})
+    with pytest.raises(NotAuthenticated):
+        TokenSigner(keys).read(token, Kind.ACCESS)
+
+
+def test_expiry_and_kind_are_told():
+    signer = TokenSigner(KeyRing([SECRET]))
+    with pytest.raises(NotAuthenticated, match="access token has expired"):
+        signer.read(signer.sign(claims(life_s=-1)), Kind.ACCESS)
+    with pytest.raises(NotAuthenticated, match="this is the refresh token"):
+        signer.read(signer.sign(claims(Kind.REFRESH)), Kind.ACCESS)
+
+
+@given(st.text())
+def test_any_text_is_refused_and_nothing_else_happens(text: str):
+    with pytest.raises(NotAuthenticated):
+        TokenSigner(KeyRing([SECRET])).read(text, Kind.ACCESS)
+
+
+def test_a_secret_is_made_once_private_and_differs_between_servers(tmp_path: Path):
+    first, again = load_keys("", tmp_path / "a"), load_keys("", tmp_path / "a")
+    other = load_keys("", tmp_path / "b")
+    assert first.signing_secret == again.signing_secret != other.signing_secret
+    [file] = (tmp_path / "a").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_rotating_the_file_keeps_the_key_before(tmp_path: Path):
+    first = load_keys("", tmp_path)
+    assert rotate_keys(tmp_path) == 2
+    second = load_keys("", tmp_path)
+    assert second.signing_id != first.signing_id
+    assert second.get(first.signing_id) == first.signing_secret
+    assert rotate_keys(tmp_path) == 2
+    assert load_keys("", tmp_path).get(first.signing_id) is None
+
+
+def test_secrets_from_the_setting_sign_in_their_order_and_write_nothing(tmp_path: Path):
+    keys = load_keys(f"{SECRET}, {OTHER}", tmp_path / "data")
+    assert keys.signing_secret == SECRET.encode()
+    assert keys.get(KeyRing([OTHER]).signing_id) == OTHER.encode()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("setting", ["short", f"{SECRET},", f"{SECRET},short"])
+def test_a_short_secret_is_refused(setting: str, tmp_path: Path):
+    with pytest.raises(InvalidSetting, match=r"LLMHOST_JWT_SECRET: a secret has . bytes"):
+        load_keys(setting, tmp_path)
