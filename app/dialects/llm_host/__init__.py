@@ -1,0 +1,1 @@
+"""LLM Host (HumbleBee): accounts, and text for a query."""

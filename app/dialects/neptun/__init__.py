@@ -1,0 +1,1 @@
+"""Neptun: chats that are kept."""

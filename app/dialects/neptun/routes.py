@@ -1,0 +1,194 @@
+"""Neptun's chat route, and beyond its document: what one's chats hold."""
+
+from typing import Annotated, Any, Final, Literal
+
+from litestar import Request, Response, Router, delete, get, patch, post
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import ValidationException
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from app.auth.guards import SignedInRequest, signed_in, within_rate_limit
+from app.dialects import sse
+from app.dialects.body import read_object, takes, to_record
+from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
+from app.dialects.neptun.schemas import (
+    ChatList,
+    ChatRequest,
+    ChatSummary,
+    Renaming,
+    StoredChat,
+)
+from app.dialects.neptun.wire import (
+    DataStream,
+    Events,
+    PlainText,
+    refusals,
+    refuse,
+)
+from app.dialects.streaming import Framing, TextSource, stream
+from app.errors import Error, InvalidParameter, RequestError
+from app.generation.requests import ChatMessage, GenerationRequest, SamplingParams
+from app.generation.service import GenerationService
+from app.storage import chats
+from app.storage.models import CHAT_ID_CHARACTERS
+
+# The document has no parameters: those of LocalLab's that don't depend on the model.
+SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.9)
+SECURITY: Final = [{"bearer": list[str]()}]
+NOTHING_KEPT: Final = "-1"
+
+ChatId = Annotated[
+    str,
+    QueryParameter(
+        min_length=1,
+        max_length=CHAT_ID_CHARACTERS,
+        pattern=r"^[^\x00]*$",  # no database can hold NUL in a text
+        description="The client's name of the chat; `-1`: keep nothing",
+    ),
+]
+
+
+@post(
+    "/ai/huggingface/{model_publisher:str}/{model_name:str}/chat",
+    guards=[signed_in, within_rate_limit],
+    status_code=200,
+    media_type=sse.MEDIA_TYPE,
+    summary="Chat",
+    operation_class=takes(ChatRequest),
+    security=SECURITY,
+    responses=refusals(400, 401, 429, 500),
+)
+async def chat(
+    *,
+    request: SignedInRequest,
+    service: NamedDependency[GenerationService],
+    keeper: NamedDependency[ChatKeeper],
+    max_tokens: NamedDependency[int],
+    model_publisher: FromPath[str],
+    model_name: FromPath[str],
+    chat_id: ChatId,
+    stream_protocol: FromQuery[Literal["text", "data"] | None] = None,
+) -> Response[Any]:
+    """Stream the reply to a conversation, and keep the last question with it.
+
+    The body is the reply's text itself; `Accept: text/event-stream` gives server-sent events,
+    `stream_protocol=data` the AI SDK's data stream v1.
+    """
+    body = to_record(await read_object(request), ChatRequest)
+    body.check()
+    generation = await service.start(
+        GenerationRequest(
+            messages=[ChatMessage(message.role, message.content) for message in body.messages],
+            max_tokens=max_tokens,
+            sampling=SAMPLING,
+        ),
+        f"{model_publisher}/{model_name}",
+    )
+    source: TextSource = generation
+    if chat_id != NOTHING_KEPT:
+        source = KeptGeneration(
+            generation,
+            keeper,
+            user_id=request.user.user_id,
+            chat_id=chat_id,
+            question=body.question,
+        )
+    headers = dict(sse.HEADERS)
+    framing: Framing = PlainText()
+    if stream_protocol == "data":
+        framing = DataStream()
+        headers["X-Vercel-AI-Data-Stream"] = "v1"
+    elif stream_protocol is None and sse.asks_for(request, sse.MEDIA_TYPE):
+        framing = Events()
+    return await stream(request, source, framing, sse.MEDIA_TYPE, headers)
+
+
+@get("/chats", summary="My chats", security=SECURITY, responses=refusals(400, 401))
+async def list_chats(
+    request: SignedInRequest,
+    keeper: NamedDependency[ChatKeeper],
+    limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
+    offset: Annotated[int, QueryParameter(ge=0, le=1_000_000)] = 0,
+) -> ChatList:
+    """List my chats, the last used first."""
+    async with keeper.database.read() as session:
+        found = await chats.list_chats(session, request.user.user_id, limit=limit, offset=offset)
+    return ChatList([ChatSummary.of(chat) for chat in found])
+
+
+@get(
+    "/chats/{chat_id:str}",
+    summary="Read a chat",
+    security=SECURITY,
+    responses=refusals(400, 401, 404),
+)
+async def read_chat(
+    request: SignedInRequest, keeper: NamedDependency[ChatKeeper], chat_id: FromPath[str]
+) -> StoredChat:
+    """Read one of my chats with its messages, by its `chat_id` or its `id`."""
+    async with keeper.database.read() as session:
+        found = await chats.find_chat(session, request.user.user_id, chat_id)
+        return StoredChat.of(found, await chats.messages_of(session, found))
+
+
+@patch(
+    "/chats/{chat_id:str}",
+    summary="Rename a chat",
+    operation_class=takes(Renaming),
+    security=SECURITY,
+    responses=refusals(400, 401, 404),
+)
+async def rename_chat(
+    request: SignedInRequest, keeper: NamedDependency[ChatKeeper], chat_id: FromPath[str]
+) -> ChatSummary:
+    """Give one of my chats another title."""
+    body = to_record(await read_object(request), Renaming)
+    async with keeper.database.write() as session:
+        return ChatSummary.of(
+            await chats.rename_chat(session, request.user.user_id, chat_id, body.title)
+        )
+
+
+@delete(
+    "/chats/{chat_id:str}",
+    summary="Delete a chat",
+    security=SECURITY,
+    responses=refusals(400, 401, 404),
+)
+async def delete_chat(
+    request: SignedInRequest, keeper: NamedDependency[ChatKeeper], chat_id: FromPath[str]
+) -> None:
+    """Delete one of my chats with its messages."""
+    async with keeper.database.write() as session:
+        await chats.delete_chat(session, request.user.user_id, chat_id)
+
+
+def router(keeper: ChatKeeper, max_tokens: int) -> Router:
+    """Everything below `/api`."""
+    stored = Router(
+        path="/",
+        guards=[signed_in],
+        route_handlers=[list_chats, read_chat, rename_chat, delete_chat],
+    )
+    return Router(
+        path="/api",
+        route_handlers=[chat, stored],
+        dependencies={
+            "keeper": Provide(lambda: keeper, sync_to_thread=False),
+            "max_tokens": Provide(lambda: max_tokens, sync_to_thread=False),
+        },
+        exception_handlers={
+            Error: lambda _, error: refuse(error),
+            ValidationException: lambda request, error: refuse(_explained(request, error)),
+        },
+        tags=["Neptun"],
+    )
+
+
+def _explained(request: Request[Any, Any, Any], error: ValidationException) -> RequestError:
+    """Litestar's refusal of a query parameter as one of ours."""
+    if not isinstance(error.extra, list) or not error.extra:
+        return RequestError(error.detail)  # names a parameter that is missing
+    field, message = error.extra[0]["key"], error.extra[0]["message"]
+    limit = message.removeprefix("Expected ").replace("`", "")
+    return InvalidParameter(field, request.query_params.get(field), limit)

@@ -1,0 +1,93 @@
+"""Streams and errors as Neptun's clients read them."""
+
+from typing import Any, Final, NoReturn
+
+import msgspec
+from litestar import Response
+from litestar.openapi import ResponseSpec
+
+from app import errors
+from app.dialects import sse
+from app.dialects.neptun.schemas import Refusal
+
+NOT_AVAILABLE: Final = "Service not available anymore."
+
+# status and words; {} is the error's own message
+ANSWERS: Final[dict[type[errors.Error], tuple[int, str]]] = {
+    errors.RequestError: (400, "Bad Request. {}"),
+    errors.UnknownModel: (400, "Invalid model name or publisher"),
+    errors.NoModelLoaded: (400, NOT_AVAILABLE),
+    errors.ModelBroken: (400, NOT_AVAILABLE),
+    errors.ProviderUnavailable: (400, NOT_AVAILABLE),
+    errors.TryAgainLater: (400, NOT_AVAILABLE),
+    errors.RateLimited: (429, "Too Many Requests. {}"),
+    errors.UnknownChat: (404, "Not Found. {}"),
+    errors.AccessError: (401, "Unauthorized"),
+    errors.Forbidden: (403, "Forbidden"),
+    errors.Error: (500, "Internal Server Error"),
+}
+DESCRIPTIONS: Final[dict[int, str]] = {
+    400: "Unknown model, a model that can't answer now, or a wrong query or body",
+    401: "No token, or none that holds",
+    404: "This user has no such chat",
+    429: "Too many requests: see Retry-After",
+    500: "The model failed",
+}
+
+
+class BrokenOff(Exception):
+    """The reply can't be finished. Left to the server, which then breaks the connection off."""
+
+
+class PlainText:
+    """The reply itself, as the documented examples print it."""
+
+    def encode(self, text: str) -> bytes:
+        """Frame a piece: whole characters."""
+        return text.encode()
+
+    def finish(self) -> bytes:
+        """End."""
+        return b""
+
+    def fail(self, message: str) -> NoReturn:
+        """Break off: without the last chunk no client takes half an answer for a whole one."""
+        raise BrokenOff(message)
+
+
+class Events(sse.TextEvents):
+    """For clients that ask for `text/event-stream`."""
+
+    def fail(self, message: str) -> NoReturn:
+        """Break off."""
+        raise BrokenOff(message)
+
+
+class DataStream(PlainText):
+    """AI SDK data stream v1, text parts alone: the original command line can't read others."""
+
+    def encode(self, text: str) -> bytes:
+        """Frame a piece."""
+        return b"0:%b\n" % msgspec.json.encode(text)
+
+
+def refusals(*statuses: int) -> dict[int, ResponseSpec]:
+    """For the OpenAPI document: what a route may answer instead."""
+    return {
+        status: ResponseSpec(Refusal, generate_examples=False, description=DESCRIPTIONS[status])
+        for status in statuses
+    }
+
+
+def refuse(error: errors.Error) -> Response[Any]:
+    """The answer to an error of the tree."""
+    status, words = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, errors.TryAgainLater):
+        headers["Retry-After"] = str(error.retry_after_s)
+    return envelope(status, words.format(error.message), headers)
+
+
+def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:
+    """The body of every answer that is not a success."""
+    return Response(Refusal(status, message), status_code=status, headers=headers)
