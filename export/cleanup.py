@@ -1,0 +1,214 @@
+"""Take out of a traced decoder what costs time and changes nothing.
+
+Every pass is a rewrite that keeps the numbers (packing changes the order in which nothing is
+summed); `validate.py` still compares the result with torch. Knows the operators that
+`onnx_config.py` emits and those of projections; nothing about architectures.
+"""
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from export.graph import MICROSOFT, Graph
+
+
+def clean(graph: Graph) -> None:
+    """Run all passes over a traced graph."""
+    for node in graph.nodes("SimplifiedLayerNormalization"):
+        node.domain = ""  # registered by ONNX Runtime under the standard, unnamed domain
+    graph.infer_shapes()
+    fix_reshapes(graph)
+    graph.prune()
+    graph.infer_shapes()
+    drop_idle_nodes(graph)
+    flatten_gemms(graph)
+    drop_idle_nodes(graph)
+    fuse_residual_norms(graph)
+    pack_attention_inputs(graph)
+    graph.prune()
+
+
+def fix_reshapes(graph: Graph) -> None:
+    """Give each Reshape its target as a constant, so that the arithmetic on shapes dies."""
+    for node in graph.nodes("Reshape", "Expand"):
+        source, target = graph.shapes.get(node.input[0]), graph.shapes.get(node.output[0])
+        if source is None or target is None or node.input[1] in graph.initializers:
+            continue
+        if node.op_type == "Expand":
+            if source == target:
+                node.input[1] = graph.add_constant(np.ones(1, np.int64), "ones")
+            continue
+        dims = [
+            0 if i < len(source) and dim == source[i] and isinstance(dim, str) else dim
+            for i, dim in enumerate(target)
+        ]
+        unknown = [i for i, dim in enumerate(dims) if isinstance(dim, str)]
+        if len(unknown) <= 1:
+            fixed = [-1 if isinstance(dim, str) else dim for dim in dims]
+            node.input[1] = graph.add_constant(np.array(fixed, np.int64), "shape")
+
+
+def drop_idle_nodes(graph: Graph) -> None:
+    """Skip nodes that hand their input on: a Reshape back, a Cast to the same type, Identity."""
+    for node in graph.nodes("Identity", "Cast", "Reshape", "Expand", "Slice"):
+        graph.index()
+        source, result = node.input[0], node.output[0]
+        if node.op_type == "Cast":
+            idle = graph.types.get(source) == graph.types.get(result, 0)
+        elif node.op_type == "Identity":
+            idle = True
+        else:
+            if node.op_type == "Reshape":
+                before = graph.made_by(source, "Reshape")
+                while before is not None:
+                    source = before.input[0]
+                    before = graph.made_by(source, "Reshape")
+            shape = graph.shapes.get(source)
+            idle = shape is not None and shape == graph.shapes.get(result)
+        if idle and result not in graph.outputs:
+            graph.replace(result, source)
+        elif idle and source in graph.producer and graph.used_once(source):
+            maker = graph.producer[source]
+            graph.remove([node])
+            maker.output[list(maker.output).index(source)] = result
+    graph.prune()
+
+
+def flatten_gemms(graph: Graph) -> None:
+    """Gemm between two Reshapes (GPT-2's Conv1D) is MatMul and Add without them."""
+    for node in graph.nodes("Gemm"):
+        before = graph.made_by(node.input[0], "Reshape")
+        after = [n for n in graph.users[node.output[0]] if n.op_type == "Reshape"]
+        weight = graph.constant(node.input[1])
+        if before is None or weight is None or len(after) != len(graph.users[node.output[0]]):
+            continue
+        source = before.input[0]
+        shape = graph.shapes.get(source)
+        if shape is None or len(shape) != 3 or any(
+            graph.shapes.get(n.output[0], ())[:2] != shape[:2]
+            or len(graph.shapes.get(n.output[0], ())) != 3
+            for n in after
+        ):  # fmt: skip
+            continue
+        options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if options.get("alpha", 1.0) != 1.0 or options.get("beta", 1.0) != 1.0:
+            continue
+        weight = weight.T if options.get("transB", 0) else weight
+        product = result = graph.fresh_name("product")
+        name = graph.add_constant(weight, "weight")
+        graph.add("MatMul", [source, name], [product])
+        if len(node.input) > 2:
+            result = graph.fresh_name("biased")
+            graph.add("Add", [product, node.input[2]], [result])
+        graph.shapes[product] = graph.shapes[result] = graph.shapes[after[0].output[0]]
+        for reshape in after:
+            graph.replace(reshape.output[0], result)
+    graph.prune()
+
+
+def fuse_residual_norms(graph: Graph) -> None:
+    """Norm(a + b) becomes SkipSimplifiedLayerNormalization, which hands on the sum as well."""
+    for norm in graph.nodes("SimplifiedLayerNormalization"):
+        graph.index()
+        add = graph.made_by(norm.input[0], "Add")
+        if add is None:
+            continue
+        a, b = (graph.shapes.get(name) for name in add.input)
+        if a is None or a != b or len(a) != 3:
+            continue
+        total = add.output[0]
+        readers = [n for n in graph.users[total] if n is not norm]
+        outputs = [norm.output[0], "", "", total] if readers else [norm.output[0]]
+        epsilon = next(a.f for a in norm.attribute if a.name == "epsilon")
+        graph.remove([norm, add])
+        graph.add(
+            "SkipSimplifiedLayerNormalization",
+            [*add.input, norm.input[1]],
+            outputs,
+            epsilon=epsilon,
+            domain=MICROSOFT,
+        )
+    graph.prune()
+
+
+def pack_attention_inputs(graph: Graph) -> None:
+    """Three projections of one input become one, which attention takes as packed Q, K, V."""
+    for node in graph.nodes("GroupQueryAttention"):
+        graph.index()
+        packed = _shared_split(graph, node) or _shared_input(graph, node)
+        if packed is not None:
+            node.input[0], node.input[1], node.input[2] = packed, "", ""
+    graph.prune()
+
+
+def _shared_split(graph: Graph, attention: NodeProto) -> str | None:
+    """The value that Q, K and V are consecutive parts of, if there is one."""
+    width = 0
+    source = None
+    for name in attention.input[:3]:
+        size = graph.shapes.get(name, ("",))[-1]
+        if not isinstance(size, int):
+            return None
+        found = _part_of(graph, name, width, size)
+        if found is None or (source is not None and found != source):
+            return None
+        source, width = found, width + size
+    shape = graph.shapes.get(source or "", ("",))
+    return source if shape[-1] == width else None
+
+
+def _part_of(graph: Graph, name: str, start: int, size: int) -> str | None:
+    """The value of which `name` is [..., start : start + size]."""
+    node = graph.producer.get(name)
+    if node is None or node.op_type not in ("Split", "Slice"):
+        return None
+    rank = len(graph.shapes.get(node.input[0], ()))
+    if node.op_type == "Split":
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        sizes = graph.constant(node.input[1]) if len(node.input) > 1 else None
+        position = list(node.output).index(name)
+        if axis % max(rank, 1) != rank - 1 or sizes is None:
+            return None
+        return node.input[0] if int(sizes[:position].sum()) == start else None
+    bounds = [graph.constant(n) for n in node.input[1:5]]
+    if len(bounds) < 3 or any(b is None or b.size != 1 for b in bounds):
+        return None
+    first, last, axis, *step = (int(b.item()) for b in bounds if b is not None)
+    whole = graph.shapes[node.input[0]][-1]
+    last = min(last, whole) if isinstance(whole, int) else last
+    same = axis % rank == rank - 1 and first == start and last == start + size
+    return node.input[0] if same and step in ([], [1]) else None
+
+
+def _shared_input(graph: Graph, attention: NodeProto) -> str | None:
+    """Merge three MatMuls of one input (and their biases) into one; its result's name."""
+    weights, biases, sources = [], [], set()
+    for name in attention.input[:3]:
+        node = graph.producer.get(name)
+        bias = None
+        if node is not None and node.op_type == "Add":
+            constants = [graph.constant(n) for n in node.input]
+            bias = next((c for c in constants if c is not None and c.ndim == 1), None)
+            variable = next((n for n in node.input if n not in graph.initializers), "")
+            node = graph.producer.get(variable) if bias is not None else None
+        weight = graph.constant(node.input[1]) if node and node.op_type == "MatMul" else None
+        if node is None or weight is None or weight.ndim != 2:
+            return None
+        sources.add(node.input[0])
+        weights.append(weight)
+        biases.append(bias)
+    if len(sources) != 1:
+        return None
+    packed = graph.fresh_name("qkv")
+    graph.add(
+        "MatMul", [sources.pop(), graph.add_constant(np.concatenate(weights, 1), "qkv_weight")],
+        [packed],
+    )  # fmt: skip
+    if any(bias is not None for bias in biases):
+        parts = [
+            np.zeros(w.shape[1], w.dtype) if b is None else b
+            for w, b in zip(weights, biases, strict=True)
+        ]
+        biased = graph.fresh_name("qkv_biased")
+        graph.add("Add", [packed, graph.add_constant(np.concatenate(parts), "qkv_bias")], [biased])
+        packed = biased
+    return packed

@@ -1,0 +1,109 @@
+"""Write tokenizer.json from a GGUF file's own metadata.
+
+Transformers has a converter, but it guesses: it prepends a BOS that the file says not to add,
+and it knows no pre-tokenizers. Here each `tokenizer.ggml.pre` is a row of a table, and one
+that isn't in it is refused. Byte-level BPE only. Knows nothing about weights.
+
+Source: llama.cpp's src/llama-vocab.cpp for what each pre-tokenizer splits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import pre_tokenizers as pre
+from tokenizers.processors import TemplateProcessing
+
+from export.errors import SourceUnusable
+
+CONTROL, USER_DEFINED = 3, 4
+"""Values of `tokenizer.ggml.token_type` that are matched whole, before any splitting."""
+
+WORDS_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+WORDS_QWEN2 = WORDS_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How text is cut into words before the merges."""
+
+    digits_alone: bool = False
+    words: str | None = None
+    """A pattern; None: the one of GPT-2, which the byte-level step has built in."""
+    compose: bool = False
+    """Unicode NFC first."""
+    whole_words_first: bool = False
+    """A word that is a token is taken whole, whatever its merges would give."""
+    add_bos: bool = False
+    """What llama.cpp does where the file doesn't say."""
+
+    def steps(self) -> pre.PreTokenizer:
+        """The pre-tokenizer."""
+        steps: list[pre.PreTokenizer] = []
+        if self.digits_alone:
+            steps.append(pre.Digits(individual_digits=True))
+        if self.words is not None:
+            steps.append(pre.Split(Regex(self.words), behavior="isolated"))
+        steps.append(pre.ByteLevel(add_prefix_space=False, use_regex=self.words is None))
+        return pre.Sequence(steps) if len(steps) > 1 else steps[0]
+
+
+SPLITTINGS: Mapping[str, Splitting] = {
+    "gpt-2": Splitting(),
+    "smollm": Splitting(digits_alone=True),
+    "starcoder": Splitting(digits_alone=True),
+    "refact": Splitting(digits_alone=True),
+    "llama-bpe": Splitting(words=WORDS_LLAMA3, whole_words_first=True, add_bos=True),
+    "qwen2": Splitting(words=WORDS_QWEN2, compose=True),
+}
+
+
+def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
+    """A tokenizer out of the `tokenizer.ggml.*` fields.
+
+    Raises:
+        SourceUnusable: the file's tokenizer is of a kind that isn't written here.
+    """
+    kind, name = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "")
+    if kind != "gpt2" or name not in SPLITTINGS:
+        known = ", ".join(SPLITTINGS)
+        raise SourceUnusable(
+            f"the GGUF file's tokenizer is {kind}/{name or 'unnamed'}, known are gpt2 with {known}"
+        )
+    splitting = SPLITTINGS[name]
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={token: i for i, token in enumerate(tokens)},
+            merges=merges,
+            ignore_merges=splitting.whole_words_first,
+        )
+    )
+    if splitting.compose:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = splitting.steps()
+    tokenizer.decoder = decoders.ByteLevel()
+    kinds = zip(tokens, metadata.get("tokenizer.ggml.token_type", ()), strict=False)
+    for token, token_type in kinds:
+        if token_type in (CONTROL, USER_DEFINED):
+            special = token_type == CONTROL
+            tokenizer.add_tokens([AddedToken(token, special=special, normalized=False)])
+    bos_id = metadata.get("tokenizer.ggml.bos_token_id")
+    if metadata.get("tokenizer.ggml.add_bos_token", splitting.add_bos) and bos_id is not None:
+        bos = tokens[bos_id]
+        tokenizer.post_processor = TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, bos_id)]
+        )
+    return tokenizer
+
+
+def end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
+    """Tokens that end a text: the end of sequence first, then those that end a turn."""
+    names = ("eos_token_id", "eot_token_id", "eom_token_id")
+    found = (metadata.get(f"tokenizer.ggml.{name}") for name in names)
+    return tuple(dict.fromkeys(int(i) for i in found if i is not None))

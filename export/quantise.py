@@ -1,0 +1,160 @@
+"""Store the weights of projections in 8 or 4 bits, in blocks of 32 that share a scale.
+
+Only MatMuls with a constant matrix change, into MatMulNBits, whose fast kernel on the CPU
+multiplies with int8 activations (`accuracy_level` 4). An embedding that is the output layer's
+matrix is read from the same bytes through GatherBlockQuantized. Judges nothing: whether the
+result is good enough is measured in `validate.py`.
+
+Source: com.microsoft.MatMulNBits and GatherBlockQuantized in ContribOperators.md.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto
+
+from export.graph import MICROSOFT, Array, Graph
+
+Scheme = Literal["int8", "int4"]
+BITS: dict[Scheme, int] = {"int8": 8, "int4": 4}
+BLOCK_SIZE = 32
+INT8_ACTIVATIONS = 4
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A matrix [N, K] in blocks along K."""
+
+    codes: npt.NDArray[np.uint8]
+    """[N, K / 32, 32 × bits / 8]; with 4 bits the first of a pair is the low half."""
+    scales: Array
+    """[N, K / 32]."""
+    zero_points: npt.NDArray[np.uint8] | None
+    """[N, K / 32], two to a byte with 4 bits; None: the middle of the range."""
+
+
+def quantise_rows(weight: Array, scheme: Scheme) -> Blocks:
+    """Round [N, K] to codes, each block of 32 on a grid of its own.
+
+    8 bits are symmetric around 128, like GGUF's Q8_0, so that such a source comes back exactly.
+    4 bits run from the block's minimum to its maximum.
+    """
+    rows, columns = weight.shape
+    blocks = -(-columns // BLOCK_SIZE)
+    padded = np.zeros((rows, blocks * BLOCK_SIZE), np.float32)
+    padded[:, :columns] = weight
+    values = padded.reshape(rows, blocks, BLOCK_SIZE)
+    if scheme == "int8":
+        scales = np.abs(values).max(-1) / 127
+        codes = np.rint(values / _nonzero(scales)[..., None]) + 128
+        return Blocks(codes.astype(np.uint8), scales.astype(weight.dtype), None)
+    low, high = np.minimum(values.min(-1), 0), np.maximum(values.max(-1), 0)
+    scales = (high - low) / 15
+    zero = np.clip(np.rint(-low / _nonzero(scales)), 0, 15)
+    codes = np.clip(np.rint(values / _nonzero(scales)[..., None]) + zero[..., None], 0, 15)
+    return Blocks(
+        _pair_up(codes.astype(np.uint8)),
+        scales.astype(weight.dtype),
+        _pair_up(zero.astype(np.uint8)),
+    )
+
+
+def _nonzero(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.where(scales == 0, np.float32(1), scales)
+
+
+def _pair_up(nibbles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Two 4-bit values to a byte along the last axis."""
+    if nibbles.shape[-1] % 2:
+        nibbles = np.concatenate([nibbles, np.zeros_like(nibbles[..., :1])], -1)
+    packed: npt.NDArray[np.uint8] = nibbles[..., ::2] | (nibbles[..., 1::2] << 4)
+    return packed
+
+
+def quantise(graph: Graph, scheme: Scheme) -> int:
+    """Quantise every projection in place; returns how many."""
+    done: dict[str, Blocks] = {}
+    products = [n for n in graph.nodes("MatMul") if _matrix(graph, n) is not None]
+    for node in products:
+        weight = _matrix(graph, node)
+        assert weight is not None
+        blocks = done.setdefault(node.input[1], quantise_rows(weight.T, scheme))
+        _replace_product(graph, node, blocks, weight.shape, scheme)
+    if scheme == "int8":
+        share_embedding(graph, done)
+    graph.prune()
+    return len(products)
+
+
+def _matrix(graph: Graph, node: NodeProto) -> Array | None:
+    weight = graph.constant(node.input[1])
+    return weight if weight is not None and weight.ndim == 2 else None
+
+
+def _replace_product(
+    graph: Graph, node: NodeProto, blocks: Blocks, shape: tuple[int, ...], scheme: Scheme
+) -> None:
+    name, output = node.input[1], node.output[0]
+    inputs = [node.input[0]]
+    for part in ("codes", "scales", "zero_points"):
+        value = getattr(blocks, part)
+        inputs.append("" if value is None else f"{name}.{part}")
+        if value is not None and inputs[-1] not in graph.initializers:
+            graph.add_constant(value, inputs[-1], exact=True)
+    graph.index()
+    gone = [node]
+    users = graph.users[output]
+    if len(users) == 1 and users[0].op_type == "Add" and output not in graph.outputs:
+        other = next(n for n in users[0].input if n != output)
+        bias = graph.constant(other)
+        if bias is not None and bias.shape == (shape[1],):
+            inputs += ["", other]
+            output = users[0].output[0]
+            gone.append(users[0])
+    while inputs[-1] == "":
+        inputs.pop()
+    graph.remove(gone)
+    graph.add(
+        "MatMulNBits",
+        inputs,
+        [output],
+        K=shape[0],
+        N=shape[1],
+        bits=BITS[scheme],
+        block_size=BLOCK_SIZE,
+        accuracy_level=INT8_ACTIVATIONS,
+        domain=MICROSOFT,
+    )
+
+
+def share_embedding(graph: Graph, done: dict[str, Blocks]) -> None:
+    """Let the token embedding read the output layer's bytes where both are one matrix."""
+    for node in graph.nodes("Gather"):
+        table = graph.constant(node.input[0])
+        if table is None or table.ndim != 2 or table.shape[1] % BLOCK_SIZE:
+            continue
+        for name, blocks in done.items():
+            matrix = graph.constant(name)
+            if matrix is None or not np.array_equal(matrix.T, table):
+                continue
+            codes = graph.add_constant(blocks.codes.reshape(table.shape), "embedding.codes")
+            middle = np.full(blocks.scales.shape, 128, np.uint8)
+            graph.remove([node])
+            graph.add(
+                "GatherBlockQuantized",
+                [
+                    codes,
+                    node.input[1],
+                    f"{name}.scales",
+                    graph.add_constant(middle, "embedding.zero_points"),
+                ],
+                [node.output[0]],
+                bits=8,
+                block_size=BLOCK_SIZE,
+                gather_axis=0,
+                quantize_axis=1,
+                domain=MICROSOFT,
+            )
+            break

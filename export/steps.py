@@ -1,0 +1,263 @@
+"""The steps of an export, each from files to files in a work folder.
+
+resolve → trace → clean → quantise → validate → publish. Every step reads what an earlier one
+wrote, so that any of them can be run again alone. Knows the order and the files; what happens
+inside a step is elsewhere.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import torch
+from tokenizers import Tokenizer
+
+from app import manifest as contract
+from export import source as sources
+from export.cleanup import clean
+from export.errors import QualityRefused, UnsupportedModel
+from export.graph import Graph
+from export.observe import Plan, observe
+from export.onnx_config import trace
+from export.onnx_file import load_model, save_model
+from export.quantise import BLOCK_SIZE, quantise
+from export.session import GraphSession
+from export.validate import (
+    TEXT,
+    TEXT_TOKENS,
+    GreedyMatch,
+    chunks_of_different_size,
+    compare_greedy,
+    measure_quality,
+    rows_alone_and_together,
+    torch_logits,
+)
+
+MODEL_FILE: Final = "model.onnx"
+PROMPT_TOKENS: Final = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    source: str | None
+    out: Path
+    work: Path
+    scheme: Literal["none", "int8", "int4"] = "int8"
+    dtype: Literal["float32", "float16"] = "float32"
+    gate: float = 0.02
+    text_tokens: int = TEXT_TOKENS
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `validate` saw; the contents of findings.json."""
+
+    quality: contract.Quality
+    greedy_tokens: int
+    greedy_ties: int
+    greedy_distinct: int
+    greedy_max_difference: float
+    batch_difference: float
+    chunk_difference: float
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What `trace` knows about the graph; the contents of shape.json."""
+
+    architecture: str
+    graph: contract.Graph
+    rotary_in_attention: int
+    """Layers whose rotary embedding the attention operator does."""
+    windows: tuple[int | None, ...]
+
+
+def run_resolve(options: Options) -> str:
+    """Source → source.json, tokenizer.json, chat_template.jinja."""
+    return sources.resolve(options.source, options.work).described
+
+
+def run_trace(options: Options) -> str:
+    """Weights → traced/model.onnx and shape.json."""
+    source = sources.read_source(options.work)
+    model = sources.load_model(source, getattr(torch, options.dtype))
+    plan = observe(model if options.dtype == "float32" else sources.load_model(source))
+    shape = describe(model.config, plan, options.dtype)
+    folder = _empty(options.work / "traced")
+    trace(model, plan, folder)
+    _write(options.work / "shape.json", shape)
+    return f"{shape.architecture}, {len(plan.layers)} layers"
+
+
+def describe(config: Any, plan: Plan, dtype: Literal["float32", "float16"]) -> Shape:
+    """The server's view of a planned graph.
+
+    Raises:
+        UnsupportedModel: layers have caches of different shape.
+    """
+    first = plan.layers[0]
+    if any(
+        (x.num_kv_heads, x.head_dim) != (first.num_kv_heads, first.head_dim) for x in plan.layers
+    ):
+        raise UnsupportedModel(config.model_type, "its layers have caches of different shape")
+    graph = contract.Graph(
+        file=MODEL_FILE,
+        num_layers=len(plan.layers),
+        num_kv_heads=first.num_kv_heads,
+        head_dim=first.head_dim,
+        vocab_size=config.vocab_size,
+        context_length=plan.context_length,
+        kv_dtype=dtype,
+    )
+    return Shape(
+        architecture=config.model_type,
+        graph=graph,
+        rotary_in_attention=sum(layer.rotary is not None for layer in plan.layers),
+        windows=tuple(layer.window for layer in plan.layers),
+    )
+
+
+def run_clean(options: Options) -> str:
+    """traced/model.onnx → clean/model.onnx."""
+    graph = Graph(load_model(options.work / "traced" / MODEL_FILE))
+    before = len(graph.node_list)
+    clean(graph)
+    save_model(graph.finish(), _empty(options.work / "clean") / MODEL_FILE)
+    return f"{before} nodes → {len(graph.node_list)}"
+
+
+def run_quantise(options: Options) -> str:
+    """clean/model.onnx → final/model.onnx."""
+    target = _empty(options.work / "final")
+    graph = Graph(load_model(options.work / "clean" / MODEL_FILE))
+    count = 0 if options.scheme == "none" else quantise(graph, options.scheme)
+    files = save_model(graph.finish(), target / MODEL_FILE)
+    size = sum(file.stat().st_size for file in files)
+    return f"{count} matrices, {len(graph.node_list)} nodes, {size / 1e6:.1f} MB"
+
+
+def run_validate(options: Options) -> str:
+    """clean/ and final/ against torch → findings.json.
+
+    Raises:
+        QualityRefused: another token than torch's, or further from torch than the gate.
+    """
+    (options.work / "findings.json").unlink(missing_ok=True)
+    source, shape = sources.read_source(options.work), read_shape(options.work)
+    model = sources.load_model(source)
+    ids = Tokenizer.from_file(str(options.work / "tokenizer.json")).encode(TEXT.read_text()).ids
+    ids = ids[: min(options.text_tokens, shape.graph.context_length - 8)]
+    match = _greedy(options, shape.graph, model, ids)
+    reference = torch_logits(model, ids)
+    session = GraphSession(options.work / "final", shape.graph, rows=8, capacity=len(ids) + 8)
+    quality = measure_quality(reference, session, ids)
+    if not quality.mean_kl <= options.gate:  # a NaN is refused as well
+        raise QualityRefused(
+            f"{source.model_id} in {options.scheme} is too far from torch: {figures(quality)}; "
+            f"the gate is {options.gate}"
+        )
+    findings = Findings(
+        quality=quality,
+        greedy_tokens=match.tokens,
+        greedy_ties=match.ties,
+        greedy_distinct=match.distinct,
+        greedy_max_difference=match.max_difference,
+        batch_difference=rows_alone_and_together(session, ids),
+        chunk_difference=chunks_of_different_size(session, ids),
+    )
+    _write(options.work / "findings.json", findings)
+    return figures(quality)
+
+
+def _greedy(options: Options, graph: contract.Graph, model: Any, ids: list[int]) -> GreedyMatch:
+    """The unquantised graph's tokens against torch's, one by one."""
+    session = GraphSession(options.work / "clean", graph, rows=1, capacity=256)
+    match = compare_greedy(model, session, ids[:PROMPT_TOKENS])
+    # In float16 the choice of a token is torch's only up to rounding; the gate judges that.
+    if match.differing and options.dtype == "float32":
+        raise QualityRefused(
+            f"the {options.dtype} graph chose another token than torch {match.differing} times "
+            f"in {match.tokens}; logits differ by up to {match.max_difference:.3g}"
+        )
+    return match
+
+
+def run_publish(options: Options) -> str:
+    """final/ and tokenizer → the model's folder, the manifest last."""
+    source, shape = sources.read_source(options.work), read_shape(options.work)
+    findings = read_findings(options.work)
+    part = _empty(options.out.with_name(f".{options.out.name}.part"))
+    names = ["tokenizer.json", *(["chat_template.jinja"] if source.chat else [])]
+    for file in (options.work / "final").iterdir():
+        shutil.copy2(file, part / file.name)
+    for name in names:
+        shutil.copy2(options.work / name, part / name)
+    manifest = contract.Manifest(
+        model_id=source.model_id,
+        description=source.description,
+        architecture=shape.architecture,
+        source=source.described,
+        license=source.license,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        graph=shape.graph,
+        tokens=contract.Tokens(bos_id=source.bos_id, eos_ids=source.eos_ids),
+        quantisation=contract.Quantisation(
+            scheme=options.scheme,
+            block_size=0 if options.scheme == "none" else BLOCK_SIZE,
+            batch_invariant=findings.batch_difference == 0.0,
+        ),
+        quality=findings.quality,
+        chat=source.chat,
+        files={f.name: contract.describe_file(f) for f in sorted(part.iterdir())},
+    )
+    contract.write_manifest(part, manifest)
+    if options.out.exists():
+        # Two renames: a server that starts meanwhile sees the old model, none, or the new one.
+        shutil.rmtree(options.out.rename(_empty(options.work / "replaced") / options.out.name))
+    part.rename(options.out)
+    return f"{manifest.size_bytes / 1e6:.1f} MB in {options.out}"
+
+
+STEPS: Final[dict[str, Callable[[Options], str]]] = {
+    "resolve": run_resolve,
+    "trace": run_trace,
+    "clean": run_clean,
+    "quantise": run_quantise,
+    "validate": run_validate,
+    "publish": run_publish,
+}
+
+
+def figures(quality: contract.Quality) -> str:
+    """Quality in one line."""
+    return (
+        f"mean KL {quality.mean_kl:.5f}, top-1 {quality.top1_agreement:.3f}, perplexity "
+        f"{quality.perplexity:.2f} (torch {quality.reference_perplexity:.2f}) on "
+        f"{quality.text_tokens} tokens"
+    )
+
+
+def read_shape(work: Path) -> Shape:
+    """What `trace` wrote."""
+    return msgspec.json.decode((work / "shape.json").read_bytes(), type=Shape)
+
+
+def read_findings(work: Path) -> Findings:
+    """What `validate` wrote."""
+    return msgspec.json.decode((work / "findings.json").read_bytes(), type=Findings)
+
+
+def _write(path: Path, value: msgspec.Struct) -> None:
+    path.write_bytes(msgspec.json.encode(value))
+
+
+def _empty(folder: Path) -> Path:
+    """The folder, without what an earlier run left in it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
