@@ -1,89 +1,110 @@
 """Put the packages together: the only file that knows them all."""
 
 import asyncio
-import logging
-import signal
-import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
-from litestar import Litestar
+from litestar import Litestar, Router
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components
 
+from app.auth.auth import create_auth
+from app.auth.guards import (
+    SECURITY_SCHEMES,
+    add_rate_headers,
+    signed_in_if_required,
+    within_rate_limit,
+)
 from app.catalog.catalog import Catalog
 from app.dialects.fallback import fallback_handlers
+from app.dialects.llm_host import routes as llm_host
+from app.dialects.llm_host import wire as llm_host_wire
+from app.dialects.llm_host.schemas import Query
 from app.dialects.locallab import routes as locallab
 from app.dialects.locallab import wire as locallab_wire
 from app.dialects.locallab.schemas import GenerateBody
+from app.dialects.neptun import routes as neptun
+from app.dialects.neptun import wire as neptun_wire
+from app.dialects.neptun.keeping import ChatKeeper
 from app.dialects.shared_paths import Choice, generate_route
+from app.errors import Error
 from app.generation.service import GenerationService
 from app.settings import Settings
+from app.shutdown import on_stop_signal
+from app.storage.database import Database, database_url
 
-logger = logging.getLogger(__name__)
-
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+GENERATING = (signed_in_if_required, within_rate_limit)  # in this order: users are counted as such
 
 
 def create_app(settings: Settings) -> Litestar:
     """Make the application; nothing is opened or loaded before its lifespan starts."""
     catalog = Catalog(settings)
     service = GenerationService(catalog)
+    database = Database(database_url(settings.database_url, settings.data_dir))
+    auth = create_auth(settings, database)
+    keeper = ChatKeeper(database)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        if settings.model:
-            await catalog.load(settings.model)
-        idle_watch = asyncio.create_task(catalog.unload_idle())
-        _close_on_sigterm(catalog)
-        yield
-        idle_watch.cancel()
-        await catalog.close()
+        async with AsyncExitStack() as cleanup:
+            cleanup.push_async_callback(database.close)
+            cleanup.callback(auth.close)
+            cleanup.push_async_callback(keeper.finish)
+            cleanup.push_async_callback(catalog.close)
+            await database.migrate()
+            if settings.model:
+                await catalog.load(settings.model)
+            idle_watch = asyncio.create_task(catalog.unload_idle())
+            cleanup.callback(idle_watch.cancel)
+            on_stop_signal(catalog.close)
+            yield
 
-    generate = generate_route(
-        {
-            "prompt": Choice(
-                handler=locallab.generate,
-                refuse=locallab_wire.refuse,
-                body=GenerateBody,
-                responses=locallab.ERRORS,
-            )
-        },
-        locallab_wire.refuse,
-    )
     return Litestar(
-        [generate, locallab.router()],
+        [
+            _shared_paths(settings),
+            locallab.router(generating=GENERATING),
+            llm_host.router(auth),
+            neptun.router(keeper, settings.default_max_tokens),
+        ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        exception_handlers=fallback_handlers({"": locallab_wire.envelope}),
+        exception_handlers=fallback_handlers(
+            {"": locallab_wire.envelope, "/api": neptun_wire.envelope}
+        ),
         lifespan=[lifespan],
-        openapi_config=OpenAPIConfig(title="llmhost", version="0.1.0"),
+        state=State({"access": auth.access}),
+        before_send=[add_rate_headers],
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=OpenAPIConfig(
+            title="llmhost",
+            version="0.1.0",
+            components=Components(security_schemes=SECURITY_SCHEMES),
+        ),
         logging_config=None,
     )
 
 
-def _close_on_sigterm(catalog: Catalog) -> None:
-    """Begin to close at the first signal.
-
-    The server waits for its connections before it ends the lifespan, for ever if need be. Its
-    own handler is the event loop's and stays; a handler of Python's beside it hears the signal
-    too, and closing the catalog ends what outlasts the drain time.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return  # in a test: signals are the main thread's
-    loop = asyncio.get_running_loop()
-    closing: list[asyncio.Task[None]] = []
-
-    def close() -> None:
-        logger.info("closing running=%d", sum(m.engine.num_requests for m in catalog.loaded))
-        closing.append(loop.create_task(catalog.close()))
-
-    def on_signal(*_: object) -> None:
-        # One is enough, and a process manager may send it to the whole group: Granian's own
-        # handler blocks its event loop for ever at the third (2.8.7).
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        loop.call_soon_threadsafe(close)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, on_signal)
+def _shared_paths(settings: Settings) -> Router:
+    """`POST /generate`, LocalLab's or LLM Host's by what the body holds."""
+    from_locallab = Choice(
+        handler=locallab.generate,
+        refuse=locallab_wire.refuse,
+        body=GenerateBody,
+        responses=locallab.ERRORS,
+    )
+    from_llm_host = Choice(
+        handler=partial(llm_host.generate, max_tokens=settings.default_max_tokens),
+        refuse=llm_host_wire.refuse,
+        body=Query,
+        responses=llm_host_wire.refusals(400, 401, 413, 429, 500, 503),
+    )
+    return Router(
+        path="/",
+        route_handlers=[
+            generate_route({"prompt": from_locallab, "query": from_llm_host}, locallab_wire.refuse)
+        ],
+        guards=GENERATING,
+        exception_handlers={Error: lambda _, error: locallab_wire.refuse(error)},
+    )

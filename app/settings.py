@@ -86,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: str = ""
     """Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed; from
     anybody else it could be invented to escape the limits."""
+    max_body_bytes: Positive = 10_000_000
+    """Bytes of a request's body; a full context of 8,192 tokens is about 40,000."""
     default_max_tokens: Positive = 1024
     """Tokens to generate at most where a request can't say so (LLM Host, Neptun)."""
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
-from litestar.openapi.spec import OAuthFlow, OAuthFlows, SecurityScheme
+from litestar.openapi.spec import OAuthFlow, OAuthFlows, Reference, SecurityScheme
 from litestar.types import Message, Scope
 
 from app.auth.clients import Network, client_address
@@ -21,7 +21,7 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 SignedInRequest = Request[Principal, Any, Any]
 """A request behind `signed_in`: its `user` is somebody."""
 
-SECURITY_SCHEMES = {
+SECURITY_SCHEMES: dict[str, SecurityScheme | Reference] = {
     "bearer": SecurityScheme(
         type="oauth2",
         description="An access token of `POST /login`, sent as `Authorization: Bearer <token>`.",

@@ -4,11 +4,13 @@
 app/dialects/shared_paths.py calls.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Request, Response, Router, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import Guard
 
 from app.dialects import sse
 from app.dialects.body import Body, read_object, takes, to_record
@@ -106,11 +108,18 @@ async def health(service: Service) -> Response[HealthAnswer]:
     return Response(answer, status_code=200 if status.healthy else 503)
 
 
-def router() -> Router:
-    """LocalLab's endpoints, except the shared one."""
+def router(generating: Sequence[Guard] = ()) -> Router:
+    """Make LocalLab's endpoints, except the shared one.
+
+    Args:
+        generating: stand before what generates.
+    """
     return Router(
         path="/",
-        route_handlers=[chat, generate_batch, health],
+        route_handlers=[
+            Router(path="/", route_handlers=[chat, generate_batch], guards=generating),
+            health,
+        ],
         exception_handlers={Error: lambda _, error: wire.refuse(error)},
         tags=["LocalLab"],
     )
