@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from app.engine.engine import Engine
-from app.engine.scheduler import TokenBudget
 from app.engine.sequence import EngineRequest, SamplingParams
 from app.manifest import read_manifest
 from app.runtime.decoder import Decoder, FloatArray, StepInput
 from app.runtime.ort_decoder import OrtDecoder, choose_provider
 
 SAMPLING = SamplingParams(temperature=0.7, top_p=0.9, top_k=80, repetition_penalty=1.15, seed=0)
-PREFILL_CHUNK = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
                     step_ms[batch, context].append(seconds * 1e3)
                     outside[batch, context].append(1 - decoder.seconds / seconds)
         for length in arguments.prefill:
-            engine = Engine(decoder, TokenBudget(busy=PREFILL_CHUNK, idle=PREFILL_CHUNK))
+            engine = Engine(decoder)
             engine.add(0, EngineRequest(prompt_ids=prompt(length), max_tokens=1, sampling=SAMPLING))
             seconds = 0.0
             while not engine.idle:
@@ -107,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _filled(decoder: Decoder, prompts: list[list[int]], steps: int) -> Engine:
     """An engine whose rows have all been prefilled and decode from the next step on."""
-    engine = Engine(decoder, TokenBudget(busy=PREFILL_CHUNK, idle=PREFILL_CHUNK))
+    engine = Engine(decoder)
     for i, ids in enumerate(prompts):
         # two more than are timed: one comes with the prefill, and none must end while timed
         engine.add(i, EngineRequest(prompt_ids=ids, max_tokens=10**6, sampling=SAMPLING))

@@ -189,7 +189,10 @@ async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, o
                 )
                 for s in running
             ]
-            while any(len(stream.pieces) < 10 for stream in running):  # noqa: ASYNC110
+            while any(len(stream.pieces) < 30 for stream in running):
+                ended = [task for task in tasks if task.done()]
+                if ended:
+                    raise RuntimeError(f"{len(ended)} of {concurrency} streams ended too early")
                 await asyncio.sleep(0.01)
             intruder = Stream()
             await client.stream(client.prompt(arguments.intruder_tokens), 1, intruder)
@@ -206,10 +209,11 @@ async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, o
 
 def _gaps_around(running: list[Stream], intruder: Stream, until_s: float) -> dict[str, float]:
     before, during = [], []
+    all_started_s = max(stream.pieces[0][0] for stream in running)
     for stream in running:
         times = [at for at, _ in stream.pieces]
         for start, end in pairwise(times):
-            if end <= intruder.started_s:
+            if all_started_s <= start and end <= intruder.started_s:
                 before.append(end - start)
             elif start < until_s:
                 during.append(end - start)
@@ -218,7 +222,9 @@ def _gaps_around(running: list[Stream], intruder: Stream, until_s: float) -> dic
         "intruder_ttft_ms": intruder.ttft_s * 1e3,
         "gap_before_median_ms": median_s * 1e3,
         "gap_during_median_ms": statistics.median(during) * 1e3,
+        "gap_during_p99_ms": percentile(during, 0.99) * 1e3,
         "gap_during_max_ms": max(during) * 1e3,
+        "p99_in_median_steps": percentile(during, 0.99) / median_s,
         "max_in_median_steps": max(during) / median_s,
     }
 

@@ -12,7 +12,6 @@ import psutil
 from tokenizers import Tokenizer
 
 from app.catalog.chat_template import ChatTemplate
-from app.engine.scheduler import TokenBudget
 from app.engine.thread import EngineThread
 from app.errors import ModelBroken
 from app.manifest import Graph, Manifest, read_manifest
@@ -22,7 +21,6 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 MAX_AUTO_SLOTS: Final = 16
-TOKEN_BUDGET: Final = TokenBudget(busy=32, idle=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class LoadedModel:
         self.manifest = parts.manifest
         self.tokenizer = parts.tokenizer
         self.chat_template = parts.chat_template
-        self.engine = EngineThread(parts.decoder, TOKEN_BUDGET, max_waiting)
+        self.engine = EngineThread(parts.decoder, max_waiting)
 
     @property
     def model_id(self) -> str:

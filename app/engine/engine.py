@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from app.engine.batch import chunk_input, decode_input, slot_of
+from app.engine.pacing import Pacer
 from app.engine.sampler import sample
-from app.engine.scheduler import Scheduler, TokenBudget
+from app.engine.scheduler import Scheduler
 from app.engine.sequence import EngineRequest, FinishReason, Sequence, TokenEvent
 from app.errors import EngineFailure
 from app.runtime.decoder import Decoder, StepInput
@@ -24,13 +25,14 @@ class Engine:
     def __init__(
         self,
         decoder: Decoder,
-        budget: TokenBudget,
+        pacer: Pacer | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decoder = decoder
+        self._pacer = pacer or Pacer()
         self._clock_s = clock_s
         self._sequences: dict[int, Sequence] = {}
-        self.scheduler = Scheduler(decoder.slots, budget, movable_rows=decoder.movable_rows)
+        self.scheduler = Scheduler(decoder.slots, movable_rows=decoder.movable_rows)
 
     @property
     def idle(self) -> bool:
@@ -58,14 +60,21 @@ class Engine:
     def step(self) -> Iterator[Events]:
         """Run one step and yield the events of each decoder run as soon as they are known."""
         yield self._end_overdue()
-        plan = self.scheduler.plan()
+        plan = self.scheduler.plan(self._pacer.budget)
         for move in plan.moves:
             self._decoder.copy_row(slot_of(move.sequence), move.target, move.sequence.num_cached)
             move.sequence.slot = move.target
+        started_s = self._clock_s()
         if plan.decode:
             yield self._run(decode_input(plan.decode), plan.decode)
+        decoded_s = self._clock_s()
         for chunk in plan.prefill:
             yield self._run(chunk_input(chunk), [chunk.sequence])
+        if plan.decode:
+            self._pacer.note_decode(decoded_s - started_s)
+            if plan.prefill:
+                num_tokens = sum(chunk.num_tokens for chunk in plan.prefill)
+                self._pacer.note_prefill(num_tokens, self._clock_s() - decoded_s)
 
     def check(self) -> None:
         """Assert the invariants; tests call it after every scenario."""

@@ -71,9 +71,8 @@ def chunk_size(remaining: int, budget: int) -> int:
 class Scheduler:
     """Sequences in order of arrival: waiting for a row, or running in one."""
 
-    def __init__(self, slots: int, budget: TokenBudget, *, movable_rows: bool) -> None:
+    def __init__(self, slots: int, *, movable_rows: bool) -> None:
         self._slots = KvSlots(slots)
-        self._budget = budget
         self._movable_rows = movable_rows
         self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}
@@ -107,7 +106,7 @@ class Scheduler:
             self._slots.release(sequence.slot)
             sequence.slot = None
 
-    def plan(self) -> StepPlan:
+    def plan(self, budget: TokenBudget) -> StepPlan:
         """Admit what fits, close gaps between the decoding rows, and share out the budget."""
         while self._waiting and self._slots.num_free:
             sequence = self._waiting.popleft()
@@ -115,7 +114,7 @@ class Scheduler:
             self._running[sequence.request_id] = sequence
         decode = [sequence for sequence in self._running.values() if not sequence.prefilling]
         moves = self._close_gaps(decode) if self._movable_rows else []
-        return StepPlan(moves, decode, self._chunks(bool(decode)))
+        return StepPlan(moves, decode, self._chunks(budget.busy if decode else budget.idle))
 
     def check(self) -> None:
         """Assert the invariants of rows and counters."""
@@ -129,10 +128,10 @@ class Scheduler:
             assert sequence.num_cached == 0, sequence.request_id
         self._slots.check(owned)
 
-    def _chunks(self, busy: bool) -> list[Chunk]:
+    def _chunks(self, budget: int) -> list[Chunk]:
         """Share out the budget, oldest first."""
         chunks = []
-        left = self._budget.busy if busy else self._budget.idle
+        left = budget
         for sequence in self._running.values():
             if not sequence.prefilling:
                 continue

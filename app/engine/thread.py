@@ -19,7 +19,6 @@ from typing import Self
 import msgspec
 
 from app.engine.engine import Engine, Events
-from app.engine.scheduler import TokenBudget
 from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
 from app.errors import BatchTooLarge, EngineFailure, Error, Overloaded, ShuttingDown
 from app.runtime.decoder import Decoder
@@ -118,11 +117,11 @@ class Places:
 class EngineThread:
     """An `Engine` on a thread of its own, with a bounded number of requests."""
 
-    def __init__(self, decoder: Decoder, budget: TokenBudget, max_waiting: int) -> None:
+    def __init__(self, decoder: Decoder, max_waiting: int) -> None:
         self.capacity = decoder.capacity
         self.max_requests = decoder.slots + max_waiting
         self._decoder = decoder
-        self._engine = Engine(decoder, budget)
+        self._engine = Engine(decoder)
         self._load = EngineLoad(decoder.slots, 0, 0, 0)
         self._streams: dict[int, TokenStream] = {}
         self._ids = itertools.count()

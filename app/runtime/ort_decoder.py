@@ -7,10 +7,13 @@ new tokens in place and nothing is ever concatenated. CPU and CUDA differ in who
 Knows nothing about requests, scheduling or sampling.
 """
 
+import math
+import mmap
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from app.errors import EngineFailure, ModelBroken, ProviderUnavailable
@@ -58,10 +61,9 @@ class CpuKvMemory:
     def __init__(self, graph: Graph, slots: int, capacity: int) -> None:
         shape = (slots, graph.num_kv_heads, capacity, graph.head_dim)
         dtype = np.dtype(graph.kv_dtype)
-        # zeros, not empty: both map fresh pages, but a kernel that multiplies masked keys by
-        # zero must not meet a NaN in what the allocator left there.
         self._buffers = [
-            (np.zeros(shape, dtype), np.zeros(shape, dtype)) for _ in range(graph.num_layers)
+            (_sparse_zeros(shape, dtype), _sparse_zeros(shape, dtype))
+            for _ in range(graph.num_layers)
         ]
 
     def pointer(self, layer: int, part: int, row: int) -> int:
@@ -73,6 +75,17 @@ class CpuKvMemory:
         for parts in self._buffers:
             for buffer in parts:
                 buffer[target, :, :num_tokens] = buffer[source, :, :num_tokens]
+
+
+def _sparse_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Zeros in pages that come into being one by one, when they are first written.
+
+    With huge pages the first token of a row would bring whole heads into being: 377 MB and
+    0.8 s a row of the default model (bench/LOG.md, 2026-11-22).
+    """
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 class CudaKvMemory:

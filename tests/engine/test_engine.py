@@ -7,12 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.engine import Engine
+from app.engine.pacing import Pacer
 from app.engine.scheduler import TokenBudget
 from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
 
 GREEDY = SamplingParams(temperature=0.0)
-BUDGET = TokenBudget(busy=3, idle=8)
+
+
+class FixedPace(Pacer):
+    """A pacer that no clock moves."""
+
+    def __init__(self, busy: int, idle: int) -> None:
+        super().__init__()
+        self._fixed = TokenBudget(busy=busy, idle=idle)
+
+    @property
+    def budget(self) -> TokenBudget:
+        return self._fixed
 
 
 def request(prompt: list[int], max_tokens: int = 5, **fields) -> EngineRequest:
@@ -51,7 +63,7 @@ prompts = st.lists(st.integers(0, 100), min_size=1, max_size=20)
 )
 def test_whoever_else_runs_each_request_gets_its_own_tokens(arrivals, aborts, slots, movable, busy):
     decoder = ScriptedDecoder(slots, movable_rows=movable)
-    engine = Engine(decoder, TokenBudget(busy=busy, idle=8))
+    engine = Engine(decoder, FixedPace(busy=busy, idle=8))
     events: dict[int, list[TokenEvent]] = {i: [] for i in range(len(arrivals))}
     aborted = set()
     for step in range(400):
@@ -80,7 +92,7 @@ def test_whoever_else_runs_each_request_gets_its_own_tokens(arrivals, aborts, sl
 
 def test_decode_runs_stay_a_short_prefix_after_a_low_row_ends():
     decoder = ScriptedDecoder(slots=4)
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     for i, count in enumerate((2, 2, 2, 12)):
         engine.add(i, request([i], count))
     events = run(engine)
@@ -90,7 +102,7 @@ def test_decode_runs_stay_a_short_prefix_after_a_low_row_ends():
 
 def test_rows_that_cannot_move_decode_past_the_gap():
     decoder = ScriptedDecoder(slots=4, movable_rows=False)
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     for i, count in enumerate((2, 2, 2, 12)):
         engine.add(i, request([i], count))
     events = run(engine)
@@ -100,7 +112,7 @@ def test_rows_that_cannot_move_decode_past_the_gap():
 
 def test_a_long_prompt_is_fed_in_small_chunks_while_others_decode():
     decoder = ScriptedDecoder(slots=2)
-    engine = Engine(decoder, TokenBudget(busy=3, idle=50))
+    engine = Engine(decoder, FixedPace(busy=3, idle=50))
     engine.add(0, request([1, 2], 30))
     for _ in engine.step():
         pass
@@ -119,7 +131,7 @@ def test_stop_id_ends_with_stop_and_is_reported():
     decoder = ScriptedDecoder()
     want = expected_tokens([5, 6], 8, decoder.vocab_size)
     assert want[3] not in want[:3], "the stop id must be new or this proves nothing"
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     engine.add(0, request([5, 6], 8, stop_ids=frozenset({want[3]})))
     events = run(engine)[0]
     assert tokens(events) == want[:4]
@@ -128,7 +140,7 @@ def test_stop_id_ends_with_stop_and_is_reported():
 
 def test_a_prompt_that_fills_the_row_still_gets_one_token():
     decoder = ScriptedDecoder(capacity=6)
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     engine.add(0, request([1] * 6, 5))
     engine.add(1, request([1] * 5, 5))
     events = run(engine)
@@ -138,7 +150,7 @@ def test_a_prompt_that_fills_the_row_still_gets_one_token():
 
 def test_a_failed_run_ends_its_sequences_and_no_others():
     decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.token_ids.shape[1] == 4))
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     engine.add(0, request([1, 2], 6))
     engine.add(1, request([1, 2, 3, 4], 6))
     engine.add(2, request([3], 6))
@@ -153,7 +165,7 @@ def test_a_failed_run_ends_its_sequences_and_no_others():
 
 def test_a_failed_decode_run_fails_every_row_of_it_and_frees_them():
     decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.num_cached.max() == 4))
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     for i in range(3):
         engine.add(i, request([i, i], 10))
     events = run(engine)
@@ -163,7 +175,9 @@ def test_a_failed_decode_run_fails_every_row_of_it_and_frees_them():
 
 def test_time_limit_ends_with_length_waiting_or_running():
     clock = iter(range(1000))
-    engine = Engine(ScriptedDecoder(slots=1), BUDGET, clock_s=lambda: float(next(clock)))
+    engine = Engine(
+        ScriptedDecoder(slots=1), FixedPace(busy=3, idle=8), clock_s=lambda: float(next(clock))
+    )
     engine.add(0, request([1], 50, max_time_s=10.0))
     engine.add(1, request([1], 50, max_time_s=3.0))
     events = run(engine)
@@ -174,7 +188,7 @@ def test_time_limit_ends_with_length_waiting_or_running():
 
 def test_abort_of_a_waiting_request_leaves_the_queue_in_order():
     decoder = ScriptedDecoder(slots=1)
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     for i in range(3):
         engine.add(i, request([i], 2))
     engine.abort(1)
@@ -194,7 +208,7 @@ def test_a_row_without_a_finite_logit_fails_alone():
         return logits
 
     decoder.run = poisoned
-    engine = Engine(decoder, BUDGET)
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
     engine.add(0, request([1], 4))
     engine.add(1, request([2], 4))
     events = run(engine)
@@ -203,7 +217,7 @@ def test_a_row_without_a_finite_logit_fails_alone():
 
 
 def test_an_empty_or_too_long_prompt_is_our_own_bug():
-    engine = Engine(ScriptedDecoder(capacity=4), BUDGET)
+    engine = Engine(ScriptedDecoder(capacity=4), FixedPace(busy=3, idle=8))
     for prompt in ([], [1] * 5):
         with pytest.raises(AssertionError):
             engine.add(0, request(prompt))

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from app.engine.scheduler import Scheduler, TokenBudget
 from app.engine.sequence import EngineRequest, SamplingParams, Sequence
 
+BUDGET = TokenBudget(busy=8, idle=8)
+
 
 def sequence(request_id: int, num_prompt: int) -> Sequence:
     request = EngineRequest(
@@ -23,14 +25,14 @@ def sequence(request_id: int, num_prompt: int) -> Sequence:
 def test_no_step_feeds_more_than_its_budget_and_every_prompt_gets_its_turn(
     lengths, slots, idle, busy
 ):
-    scheduler = Scheduler(slots, TokenBudget(busy=busy, idle=idle), movable_rows=True)
+    scheduler = Scheduler(slots, movable_rows=True)
     for i, length in enumerate(lengths):
         scheduler.add(sequence(i, length))
     first_tokens = []
     for _ in range(1000):
         if scheduler.idle:
             break
-        plan = scheduler.plan()
+        plan = scheduler.plan(TokenBudget(busy=busy, idle=idle))
         prefilling = [each for each in scheduler.running if each.prefilling]
         fed = sum(chunk.num_tokens for chunk in plan.prefill)
         assert fed <= (busy if plan.decode else idle)
@@ -54,17 +56,17 @@ def test_no_step_feeds_more_than_its_budget_and_every_prompt_gets_its_turn(
 
 
 def test_a_gap_is_filled_by_who_waits_before_anyone_is_moved():
-    scheduler = Scheduler(3, TokenBudget(busy=8, idle=8), movable_rows=True)
+    scheduler = Scheduler(3, movable_rows=True)
     running = [sequence(i, 1) for i in range(3)]
     for each in running:
         scheduler.add(each)
-    scheduler.plan()
+    scheduler.plan(BUDGET)
     for each in running:
         each.num_cached = 1
         each.append(0)
     scheduler.remove(running[0])
     newcomer = sequence(3, 5)
     scheduler.add(newcomer)
-    plan = scheduler.plan()
+    plan = scheduler.plan(BUDGET)
     assert newcomer.slot == 0
     assert plan.moves == []

@@ -5,13 +5,10 @@ import threading
 
 import pytest
 
-from app.engine.scheduler import TokenBudget
 from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
 from app.engine.thread import EngineThread, TokenStream
 from app.errors import BatchTooLarge, EngineFailure, Overloaded, ShuttingDown
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
-
-BUDGET = TokenBudget(busy=4, idle=16)
 
 
 def request(prompt: list[int], max_tokens: int = 5) -> EngineRequest:
@@ -51,7 +48,7 @@ class Gate:
 
 async def test_requests_get_their_tokens_and_give_their_places_back():
     decoder = ScriptedDecoder(slots=3)
-    engine = EngineThread(decoder, BUDGET, max_waiting=10)
+    engine = EngineThread(decoder, max_waiting=10)
     prompts = [[i, i + 1] for i in range(10)]
     streams = [submit(engine, prompt) for prompt in prompts]
     results = await asyncio.gather(*map(all_events, streams))
@@ -65,7 +62,7 @@ async def test_requests_get_their_tokens_and_give_their_places_back():
 
 async def test_a_full_queue_is_refused_at_once_with_its_numbers():
     gate = Gate()
-    engine = EngineThread(ScriptedDecoder(slots=1, before_run=gate), BUDGET, max_waiting=1)
+    engine = EngineThread(ScriptedDecoder(slots=1, before_run=gate), max_waiting=1)
     streams = [submit(engine, [1]), submit(engine, [2])]
     with pytest.raises(Overloaded, match="2 requests are running or waiting, the limit is 2"):
         engine.reserve()
@@ -76,7 +73,7 @@ async def test_a_full_queue_is_refused_at_once_with_its_numbers():
 
 
 async def test_reserving_several_places_is_all_or_nothing_and_unused_ones_come_back():
-    engine = EngineThread(ScriptedDecoder(slots=1), BUDGET, max_waiting=2)
+    engine = EngineThread(ScriptedDecoder(slots=1), max_waiting=2)
     with pytest.raises(BatchTooLarge, match="4 prompts, at most 3"):
         engine.reserve(4)
     with engine.reserve(3) as places:
@@ -91,7 +88,7 @@ async def test_reserving_several_places_is_all_or_nothing_and_unused_ones_come_b
 async def test_abort_frees_the_slot_of_a_running_and_of_a_waiting_request():
     gate = Gate()
     decoder = ScriptedDecoder(slots=1, capacity=10_000, before_run=gate)
-    engine = EngineThread(decoder, BUDGET, max_waiting=5)
+    engine = EngineThread(decoder, max_waiting=5)
     running, waiting = submit(engine, [1], 9000), submit(engine, [2], 9000)
     await asyncio.to_thread(gate.entered.wait)
     for stream in (running, waiting, running):
@@ -106,7 +103,7 @@ async def test_abort_frees_the_slot_of_a_running_and_of_a_waiting_request():
 async def test_stop_lets_running_requests_finish_and_refuses_new_ones():
     gate = Gate()
     decoder = ScriptedDecoder(before_run=gate)
-    engine = EngineThread(decoder, BUDGET, max_waiting=5)
+    engine = EngineThread(decoder, max_waiting=5)
     stream = submit(engine, [1])
     stopping = asyncio.create_task(engine.stop(5.0))
     await asyncio.sleep(0)
@@ -119,7 +116,7 @@ async def test_stop_lets_running_requests_finish_and_refuses_new_ones():
 
 
 async def test_stop_ends_what_outlasts_the_drain_with_an_error():
-    engine = EngineThread(ScriptedDecoder(capacity=10**6), BUDGET, max_waiting=5)
+    engine = EngineThread(ScriptedDecoder(capacity=10**6), max_waiting=5)
     stream = submit(engine, [1], 10**6)
     await engine.stop(0.05)
     last = (await all_events(stream))[-1]
@@ -131,7 +128,7 @@ async def test_a_broken_engine_answers_who_waits_and_takes_nothing_new():
     def bug(_) -> None:
         raise ZeroDivisionError("not a decoder failure")
 
-    engine = EngineThread(ScriptedDecoder(slots=1, before_run=bug), BUDGET, max_waiting=5)
+    engine = EngineThread(ScriptedDecoder(slots=1, before_run=bug), max_waiting=5)
     streams = [submit(engine, [1]), submit(engine, [2])]
     for stream in streams:
         last = (await all_events(stream))[-1]
@@ -144,7 +141,7 @@ async def test_a_broken_engine_answers_who_waits_and_takes_nothing_new():
 
 async def test_a_decoder_failure_leaves_the_thread_going():
     decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.token_ids.shape[1] == 3))
-    engine = EngineThread(decoder, BUDGET, max_waiting=5)
+    engine = EngineThread(decoder, max_waiting=5)
     bad, good = submit(engine, [1, 2, 3]), submit(engine, [4])
     assert (await all_events(bad))[-1].finish_reason is FinishReason.ERROR
     assert len(await all_events(good)) == 5
