@@ -182,33 +182,43 @@ async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, o
     rows: list[dict[str, float]] = []
     for concurrency in arguments.concurrency:
         for _ in range(arguments.rounds):
-            running = [Stream() for _ in range(concurrency)]
-            tasks = [
-                asyncio.create_task(
-                    client.stream(client.prompt(arguments.prompt_tokens), arguments.max_tokens, s)
-                )
-                for s in running
-            ]
-            while any(len(stream.pieces) < 30 for stream in running):
-                ended = [task for task in tasks if task.done()]
-                if ended:
-                    raise RuntimeError(f"{len(ended)} of {concurrency} streams ended too early")
-                await asyncio.sleep(0.01)
+            running, tasks = await _running_streams(client, arguments, concurrency)
             intruder = Stream()
             await client.stream(client.prompt(arguments.intruder_tokens), 1, intruder)
-            until_s = intruder.pieces[0][0]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            rows.append(_gaps_around(running, intruder, until_s))
+            rows.append(_gaps_around(running, intruder))
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     for key, value in medians.items():
         print(f"{key}: {value:.1f}")
     return {"intruder": medians}
 
 
-def _gaps_around(running: list[Stream], intruder: Stream, until_s: float) -> dict[str, float]:
+async def _running_streams(
+    client: Client, arguments: argparse.Namespace, concurrency: int
+) -> tuple[list[Stream], list[asyncio.Task[None]]]:
+    """Streams that all decode; begins again with other prompts where one ended at once."""
+    while True:
+        running = [Stream() for _ in range(concurrency)]
+        tasks = [
+            asyncio.create_task(
+                client.stream(client.prompt(arguments.prompt_tokens), arguments.max_tokens, stream)
+            )
+            for stream in running
+        ]
+        while not any(task.done() for task in tasks):
+            if all(len(stream.pieces) >= 30 for stream in running):
+                return running, tasks
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _gaps_around(running: list[Stream], intruder: Stream) -> dict[str, float]:
     before, during = [], []
+    until_s = intruder.pieces[0][0]
     all_started_s = max(stream.pieces[0][0] for stream in running)
     for stream in running:
         times = [at for at, _ in stream.pieces]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
 
 from app.manifest import (
     Graph,
@@ -107,10 +108,16 @@ def write_tiny_model(
     vocab_size: int = 96,
     seed: int = 0,
     eos_ids: tuple[int, ...] = (),
+    tokenizer: Tokenizer | None = None,
+    chat_template: str = "",
 ) -> Path:
-    """Write a model folder as export/ would and return it; no tokenizer yet."""
+    """Write a model folder as export/ would and return it; without a tokenizer unless given."""
     folder = models_dir / folder_name(model_id)
     folder.mkdir(parents=True)
+    if tokenizer is not None:
+        tokenizer.save(str(folder / "tokenizer.json"))
+    if chat_template:
+        (folder / "chat_template.jinja").write_text(chat_template)
     onnx.save(build_graph(vocab_size, seed), folder / "model.onnx")
     manifest = Manifest(
         model_id=model_id,
@@ -135,7 +142,7 @@ def write_tiny_model(
             perplexity=0.0,
             reference_perplexity=0.0,
         ),
-        chat=False,
+        chat=bool(chat_template),
         files={file.name: describe_file(file) for file in folder.iterdir()},
     )
     write_manifest(folder, manifest)

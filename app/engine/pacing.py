@@ -13,11 +13,11 @@ from app.engine.scheduler import TokenBudget
 IDLE_BUDGET: Final = 128
 """Prompt tokens a step while nothing decodes: larger chunks are hardly faster and make a request
 that arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
-MIN_BUSY_BUDGET: Final = 8
+MIN_BUSY_BUDGET: Final = 6
 """Below this a token costs twice as much and prompts would starve."""
 STALL_STEPS: Final = 1.5
 """Decode steps that the chunks of one step may take …"""
-STALL_S: Final = 0.040
+STALL_S: Final = 0.036
 """… or seconds, if that is more: nobody reads that fast, and while few sequences decode their
 steps are too short for a chunk that is worth its overhead (bench/LOG.md, 2026-11-22)."""
 SMOOTHING: Final = 0.2
