@@ -43,7 +43,7 @@ $(VENV)/serve: pyproject.toml | $(BIN)/pip
 	touch $@
 
 $(VENV)/test: pyproject.toml $(VENV)/serve
-	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),dev]'
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),dev,postgres]'
 	touch $@
 
 $(BIN)/pip:

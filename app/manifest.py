@@ -64,7 +64,8 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int = 0
     """Weights that share a scale; 0 with `none`."""
     batch_invariant: bool
-    """Whether a row's logits are bitwise the same alone and in a batch, as seen at export."""
+    """Whether a row's logits are bitwise the same alone and in a batch, as seen at export, with
+    steps of one token kept apart from wider ones, as the engine does."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
