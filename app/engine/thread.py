@@ -199,7 +199,7 @@ class EngineThread:
         self._break(ShuttingDown())
         if not self._closed:
             self._closed = True
-            self._decoder.close()
+            await asyncio.to_thread(self._decoder.close)
 
     def _submit(self, request: EngineRequest) -> TokenStream:
         if self._failure is not None:
