@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from app.auth import commands as auth_commands
+from app.catalog import commands as catalog_commands
 from app.errors import Error
 from app.settings import InvalidSetting
 
@@ -14,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     groups = parser.add_subparsers(metavar="GROUP", required=True)
     auth_commands.add_to(groups)
+    catalog_commands.add_to(groups)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)

@@ -8,34 +8,49 @@ from functools import partial
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
+from litestar.openapi import OpenAPIConfig, ResponseSpec
+from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components
+from litestar.static_files import create_static_files_router
+from openapi_ui_bundles import swagger_ui
 
 from app.auth.auth import create_auth
 from app.auth.guards import (
     SECURITY_SCHEMES,
     add_rate_headers,
+    admin_if_required,
     signed_in_if_required,
     within_rate_limit,
 )
 from app.catalog.catalog import Catalog
+from app.dialects import sse
 from app.dialects.fallback import fallback_handlers
 from app.dialects.llm_host import routes as llm_host
 from app.dialects.llm_host import wire as llm_host_wire
-from app.dialects.llm_host.schemas import Query
+from app.dialects.llm_host.schemas import Content, Query
+from app.dialects.locallab import management
 from app.dialects.locallab import routes as locallab
 from app.dialects.locallab import wire as locallab_wire
-from app.dialects.locallab.schemas import GenerateBody
+from app.dialects.locallab.schemas import GenerateAnswer, GenerateBody
 from app.dialects.neptun import routes as neptun
 from app.dialects.neptun import wire as neptun_wire
 from app.dialects.neptun.keeping import ChatKeeper
 from app.dialects.shared_paths import Choice, generate_route
 from app.errors import Error
+from app.exposure import warn_if_exposed
 from app.generation.service import GenerationService
 from app.settings import Settings
 from app.shutdown import on_stop_signal
 from app.storage.database import Database, database_url
 
+PAGE_FILES = "/schema/files"
+# Litestar's own pages load their scripts from elsewhere.
+HUMAN_PAGE = SwaggerRenderPlugin(
+    js_url=f"{PAGE_FILES}/swagger-ui-bundle.js",
+    css_url=f"{PAGE_FILES}/swagger-ui.css",
+    standalone_preset_js_url=f"{PAGE_FILES}/swagger-ui-standalone-preset.js",
+    favicon=f"<link rel='icon' type='image/png' href='{PAGE_FILES}/favicon-32x32.png'>",
+)
 GENERATING = (signed_in_if_required, within_rate_limit)  # in this order: users are counted as such
 
 
@@ -59,6 +74,9 @@ def create_app(settings: Settings) -> Litestar:
                 await catalog.load(settings.model)
             idle_watch = asyncio.create_task(catalog.unload_idle())
             cleanup.callback(idle_watch.cancel)
+            if not settings.require_auth:
+                exposure_watch = asyncio.create_task(warn_if_exposed())
+                cleanup.callback(exposure_watch.cancel)
             on_stop_signal(catalog.close)
             yield
 
@@ -66,8 +84,17 @@ def create_app(settings: Settings) -> Litestar:
         [
             _shared_paths(settings),
             locallab.router(generating=GENERATING),
+            management.router(
+                catalog, managing=(admin_if_required,), reading=(signed_in_if_required,)
+            ),
             llm_host.router(auth),
             neptun.router(keeper, settings.default_max_tokens),
+            create_static_files_router(
+                PAGE_FILES,
+                [swagger_ui.static_path],
+                include_in_schema=False,
+                send_as_attachment=False,
+            ),
         ],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=fallback_handlers(
@@ -80,7 +107,9 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=OpenAPIConfig(
             title="llmhost",
             version="0.1.0",
+            use_handler_docstrings=True,
             components=Components(security_schemes=SECURITY_SCHEMES),
+            render_plugins=[HUMAN_PAGE],
         ),
         logging_config=None,
     )
@@ -92,13 +121,18 @@ def _shared_paths(settings: Settings) -> Router:
         handler=locallab.generate,
         refuse=locallab_wire.refuse,
         body=GenerateBody,
-        responses=locallab.ERRORS,
+        responses={200: ResponseSpec(GenerateAnswer), **locallab.ERRORS},
+        streams=(sse.MEDIA_TYPE,),
     )
     from_llm_host = Choice(
         handler=partial(llm_host.generate, max_tokens=settings.default_max_tokens),
         refuse=llm_host_wire.refuse,
         body=Query,
-        responses=llm_host_wire.refusals(400, 401, 413, 429, 500, 503),
+        responses={
+            200: ResponseSpec(Content),
+            **llm_host_wire.refusals(400, 401, 413, 429, 500, 503),
+        },
+        streams=(sse.MEDIA_TYPE, llm_host_wire.NDJSON),
     )
     return Router(
         path="/",

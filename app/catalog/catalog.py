@@ -27,6 +27,8 @@ class Catalog:
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         """Least recently used first."""
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._progress: dict[str, float] = {}
+        """Of each model in `_loading`."""
         self._leaving: set[LoadedModel] = set()
         """Out of reach for requests, still finishing what they run."""
         self._one_at_a_time = asyncio.Lock()
@@ -44,12 +46,16 @@ class Catalog:
         return list(reversed(self._loaded.values()))
 
     @property
-    def loading(self) -> list[str]:
-        """Models on their way into memory."""
-        return list(self._loading)
+    def loading(self) -> dict[str, float]:
+        """Models on their way into memory, and how far each has come.
+
+        0 until its files are open (ONNX Runtime does not tell more), then 0.5 while it waits for
+        another one to finish and go.
+        """
+        return dict(self._progress)
 
     def available(self) -> list[Manifest]:
-        """Models on disk, by name; a broken folder is left out and logged."""
+        """Models on disk, by name; a broken folder is left out and logged. Reads the disk."""
         manifests = []
         for path in self._manifest_paths():
             try:
@@ -57,6 +63,23 @@ class Catalog:
             except ModelBroken as error:
                 logger.warning("model_broken %s", error)
         return manifests
+
+    def read(self, model_id: str) -> Manifest:
+        """What the disk says about a model. Reads the disk.
+
+        Raises:
+            UnknownModel: there is no such folder, or it holds a model of another name.
+            ModelBroken: the folder is not a whole model.
+        """
+        # A name is looked up among the folders, so that none can lead out of them.
+        folders = {path.parent.name: path.parent for path in self._manifest_paths()}
+        folder = folders.get(folder_name(model_id))
+        if folder is None:
+            raise UnknownModel(model_id)
+        manifest = read_manifest(folder)
+        if manifest.model_id != model_id:
+            raise UnknownModel(model_id)
+        return manifest
 
     async def reserve(self, model_id: str | None, count: int) -> tuple[LoadedModel, Places]:
         """Hold room for requests on a model, loading it first where it is only on disk.
@@ -71,7 +94,7 @@ class Catalog:
         """
         while True:
             model = await self.get(model_id)
-            if model not in self._leaving:  # it may be chosen to go between the two
+            if self._loaded.get(model.model_id) is model:  # it may have to go between the two
                 return model, model.engine.reserve(count)
 
     async def get(self, model_id: str | None) -> LoadedModel:
@@ -100,10 +123,16 @@ class Catalog:
             return self._loaded[model_id]
         if model_id not in self._loading:
             task = asyncio.create_task(self._load(model_id))
-            self._loading[model_id] = task
-            task.add_done_callback(lambda _: self._loading.pop(model_id))
-        # shielded: others may wait for the same model when this one's client goes away
-        return await asyncio.shield(self._loading[model_id])
+            self._loading[model_id], self._progress[model_id] = task, 0.0
+            task.add_done_callback(lambda _: self._forget_loading(model_id))
+        task = self._loading[model_id]
+        try:
+            # shielded: others may wait for the same model when this one's client goes away
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by `close`, not by who waits here
+                raise ShuttingDown from None
+            raise
 
     async def unload(self, model_id: str | None = None) -> str | None:
         """Let a model finish what it runs and give its memory back.
@@ -139,20 +168,20 @@ class Catalog:
         )
 
     async def _load(self, model_id: str) -> LoadedModel:
+        await asyncio.to_thread(self.read, model_id)
         folder = self._settings.models_dir / folder_name(model_id)
-        if folder.name not in {path.parent.name for path in self._manifest_paths()}:
-            raise UnknownModel(model_id)
         async with self._one_at_a_time:
             # Opened before another has to go: a model that is broken costs nobody a place.
             parts = await asyncio.to_thread(open_model, folder, self._settings)
-            if parts.manifest.model_id != model_id:
-                parts.decoder.close()
-                raise UnknownModel(model_id)
+            self._progress[model_id] = 0.5
             while len(self._loaded) >= self._settings.max_loaded_models:
                 await self._stop(self._least_useful(), drain_timeout_s=None)
             model = LoadedModel(parts, self._settings.max_waiting)
             self._loaded[model_id] = model
             return model
+
+    def _forget_loading(self, model_id: str) -> None:
+        del self._loading[model_id], self._progress[model_id]
 
     def _least_useful(self) -> LoadedModel:
         """The least recently used model that runs nothing, or else the least recently used."""

@@ -15,7 +15,7 @@ from app.catalog.chat_template import ChatTemplate
 from app.engine.thread import EngineThread
 from app.errors import ModelBroken
 from app.manifest import Graph, Manifest, read_manifest
-from app.runtime.ort_decoder import OrtDecoder, choose_provider
+from app.runtime.ort_decoder import OrtDecoder, Provider, choose_provider
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class ModelParts:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     decoder: OrtDecoder
+    provider: Provider
 
 
 class LoadedModel:
@@ -40,12 +41,19 @@ class LoadedModel:
         self.manifest = parts.manifest
         self.tokenizer = parts.tokenizer
         self.chat_template = parts.chat_template
+        self.provider = parts.provider
         self.engine = EngineThread(parts.decoder, max_waiting)
 
     @property
     def model_id(self) -> str:
         """`publisher/name`."""
         return self.manifest.model_id
+
+    @property
+    def kv_bytes(self) -> int:
+        """The KV cache with every slot full; on a CPU it grows into this as it is used."""
+        per_slot = self.engine.capacity * self.manifest.graph.kv_bytes_per_token
+        return self.engine.load.slots * per_slot
 
 
 def open_model(folder: Path, settings: Settings) -> ModelParts:
@@ -77,7 +85,8 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
         slots * capacity * graph.kv_bytes_per_token,
     )
     tokenizer = _read_tokenizer(folder)
-    return ModelParts(manifest, tokenizer, _read_template(folder, manifest, tokenizer), decoder)
+    template = _read_template(folder, manifest, tokenizer)
+    return ModelParts(manifest, tokenizer, template, decoder, provider)
 
 
 def auto_slots(graph: Graph, capacity: int) -> int:

@@ -38,6 +38,8 @@ class GenerationService:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self.num_started = 0
+        """Requests that generate or did, since the server's start; a batch is one."""
 
     def status(self) -> Status:
         """Look at the current model, without waiting for anything."""
@@ -88,6 +90,7 @@ class GenerationService:
                 for generation in generations:
                     await generation.aclose()
                 raise
+        self.num_started += 1
         return generations
 
 

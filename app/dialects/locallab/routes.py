@@ -38,6 +38,7 @@ ERRORS = {
     status: ResponseSpec(ErrorAnswer, description=description, generate_examples=False)
     for status, description in {
         400: "A field is wrong, or no model is loaded",
+        401: "The server asks for a token and there is none that holds",
         404: "No such model on this server",
         413: "The prompt is longer than the model's context, or the body too large",
         429: "The queue is full or the rate limit reached; see Retry-After",
@@ -62,7 +63,12 @@ async def generate(
     return Response(GenerateAnswer(text, generation.model_id, finished.reason, usage))
 
 
-@post("/chat", status_code=200, responses=ERRORS, operation_class=takes(ChatBody))
+@post(
+    "/chat",
+    status_code=200,
+    responses=ERRORS,
+    operation_class=takes(ChatBody, streams=(sse.MEDIA_TYPE,)),
+)
 async def chat(request: AnyRequest, service: Service) -> Response[ChatAnswer]:
     """Write the assistant's next turn of a conversation.
 

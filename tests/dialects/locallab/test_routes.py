@@ -339,6 +339,7 @@ def test_the_openapi_document_has_every_endpoint_with_its_body_and_errors():
         body = operation["requestBody"]["content"]["application/json"]["schema"]
         assert body["required"] == [field]
         assert body["properties"]["temperature"]["maximum"] == 2
-        assert set(operation["responses"]) == {"200", "400", "404", "413", "429", "500", "503"}
+        statuses = {"200", "400", "401", "404", "413", "429", "500", "503"}
+        assert set(operation["responses"]) == statuses
         assert operation["summary"]
     assert "200" in document["paths"]["/health"]["get"]["responses"]

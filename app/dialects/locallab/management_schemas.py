@@ -1,0 +1,166 @@
+"""What LocalLab's clients send and get about models and the machine."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from app.catalog.loaded import LoadedModel
+from app.dialects.locallab.schemas import Length, Text
+from app.manifest import Manifest
+from app.system import Cpu, Gpu, Memory, process_bytes
+
+LONGEST_ANSWER = 16384
+"""Tokens; the limit of `max_length` itself."""
+
+ModelId = Annotated[Text, Meta(examples=["HuggingFaceTB/SmolLM2-135M-Instruct"])]
+Progress = Annotated[
+    float,
+    Meta(
+        ge=0,
+        le=1,
+        description="0: its files are being opened; 0.5: it waits for another model to finish "
+        "and leave; 1: loaded.",
+    ),
+]
+
+
+class LoadBody(msgspec.Struct, frozen=True):
+    """`POST /models/load`."""
+
+    model_id: ModelId
+
+
+class UnloadBody(msgspec.Struct, frozen=True):
+    """`POST /models/unload`; the body may be absent."""
+
+    model_id: Annotated[Text | None, Meta(description="Default: the model used last.")] = None
+
+
+class LoadAnswer(msgspec.Struct, frozen=True):
+    """The model is in memory."""
+
+    model_id: str
+    message: str
+    status: str = "success"
+
+
+class UnloadAnswer(msgspec.Struct, frozen=True):
+    """The model has left memory, or there was none."""
+
+    status: Annotated[str, Meta(examples=["Model unloaded successfully", "No model was loaded"])]
+    message: str
+    model_id: str | None = None
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What both lists of models say."""
+
+    id: str
+    name: str
+    description: str
+    is_loaded: bool
+    loading_progress: Progress | None
+    context_length: Annotated[int, Meta(description="Tokens of prompt and answer together.")]
+    quantization: Annotated[str, Meta(description="How weights are stored: none, int8, int4.")]
+    size_bytes: Annotated[int, Meta(description="Bytes on disk.")]
+
+
+class CurrentModel(ModelFacts, frozen=True, kw_only=True):
+    """The model that requests get which name none."""
+
+    model_id: str
+    max_length: Annotated[Length, Meta(description="Tokens that one answer can have at most.")]
+    execution_provider: Annotated[str, Meta(description="Where it runs: cpu or cuda.")]
+    memory_used: Annotated[
+        int,
+        Meta(
+            description="Bytes of main memory that the server holds now, measured: all loaded "
+            "models together. A GPU's memory is in `/system/info`."
+        ),
+    ]
+    kv_cache_size: Annotated[
+        int, Meta(description="Bytes that its KV cache takes when every slot is full.")
+    ]
+    slots: Annotated[int, Meta(description="Requests that generate at once.")]
+    loaded_models: Annotated[list[str], Meta(description="All in memory, the one used last first.")]
+
+    @classmethod
+    def of(cls, model: LoadedModel, loaded: list[LoadedModel]) -> "CurrentModel":
+        """Describe a loaded model."""
+        manifest, capacity = model.manifest, model.engine.capacity
+        return cls(
+            id=model.model_id,
+            model_id=model.model_id,
+            name=short_name(model.model_id),
+            description=manifest.description,
+            is_loaded=True,
+            loading_progress=1.0,
+            context_length=capacity,
+            max_length=min(capacity, LONGEST_ANSWER),
+            quantization=manifest.quantisation.scheme,
+            execution_provider=model.provider,
+            memory_used=process_bytes(),
+            kv_cache_size=model.kv_bytes,
+            size_bytes=manifest.size_bytes,
+            slots=model.engine.load.slots,
+            loaded_models=[other.model_id for other in loaded],
+        )
+
+
+class AvailableModel(ModelFacts, frozen=True, kw_only=True):
+    """A model on disk."""
+
+    can_load: Annotated[
+        bool, Meta(description="Always true: a folder that is not a whole model is not listed.")
+    ]
+
+    @classmethod
+    def of(cls, manifest: Manifest, progress: float | None) -> "AvailableModel":
+        """Describe a model on disk.
+
+        Args:
+            manifest: what its folder says.
+            progress: None: neither loaded nor on its way.
+        """
+        return cls(
+            id=manifest.model_id,
+            name=short_name(manifest.model_id),
+            description=manifest.description,
+            can_load=True,
+            is_loaded=progress == 1,
+            loading_progress=progress,
+            context_length=manifest.graph.context_length,
+            quantization=manifest.quantisation.scheme,
+            size_bytes=manifest.size_bytes,
+        )
+
+
+class AvailableModels(msgspec.Struct, frozen=True):
+    """All models on disk."""
+
+    models: list[AvailableModel]
+    current_model: str | None
+
+
+class SystemInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine and the server, flat as documented and nested as older examples read it."""
+
+    cpu_usage: Annotated[float, Meta(description="Percent of all processors.")]
+    memory_usage: Annotated[float, Meta(description="Percent of main memory.")]
+    gpu_info: Annotated[
+        list[Gpu] | None, Meta(description="null without an NVIDIA GPU and the extra `gpu`.")
+    ]
+    active_model: str | None
+    uptime: Annotated[float, Meta(description="Seconds since the server's start.")]
+    request_count: Annotated[
+        int, Meta(description="Generations started since then; a batch counts as one.")
+    ]
+    cpu: Cpu
+    memory: Memory
+    gpu: Annotated[list[Gpu] | None, Meta(description="The same as gpu_info.")]
+
+
+def short_name(model_id: str) -> str:
+    """A model's name without its publisher."""
+    return model_id.rpartition("/")[2]

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from app.__main__ import main
+from tests.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("LLMHOST_MODELS_DIR", str(tmp_path))
+    write_tiny_model(tmp_path, "tiny/b")
+    write_tiny_model(tmp_path, "tiny/a")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return main(arguments), *capsys.readouterr()
+
+    return run
+
+
+def test_models_are_listed_by_name(run):
+    status, out, _ = run("models", "list")
+    assert status == 0
+    assert [line.split("\t")[:2] for line in out.splitlines()] == [
+        ["tiny/a", "none"],
+        ["tiny/b", "none"],
+    ]
+
+
+def test_show_prints_the_manifests_figures(run):
+    status, out, _ = run("models", "show", "tiny/a")
+    assert status == 0
+    figures = dict(line.split("  ", 1) for line in out.splitlines())
+    assert figures["model"].strip() == "tiny/a"
+    assert figures["context"].strip() == "256 tokens"
+    assert figures["KV cache"].strip() == "512 bytes a token, float32"
+
+
+def test_an_unknown_model_is_said_in_one_line(run):
+    assert run("models", "show", "../tiny--a") == (
+        1,
+        "",
+        "model '../tiny--a' is not on this server\n",
+    )

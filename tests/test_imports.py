@@ -1,0 +1,141 @@
+"""Imports go one way, and third-party names have homes: the two lists of the design, held."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LEAVES = {"errors", "manifest", "settings", "system"}
+MAY_IMPORT = {
+    "app.errors": set(),
+    "app.settings": set(),
+    "app.system": set(),
+    "app.manifest": {"app.errors"},
+    "app.exposure": {"app.system"},
+    "app.shutdown": set(),
+    "app.rsgi": set(),
+    "app.runtime": {"app.errors", "app.manifest"},
+    "app.engine": {"app.errors", "app.runtime"},
+    "app.catalog": {"app.errors", "app.manifest", "app.settings", "app.runtime", "app.engine"},
+    "app.generation": {"app.errors", "app.manifest", "app.engine", "app.catalog"},
+    "app.storage": {"app.errors", "app.settings"},
+    "app.auth": {"app.errors", "app.settings", "app.storage"},
+    "app.dialects": {
+        *("app.errors", "app.manifest", "app.system", "app.catalog", "app.generation"),
+        *("app.auth", "app.storage"),
+    },
+    "app.__main__": {"app.errors", "app.settings", "app.auth", "app.catalog"},
+    "app": {"app.asgi", "app.rsgi", "app.settings"},
+    "app.asgi": None,  # knows them all
+    "export": {"app.errors", "app.manifest", "app.runtime"},
+}
+"""Beside itself; the parts of app/ by name, None: anything."""
+
+DIALECTS = {path.parent.name for path in (ROOT / "app/dialects").glob("*/__init__.py")}
+
+HOMES = {
+    "onnxruntime": {"app.runtime", "export"},
+    "numpy": {"app.runtime", "app.engine", "export"},
+    "tokenizers": {"app.catalog", "app.generation", "export"},
+    "jinja2": {"app.catalog", "app.generation"},
+    "litestar": {"app.dialects", "app.auth.guards", "app.asgi", "app.rsgi"},
+    "granian": {"app.rsgi"},
+    "jwt": {"app.auth"},
+    "argon2": {"app.auth"},
+    "limits": {"app.auth"},
+    "sqlalchemy": {"app.storage", "app.auth"},
+    "alembic": {"app.storage"},
+    "advanced_alchemy": {"app.storage"},
+    "psutil": {"app.system", "app.catalog"},
+    "pynvml": {"app.system"},
+    "msgspec": {"app", "export"},
+    "openapi_ui_bundles": {"app.asgi"},
+    "torch": {"export"},
+    "transformers": {"export"},
+    "optimum": {"export"},
+    "onnx": {"export"},
+}
+"""Where a third-party name may be imported: these packages and modules, and no others."""
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """(module, what it imports), imports inside functions too."""
+    for package in ("app", "export"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            module = module.removesuffix(".__init__")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    yield from ((module, alias.name) for alias in node.names)
+                elif isinstance(node, ast.ImportFrom):
+                    assert node.level == 0, f"{module}: a relative import"
+                    # `from app.auth import commands` is about app.auth.commands
+                    yield from ((module, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+IMPORTS = sorted(set(imports()))
+
+
+def part(module: str) -> str:
+    """`app.auth.guards` → `app.auth`; export is one part."""
+    names = module.split(".")
+    return names[0] if names[0] == "export" else ".".join(names[:2])
+
+
+def inside(module: str, homes: set[str]) -> bool:
+    return any(module == home or module.startswith(f"{home}.") for home in homes)
+
+
+def test_the_parts_are_those_of_the_list():
+    assert {part(module) for module, _ in IMPORTS} <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("importer", MAY_IMPORT)
+def test_imports_go_one_way(importer):
+    allowed = MAY_IMPORT[importer]
+    found = {
+        (module, part(imported))
+        for module, imported in IMPORTS
+        if part(module) == importer and imported.split(".")[0] in ("app", "export")
+    }
+    assert not {
+        f"{module} imports {imported}"
+        for module, imported in found
+        if allowed is not None and imported not in allowed | {importer}
+    }
+
+
+def test_no_dialect_imports_another():
+    assert {"locallab", "llm_host", "neptun"} <= DIALECTS, "else this looks in the wrong place"
+    assert not {
+        f"{module} imports {imported}"
+        for module, imported in IMPORTS
+        for dialect in DIALECTS
+        if inside(imported, {f"app.dialects.{dialect}"})
+        and inside(module, {"app.dialects"})
+        and not inside(module, {f"app.dialects.{dialect}"})
+    }
+
+
+def test_third_party_names_stay_at_home():
+    assert not {
+        f"{module} imports {imported}"
+        for module, imported in IMPORTS
+        for name, homes in HOMES.items()
+        if imported.split(".")[0] == name and not inside(module, homes)
+    }
+
+
+def test_every_third_party_name_of_the_app_has_a_home():
+    names = {imported.split(".")[0] for module, imported in IMPORTS if inside(module, {"app"})}
+    assert names - sys.stdlib_module_names - {"app"} <= HOMES.keys()
+
+
+def test_leaves_are_leaves():
+    for leaf in LEAVES:
+        allowed = MAY_IMPORT[f"app.{leaf}"]
+        assert allowed <= {f"app.{other}" for other in LEAVES}
