@@ -11,7 +11,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from litestar import Request
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+)
+from litestar.openapi.spec import Schema as OpenAPISchema
 
 from app.errors import InvalidParameter
 
@@ -70,8 +77,16 @@ def to_record(body: Body, kind: type[T]) -> T:
         raise _explained(str(error), given, _schema(kind)) from error
 
 
-def takes(*kinds: type[msgspec.Struct]) -> type[Operation]:
-    """Return an operation for the OpenAPI document whose JSON body is one of the records."""
+def takes(
+    *kinds: type[msgspec.Struct], required: bool = True, streams: tuple[str, ...] = ()
+) -> type[Operation]:
+    """Return an operation for the OpenAPI document whose JSON body is one of the records.
+
+    Args:
+        *kinds: the records.
+        required: whether there must be a body.
+        streams: media types of the answer when it is streamed.
+    """
     schemas = [_with_nulls(_schema(kind)) for kind in kinds]
     schema: Any = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
 
@@ -79,7 +94,11 @@ def takes(*kinds: type[msgspec.Struct]) -> type[Operation]:
     class WithBody(Operation):
         def __post_init__(self) -> None:
             media = OpenAPIMediaType(schema=schema)
-            self.request_body = RequestBody(content={"application/json": media}, required=True)
+            self.request_body = RequestBody(content={"application/json": media}, required=required)
+            success = (self.responses or {}).get("200")
+            if isinstance(success, OpenAPIResponse) and success.content is not None:
+                text = OpenAPIMediaType(schema=OpenAPISchema(type=OpenAPIType.STRING))
+                success.content |= dict.fromkeys(streams, text)
 
     return WithBody
 

@@ -3,6 +3,8 @@
 Neither dialect imports the other, and this file imports neither: app/asgi.py plugs them in.
 """
 
+import functools
+import operator
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +31,9 @@ class Choice:
     """Its answer to an error that the handler raised."""
     body: type[msgspec.Struct]
     responses: Mapping[int, ResponseSpec]
-    """For the OpenAPI document."""
+    """For the OpenAPI document; with 200, the answer that is not a stream."""
+    streams: tuple[str, ...] = ()
+    """Media types of its streams."""
 
 
 def generate_route(
@@ -44,9 +48,22 @@ def generate_route(
     responses = {
         status: spec for choice in choices.values() for status, spec in choice.responses.items()
     }
+    answers = [c.responses[200].data_container for c in choices.values() if 200 in c.responses]
+    if answers:
+        responses[200] = ResponseSpec(
+            functools.reduce(operator.or_, answers),
+            description="By what the body holds, or a stream",
+            generate_examples=False,
+        )
     body_types = [choice.body for choice in choices.values()]
+    streams = tuple({stream: None for choice in choices.values() for stream in choice.streams})
 
-    @post("/generate", status_code=200, responses=responses, operation_class=takes(*body_types))
+    @post(
+        "/generate",
+        status_code=200,
+        responses=responses,
+        operation_class=takes(*body_types, streams=streams),
+    )
     async def generate(
         request: AnyRequest, service: NamedDependency[GenerationService]
     ) -> Response[Any]:

@@ -1,10 +1,11 @@
-"""One server process with the default model for all end-to-end tests that don't stop it."""
+"""Server processes for all end-to-end tests that don't stop them."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from app.manifest import MANIFEST_NAME, folder_name
+from tests.e2e.scripted_app import FIRST, write_models
 from tests.e2e.server import DEFAULT_MODEL, ROOT, Server, running_server
 
 
@@ -18,4 +19,14 @@ def default_model() -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # room for every test's requests at once; what a full queue does has its own server
     with running_server(tmp_path_factory.mktemp("server"), max_waiting=256) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Says `scripted_app.TEXT`; `FIRST` is loaded, and again after a test that unloads it."""
+    folder = tmp_path_factory.mktemp("scripted")
+    write_models(folder / "models")
+    settings = {"models_dir": folder / "models", "model": FIRST}
+    with running_server(folder, target="tests.e2e.scripted_app:app", **settings) as running:
         yield running

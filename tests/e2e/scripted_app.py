@@ -19,6 +19,8 @@ TEXT = (
     'He said: "5 × 5\n= 25"  …\r\n\n\tcafé 😀\u2028[DONE] Error: none true 42 \\n {"a": 1}  \n'
     " end.  \n "
 )
+AS_STREAMED = TEXT.replace("\r", "\\r").replace("\n", "\\n").rstrip()
+"""What readers that strip lines can get of it."""
 FIRST, SECOND = "tests/first", "tests/second"
 
 
@@ -61,10 +63,9 @@ class ScriptedDecoder(OrtDecoder):
         self._said[target] = self._said[source]
 
 
-loaded.OrtDecoder = ScriptedDecoder
-
-
 def __getattr__(name: str) -> object:
     if name == "app":
+        # not at import: tests import this module's constants into a process with real decoders
+        loaded.OrtDecoder = ScriptedDecoder
         return server.app
     raise AttributeError(name)

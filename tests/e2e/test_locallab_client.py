@@ -12,22 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from locallab_client import LocalLabClient, SyncLocalLabClient
 
-from tests.e2e.scripted_app import FIRST, SECOND, TEXT, write_models
-from tests.e2e.server import DEFAULT_MODEL, Server, running_server
+from tests.e2e.scripted_app import AS_STREAMED, FIRST, SECOND, TEXT
+from tests.e2e.server import DEFAULT_MODEL, Server
 
-AS_STREAMED = TEXT.replace("\r", "\\r").replace("\n", "\\n").rstrip()
 PROMPT = 'Say "5\n" 😀 '
 TURN = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROMPT}]
 TOKYO = "What is the capital of Japan?", "The capital of Japan is Tokyo."
-
-
-@pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("scripted")
-    write_models(folder / "models")
-    settings = {"models_dir": folder / "models", "model": FIRST}
-    with running_server(folder, target="tests.e2e.scripted_app:app", **settings) as server:
-        yield server
 
 
 @pytest.fixture

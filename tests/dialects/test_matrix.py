@@ -1,0 +1,224 @@
+"""The whole application: endpoints × errors of the tree, and × tokens that must not pass.
+
+tests/auth/test_guards.py tries the tokens where LocalLab is open; here everything is closed.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+import pytest
+from litestar import Litestar
+
+from app import asgi, errors
+from app.errors import Error
+from app.storage.models import Role
+from tests.accounts_app import CHAT, CHEAP, HELLO, PASSWORD, Server
+from tests.auth.test_guards import headers_of
+from tests.fakes import FakeService
+
+TURN = {"messages": [{"role": "user", "content": "Hello"}]}
+LOAD = {"model_id": "nobody/nothing"}
+
+
+class Row(NamedTuple):
+    method: str
+    path: str
+    dialect: Literal["LocalLab", "LLM Host", "Neptun"]
+    door: Literal["open", "closable", "admin", "users"]
+    """Who may pass: anybody · users where the server is closed, or its administrators · users."""
+    body: object = None
+
+
+ROWS = [
+    Row("POST", "/generate", "LocalLab", "closable", {"prompt": "x"}),
+    Row("POST", "/generate", "LLM Host", "users", {"query": "x"}),
+    Row("POST", "/chat", "LocalLab", "closable", TURN),
+    Row("POST", "/generate/batch", "LocalLab", "closable", {"prompts": ["x"]}),
+    Row("POST", "/models/load", "LocalLab", "admin", LOAD),
+    Row("POST", "/models/unload", "LocalLab", "admin"),
+    Row("GET", "/models/current", "LocalLab", "closable"),
+    Row("GET", "/models/available", "LocalLab", "closable"),
+    Row("GET", "/system/info", "LocalLab", "closable"),
+    Row("GET", "/health", "LocalLab", "open"),
+    Row("POST", "/register", "LLM Host", "open", {"username": "x", "password": PASSWORD}),
+    Row("POST", "/login", "LLM Host", "open", {"username": "x"}),
+    Row("POST", "/refresh", "LLM Host", "open", {}),
+    Row("POST", "/logout", "LLM Host", "users"),
+    Row("GET", "/me", "LLM Host", "users"),
+    Row("POST", "/me/password", "LLM Host", "users", {"current_password": PASSWORD}),
+    Row("POST", "/me/delete", "LLM Host", "users", {}),
+    Row("POST", f"{CHAT}?chat_id=-1", "Neptun", "users", HELLO),
+    Row("GET", "/api/chats", "Neptun", "users"),
+    Row("GET", "/api/chats/1", "Neptun", "users"),
+    Row("PATCH", "/api/chats/1", "Neptun", "users", {"title": "x"}),
+    Row("DELETE", "/api/chats/1", "Neptun", "users"),
+]
+TEMPLATES = {
+    f"{CHAT}?chat_id=-1": "/api/ai/huggingface/{model_publisher}/{model_name}/chat",
+    "/api/chats/1": "/api/chats/{chat_id}",
+}
+GONE = "Service not available anymore."
+BAD_TOKENS = [
+    "none",
+    "empty",
+    "malformed",
+    "expired",
+    "wrong key",
+    "wrong key, right id",
+    "alg none",
+    "refresh as access",
+    "deleted user",
+]
+
+# the error: LocalLab's status, LLM Host's status, Neptun's status and words; {}: its message
+ANSWERS: dict[Error, tuple[int, int, int, str]] = {
+    Error("it broke"): (500, 500, 500, "Internal Server Error"),
+    errors.RequestError("it is wrong"): (400, 400, 400, "Bad Request. {}"),
+    errors.InvalidParameter("top_k", -1, ">= 0"): (400, 400, 400, "Bad Request. {}"),
+    errors.BatchTooLarge(99, 80): (400, 400, 400, "Bad Request. {}"),
+    errors.ContextOverflow(9120, 8192): (413, 413, 400, "Bad Request. {}"),
+    errors.UnknownModel("a/b"): (404, 404, 400, "Invalid model name or publisher"),
+    errors.NoModelLoaded(): (400, 503, 400, GONE),
+    errors.UsernameTaken(): (400, 400, 400, "Bad Request. {}"),
+    errors.UnsuitablePassword(3, "8 to 1024"): (400, 400, 400, "Bad Request. {}"),
+    errors.UnknownChat("1"): (400, 404, 404, "Not Found. {}"),
+    errors.AccessError("no"): (401, 401, 401, "Unauthorized"),
+    errors.NotAuthenticated("not authenticated"): (401, 401, 401, "Unauthorized"),
+    errors.WrongCredentials(): (401, 401, 401, "Unauthorized"),
+    errors.Forbidden("you may not"): (403, 403, 403, "Forbidden"),
+    errors.TryAgainLater("later", 7): (429, 503, 400, GONE),
+    errors.Overloaded(64, 64, 7): (429, 429, 400, GONE),
+    errors.RateLimited("too often", 7): (429, 429, 429, "Too Many Requests. {}"),
+    errors.ShuttingDown(7): (503, 503, 400, GONE),
+    errors.ServerError("our fault"): (500, 500, 500, "Internal Server Error"),
+    errors.EngineFailure("a step failed"): (500, 500, 500, "Internal Server Error"),
+    errors.ModelBroken("a file is missing"): (500, 500, 400, GONE),
+    errors.ProviderUnavailable("no cuda"): (500, 500, 400, GONE),
+}
+
+
+def tree(kind: type[Error]) -> Iterator[type[Error]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from tree(child)
+
+
+@asynccontextmanager
+async def whole_app(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: object
+) -> AsyncIterator[Server]:
+    """The real application over a fake service."""
+    made: dict[str, object] = {}
+
+    def keep(name: str, make):
+        def made_and_kept(*arguments: object):
+            made[name] = make(*arguments)
+            return made[name]
+
+        monkeypatch.setattr(asgi, make.__name__, made_and_kept)
+
+    keep("auth", asgi.create_auth)
+    keep("database", asgi.Database)
+    keep("keeper", asgi.ChatKeeper)
+    service = FakeService("Hello")
+    monkeypatch.setattr(asgi, "GenerationService", lambda _: service)
+    monkeypatch.setattr(asgi, "on_stop_signal", lambda _: None)
+    app = asgi.create_app(
+        msgspec.structs.replace(CHEAP, data_dir=folder, models_dir=folder, model="", **settings)
+    )
+    async with app.lifespan():
+        yield Server(app=app, service=service, **made)
+
+
+def test_the_table_below_has_every_error():
+    kinds = [type(error) for error in ANSWERS]
+    assert len(kinds) == len(set(kinds))
+    assert set(kinds) == {kind for kind in tree(Error) if kind.__module__ == "app.errors"}
+
+
+async def test_the_rows_have_every_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async with whole_app(tmp_path, monkeypatch) as server:
+        routes = {
+            (method, route.path_format)
+            for route in server.app.routes
+            for method in getattr(route, "methods", [])
+            if method != "OPTIONS" and not route.path.startswith("/schema")
+        }
+    rows = {(row.method, TEMPLATES.get(row.path, row.path)) for row in ROWS}
+    assert routes == rows, "a route has no row, or a row no route"
+
+
+def answer_of(error: Error, dialect: str) -> tuple[int, object]:
+    locallab, llm_host, neptun, words = ANSWERS[error]
+    if dialect == "Neptun":
+        message = words.format(error.message)
+        return neptun, {"statusCode": neptun, "statusMessage": message}
+    return locallab if dialect == "LocalLab" else llm_host, {"detail": error.message}
+
+
+@pytest.mark.parametrize("error", ANSWERS, ids=lambda error: type(error).__name__)
+async def test_every_endpoint_answers_every_error_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Error
+):
+    async def fail(*_: object) -> None:
+        raise error
+
+    def without_generate(request) -> None:
+        if request.scope["path"] != "/generate":
+            raise error
+
+    monkeypatch.setattr(asgi, "Litestar", partial(Litestar, before_request=without_generate))
+    async with whole_app(tmp_path, monkeypatch) as server:
+        # `POST /generate` chooses the dialect first, so there the service fails
+        monkeypatch.setattr(server.service, "start", fail)
+        (user,) = [await server.auth.accounts.create("ada", PASSWORD)]
+        token = (await server.auth.logins.sign_in(user)).access_token
+        for row in ROWS:
+            answer = await server.ask(row.method, row.path, row.body, token=token)
+            assert (answer.status, answer.json) == answer_of(error, row.dialect), row
+            assert answer.headers["content-type"] == "application/json", row
+            later = isinstance(error, errors.TryAgainLater)
+            assert answer.headers.get("retry-after") == ("7" if later else None), row
+            challenge = "Bearer" if answer.status == 401 else None
+            assert answer.headers.get("www-authenticate") == challenge, row
+
+
+@pytest.mark.parametrize("case", BAD_TOKENS)
+async def test_a_closed_server_refuses_every_such_token_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+):
+    async with whole_app(tmp_path, monkeypatch, require_auth=True) as server:
+        headers = await headers_of(server, case)
+        for row in ROWS:
+            answer = await server.ask(row.method, row.path, row.body, headers=headers)
+            if row.door == "open":
+                assert answer.status != 401 or row.path in ("/login", "/refresh"), row
+                continue
+            assert answer.status == 401, row
+            assert answer.headers["www-authenticate"] == "Bearer", row
+            envelope = ["statusCode", "statusMessage"] if row.dialect == "Neptun" else ["detail"]
+            assert list(answer.json) == envelope, row
+        assert server.service.engine.submitted == []
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("closed", [True, False])
+async def test_doors_open_for_those_who_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: Role, closed: bool
+):
+    async with whole_app(tmp_path, monkeypatch, require_auth=closed) as server:
+        for row in ROWS:
+            user = await server.auth.accounts.create(f"user{ROWS.index(row)}", PASSWORD, role)
+            token = (await server.auth.logins.sign_in(user)).access_token
+            answer = await server.ask(row.method, row.path, row.body, token=token)
+            refused = closed and row.door == "admin" and role is not Role.ADMIN
+            if row.path not in ("/login", "/refresh", "/me/delete", "/me/password"):
+                assert answer.status != 401, (row, answer.body)
+            assert (answer.status == 403) is refused, (row, answer.body)
+            nobody = await server.ask(row.method, row.path, row.body)
+            if row.door in ("closable", "admin"):
+                assert (nobody.status == 401) is closed, (row, nobody.body)

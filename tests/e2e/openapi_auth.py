@@ -1,0 +1,26 @@
+"""For schemathesis: somebody signed in and a model loaded, anew when a case has ended either."""
+
+import uuid
+
+import httpx
+import schemathesis
+
+from tests.e2e.scripted_app import FIRST
+
+FORM = {"username": f"u{uuid.uuid4().hex}", "password": "testpassword"}
+client = httpx.Client(timeout=60)
+
+
+@schemathesis.auth(refresh_interval=None)
+class SignedIn:
+    def get(self, case, _context) -> str:
+        url = case.operation.base_url.rstrip("/")
+        client.post(f"{url}/models/load", json={"model_id": FIRST}).raise_for_status()
+        if client.get(f"{url}/me").status_code == 401:
+            client.post(f"{url}/register", json=FORM)
+            tokens = client.post(f"{url}/login", data=FORM).raise_for_status().json()
+            client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        return client.headers["Authorization"]
+
+    def set(self, case, data: str, _context) -> None:
+        case.headers["Authorization"] = data
