@@ -1,7 +1,8 @@
 """Load over HTTP: streams of `POST /generate`; TTFT, ITL and tokens/s by concurrency.
 
 Sees only the URL, and a tokenizer.json to count tokens with: a piece of a stream may hold
-several. Every prompt is another one, so no cache between requests can help.
+several. Every prompt is another one, so no cache between requests can help. The server runs
+with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and LLMHOST_RATE_LIMIT_BURST=0.
 """
 
 import argparse
