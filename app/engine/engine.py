@@ -39,11 +39,6 @@ class Engine:
         """Whether a step would do nothing."""
         return not self._sequences
 
-    @property
-    def request_ids(self) -> list[int]:
-        """Requests that have not ended."""
-        return list(self._sequences)
-
     def add(self, request_id: int, request: EngineRequest) -> None:
         """Queue a request; the caller has checked it against capacity and vocabulary."""
         assert 1 <= len(request.prompt_ids) <= self._decoder.capacity, len(request.prompt_ids)
