@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.catalog.chat_template import ChatTemplate
+from app.catalog.grammars import Grammars
 from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
 from app.engine.thread import EngineLoad, Places, TokenStream
 from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
@@ -115,7 +116,7 @@ class FakeEngine:
     def _submit(self, request: EngineRequest) -> TokenStream:
         number = len(self.submitted)
         self.submitted.append(request)
-        stream = TokenStream(lambda: self._abort(number))
+        stream = TokenStream(lambda _: self._abort(number))
         steps = self._script(request) if callable(self._script) else self._script
         self._playing[number] = asyncio.create_task(self._play(number, stream, steps))
         return stream
@@ -150,6 +151,7 @@ class FakeModel:
     tokenizer: Tokenizer = field(default_factory=lambda: BYTES)
     chat_template: ChatTemplate | None = field(default_factory=lambda: ChatTemplate(CHATML))
     manifest: Manifest = field(default_factory=fake_manifest)
+    grammars: Grammars = field(default_factory=lambda: Grammars(BYTES, 258, (EOS_ID,)))
 
 
 class FakeCatalog:

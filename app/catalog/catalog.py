@@ -11,9 +11,11 @@ from collections import OrderedDict
 from pathlib import Path
 
 from app.catalog.loaded import LoadedModel, open_model
-from app.engine.thread import Places
+from app.engine.thread import EngineThread, Places
 from app.errors import ModelBroken, NoModelLoaded, ShuttingDown, UnknownModel
 from app.manifest import MANIFEST_NAME, Manifest, folder_name, read_manifest
+from app.metrics import Metrics
+from app.runtime.ort_decoder import trim_heap
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -22,15 +24,16 @@ logger = logging.getLogger(__name__)
 class Catalog:
     """The models of one folder."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self._settings = settings
+        self._metrics = metrics or Metrics()
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         """Least recently used first."""
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._progress: dict[str, float] = {}
         """Of each model in `_loading`."""
-        self._leaving: set[LoadedModel] = set()
-        """Out of reach for requests, still finishing what they run."""
+        self._leaving: dict[EngineThread, str] = {}
+        """Of models out of reach for requests, still finishing what they run."""
         self._one_at_a_time = asyncio.Lock()
         """Held while a model is opened and room made for it."""
         self._closing = False
@@ -39,6 +42,11 @@ class Catalog:
     def current(self) -> LoadedModel | None:
         """The model that was used last: what a request that names none gets."""
         return next(reversed(self._loaded.values()), None)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the server takes nothing new, for good."""
+        return self._closing
 
     @property
     def loaded(self) -> list[LoadedModel]:
@@ -96,6 +104,8 @@ class Catalog:
             model = await self.get(model_id)
             if self._loaded.get(model.model_id) is model:  # it may have to go between the two
                 return model, model.engine.reserve(count)
+            # a load that is over is forgotten at the loop's next turn: else this waits for ever
+            await asyncio.sleep(0)
 
     async def get(self, model_id: str | None) -> LoadedModel:
         """Give a model that is ready, loading it first where it is only on disk.
@@ -140,11 +150,12 @@ class Catalog:
         Returns:
             Its name; None when there was none to unload.
         """
-        model = self.current if model_id is None else self._loaded.get(model_id)
-        if model is None:
+        if model_id is None:
+            model_id = next(reversed(self._loaded), None)
+        if model_id is None or model_id not in self._loaded:
             return None
-        await self._stop(model, drain_timeout_s=None)
-        return model.model_id
+        await self._stop(model_id, drain_timeout_s=None)
+        return model_id
 
     async def unload_idle(self) -> None:
         """Unload, for ever, what nobody used for the time that the setting says."""
@@ -155,28 +166,32 @@ class Catalog:
                 idle_since_s = model.engine.idle_since_s
                 if idle_since_s is not None and time.monotonic() - idle_since_s >= limit_s:
                     logger.info("model_idle model=%s", model.model_id)
-                    await self._stop(model, drain_timeout_s=None)
+                    await self._stop(model.model_id, drain_timeout_s=None)
 
     async def close(self) -> None:
         """Stop every engine; what runs may go on for the time that the setting says."""
         self._closing = True
         for task in self._loading.values():
             task.cancel()
-        models = [*self._loaded.values(), *self._leaving]
+        patience_s = self._settings.drain_timeout_s
         await asyncio.gather(
-            *(self._stop(model, self._settings.drain_timeout_s) for model in models)
+            *(engine.stop(patience_s) for engine in list(self._leaving)),
+            *(self._stop(model_id, patience_s) for model_id in list(self._loaded)),
         )
 
     async def _load(self, model_id: str) -> LoadedModel:
         await asyncio.to_thread(self.read, model_id)
+        for engine, leaving in list(self._leaving.items()):
+            if leaving == model_id:  # it must not be in memory twice
+                await engine.stop(drain_timeout_s=None)
         folder = self._settings.models_dir / folder_name(model_id)
         async with self._one_at_a_time:
             # Opened before another has to go: a model that is broken costs nobody a place.
             parts = await asyncio.to_thread(open_model, folder, self._settings)
             self._progress[model_id] = 0.5
             while len(self._loaded) >= self._settings.max_loaded_models:
-                await self._stop(self._least_useful(), drain_timeout_s=None)
-            model = LoadedModel(parts, self._settings.max_waiting)
+                await self._stop(self._least_useful().model_id, drain_timeout_s=None)
+            model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
             self._loaded[model_id] = model
             return model
 
@@ -188,12 +203,17 @@ class Catalog:
         models = list(self._loaded.values())
         return next((model for model in models if not model.engine.num_requests), models[0])
 
-    async def _stop(self, model: LoadedModel, drain_timeout_s: float | None) -> None:
-        self._loaded.pop(model.model_id, None)
-        self._leaving.add(model)
-        await model.engine.stop(drain_timeout_s)
-        self._leaving.discard(model)
-        logger.info("model_unloaded model=%s", model.model_id)
+    async def _stop(self, model_id: str, drain_timeout_s: float | None) -> None:
+        # No reference to the model may outlive its engine here: what is still held when the heap
+        # is trimmed stays in it.
+        if model_id not in self._loaded:  # somebody else was faster
+            return
+        engine = self._loaded.pop(model_id).engine
+        self._leaving[engine] = model_id
+        await engine.stop(drain_timeout_s)
+        del self._leaving[engine], engine
+        await asyncio.to_thread(trim_heap)
+        logger.info("model_unloaded model=%s", model_id)
 
     def _manifest_paths(self) -> list[Path]:
         return sorted(self._settings.models_dir.glob(f"*/{MANIFEST_NAME}"))

@@ -205,6 +205,20 @@ async def test_unload_lets_the_model_finish(models_dir):
         assert await generating == alone
 
 
+async def test_a_model_that_is_leaving_is_loaded_again_only_when_it_is_gone(models_dir):
+    async with opened(models_dir) as catalog:
+        leaving = await catalog.load(A)
+        with leaving.engine.reserve():
+            unloading = asyncio.create_task(catalog.unload(A))
+            await until(lambda: not catalog.loaded)
+            loading = asyncio.create_task(catalog.load(A))
+            await asyncio.sleep(0.05)
+            assert not loading.done()
+        assert await loading is not leaving
+        assert await unloading == A
+        assert names(catalog) == [A]
+
+
 async def test_idle_models_are_unloaded_and_busy_ones_are_not(models_dir):
     async with opened(models_dir, max_loaded_models=2, idle_unload_s=0.05) as catalog:
         watch = asyncio.create_task(catalog.unload_idle())
