@@ -43,6 +43,8 @@ class TimedDecoder:
         self.slots, self.capacity = inner.slots, inner.capacity
         self.vocab_size, self.movable_rows = inner.vocab_size, inner.movable_rows
         self.copy_row, self.close = inner.copy_row, inner.close
+        self.pool_blocks = inner.pool_blocks
+        self.save_block, self.load_blocks = inner.save_block, inner.load_blocks
 
     def run(self, step: StepInput) -> FloatArray:
         """Run and take the time."""
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     for _ in range(arguments.rounds):
         for context in arguments.context:
             for batch in arguments.batch:
-                engine = _filled(decoder, [prompt(context) for _ in range(batch)], arguments.steps)
+                engine = filled(decoder, [prompt(context) for _ in range(batch)], arguments.steps)
                 for _ in range(arguments.steps):
                     decoder.seconds = 0.0
                     seconds = _timed_step(engine)
@@ -103,12 +105,14 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps({"decode": cells, "prefill_tokens_per_s": prefill}))
 
 
-def _filled(decoder: Decoder, prompts: list[list[int]], steps: int) -> Engine:
+def filled(
+    decoder: Decoder, prompts: list[list[int]], steps: int, sampling: SamplingParams = SAMPLING
+) -> Engine:
     """An engine whose rows have all been prefilled and decode from the next step on."""
     engine = Engine(decoder)
     for i, ids in enumerate(prompts):
         # two more than are timed: one comes with the prefill, and none must end while timed
-        engine.add(i, EngineRequest(prompt_ids=ids, max_tokens=10**6, sampling=SAMPLING))
+        engine.add(i, EngineRequest(prompt_ids=ids, max_tokens=10**6, sampling=sampling))
     while any(s.prefilling for s in engine.scheduler.running) or engine.scheduler.num_waiting:
         _timed_step(engine)
         # rows that are ready wait for the others: what they decode meanwhile is not kept

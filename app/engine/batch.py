@@ -28,7 +28,7 @@ def decode_input(sequences: list[Sequence]) -> StepInput:
 
 
 def chunk_input(chunk: Chunk) -> StepInput:
-    """The chunk's tokens for the one row of its sequence."""
+    """The chunk's tokens for the one row of its sequence; with all logits if it asks for them."""
     sequence = chunk.sequence
     start = sequence.num_cached
     return StepInput(
@@ -36,6 +36,19 @@ def chunk_input(chunk: Chunk) -> StepInput:
         token_ids=np.array([sequence.token_ids[start : start + chunk.num_tokens]], np.int64),
         num_new=np.array([chunk.num_tokens], np.int32),
         num_cached=np.array([start], np.int32),
+        all_logits=sequence.request.prompt_logprobs is not None,
+    )
+
+
+def draft_input(sequence: Sequence, draft: list[int]) -> StepInput:
+    """The sequence's last token and a guess of those that follow, with all logits."""
+    fed = [sequence.token_ids[sequence.num_cached], *draft]
+    return StepInput(
+        first_row=slot_of(sequence),
+        token_ids=np.array([fed], np.int64),
+        num_new=np.array([len(fed)], np.int32),
+        num_cached=np.array([sequence.num_cached], np.int32),
+        all_logits=True,
     )
 
 

@@ -1,19 +1,23 @@
 """Carry out steps: plan → run → sample → commit, and say what each run brought.
 
 Single-threaded and synchronous; `thread` gives it a thread. A decoder failure ends the
-sequences of that run and nothing else.
+sequences of that run and nothing else; a failure while one sequence is sampled ends that one.
 """
 
 import time
 from collections.abc import Callable, Iterator
 
-from app.engine.batch import chunk_input, decode_input, slot_of
+from app.engine.batch import chunk_input, decode_input, draft_input, slot_of
+from app.engine.constraint import accept
+from app.engine.drafts import Drafts
+from app.engine.logprobs import token_logprob
 from app.engine.pacing import Pacer
+from app.engine.prefix_cache import block_keys
 from app.engine.sampler import sample
 from app.engine.scheduler import Scheduler
 from app.engine.sequence import EngineRequest, FinishReason, Sequence, TokenEvent
 from app.errors import EngineFailure
-from app.runtime.decoder import Decoder, StepInput
+from app.runtime.decoder import BLOCK_TOKENS, Decoder, FloatArray, StepInput
 
 Events = list[tuple[int, TokenEvent]]
 """(request id, event), in order."""
@@ -26,13 +30,26 @@ class Engine:
         self,
         decoder: Decoder,
         pacer: Pacer | None = None,
+        *,
+        draft_tokens: int = 0,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Start empty.
+
+        Args:
+            decoder: belongs to the engine from now on.
+            pacer: None: one that follows the clock.
+            draft_tokens: longest guess of a lone sequence's next tokens; 0: none is made.
+            clock_s: for time limits and the pacer.
+        """
         self._decoder = decoder
+        self._draft_tokens = draft_tokens
         self._pacer = pacer or Pacer()
         self._clock_s = clock_s
         self._sequences: dict[int, Sequence] = {}
-        self.scheduler = Scheduler(decoder.slots, movable_rows=decoder.movable_rows)
+        self.scheduler = Scheduler(
+            decoder.slots, movable_rows=decoder.movable_rows, pool_blocks=decoder.pool_blocks
+        )
 
     @property
     def idle(self) -> bool:
@@ -42,7 +59,15 @@ class Engine:
     def add(self, request_id: int, request: EngineRequest) -> None:
         """Queue a request; the caller has checked it against capacity and vocabulary."""
         assert 1 <= len(request.prompt_ids) <= self._decoder.capacity, len(request.prompt_ids)
-        sequence = Sequence.start(request_id, request, self._clock_s())
+        vocab_size = self._decoder.vocab_size
+        named = (*request.stop_ids, *request.sampling.logit_bias)
+        assert all(0 <= token_id < vocab_size for token_id in named), (named, vocab_size)
+        sequence = Sequence.start(request_id, request, vocab_size, self._clock_s())
+        # A prompt whose logprobs are wanted must be computed, kept or not.
+        if self._decoder.pool_blocks and request.prompt_logprobs is None:
+            sequence.block_keys = block_keys(request.prompt_ids, request.tenant)
+        if self._draft_tokens:
+            sequence.drafts = Drafts(self._draft_tokens)
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 
@@ -59,9 +84,11 @@ class Engine:
         for move in plan.moves:
             self._decoder.copy_row(slot_of(move.sequence), move.target, move.sequence.num_cached)
             move.sequence.slot = move.target
+        for load in plan.loads:
+            self._decoder.load_blocks(load.blocks, slot_of(load.sequence), load.start)
         started_s = self._clock_s()
         if plan.decode:
-            yield self._run(decode_input(plan.decode), plan.decode)
+            yield self._decode(plan.decode)
         decoded_s = self._clock_s()
         for chunk in plan.prefill:
             yield self._run(chunk_input(chunk), [chunk.sequence])
@@ -75,40 +102,128 @@ class Engine:
         """Assert the invariants; tests call it after every scenario."""
         self.scheduler.check()
 
+    def _decode(self, sequences: list[Sequence]) -> Events:
+        """One token for each sequence, or several for a lone one whose next can be guessed."""
+        if len(sequences) == 1:
+            draft = self._draft(sequences[0])
+            if draft:
+                return self._verify(sequences[0], draft)
+        return self._run(decode_input(sequences), sequences)
+
+    def _draft(self, sequence: Sequence) -> list[int]:
+        """A guess of the next tokens that fits the row and what may still be generated."""
+        if sequence.drafts is None:
+            return []
+        room = min(
+            self._decoder.capacity - sequence.num_cached,
+            sequence.request.max_tokens - sequence.num_generated,
+        )
+        return sequence.drafts.propose(sequence.token_ids)[: max(room - 1, 0)]
+
+    def _verify(self, sequence: Sequence, draft: list[int]) -> Events:
+        """Feed the last token and a guess of what follows; go on as far as it comes true.
+
+        Each token is sampled from its own logits and compared, so the guess decides how many
+        come in one run, and never which.
+        """
+        try:
+            [logits] = self._decoder.run(draft_input(sequence, draft))
+            events: Events = []
+            for row, guess in zip(logits, [*draft, None], strict=True):
+                sequence.num_cached += 1
+                events += self._advance(sequence, row)
+                if sequence.slot is None or sequence.token_ids[-1] != guess:
+                    break
+        except EngineFailure as failure:
+            return [self._fail(sequence, failure)]
+        if sequence.drafts is not None:
+            num_tokens = len(sequence.token_ids)
+            sequence.drafts.note(len(draft), len(events) - 1, num_tokens)
+        return events
+
     def _run(self, step: StepInput, sequences: list[Sequence]) -> Events:
         """Feed the step's tokens and sample where a sequence has no more to feed."""
         try:
             logits = self._decoder.run(step)
         except EngineFailure as failure:
             return [self._fail(sequence, failure) for sequence in sequences]
-        sampling = {}
+        events: Events = []
         for sequence in sequences:
             row = slot_of(sequence) - step.first_row
-            sequence.num_cached += int(step.num_new[row])
-            if not sequence.prefilling:
-                sampling[row] = sequence
-        if not sampling:
-            return []
-        return [
-            self._commit(sampling[row], token) for row, token in sample(logits, sampling).items()
+            events += self._take(sequence, int(step.num_new[row]), logits[row])
+        return events
+
+    def _take(self, sequence: Sequence, num_new: int, logits: FloatArray) -> Events:
+        """A run fed `num_new` of a sequence's tokens and gave logits [L, V]: go on from there."""
+        try:
+            if sequence.prefilling:
+                self._note_prompt(sequence, logits[:num_new])
+            prefilled = sequence.prefilling
+            sequence.num_cached += num_new
+            if prefilled:
+                self._keep_blocks(sequence)
+            if sequence.prefilling:
+                return []
+            # L is 1, or as wide as the run: then what is past the new tokens is padding
+            return self._advance(sequence, logits[min(num_new, len(logits)) - 1])
+        except EngineFailure as failure:
+            return [self._fail(sequence, failure)]
+
+    def _keep_blocks(self, sequence: Sequence) -> None:
+        """Keep the blocks that a chunk completed for prompts that begin alike."""
+        whole = min(sequence.num_cached // BLOCK_TOKENS, len(sequence.block_keys))
+        if whole > sequence.num_kept:
+            sequence.num_kept = whole
+            slot = slot_of(sequence)
+            for index, place in self.scheduler.prefixes.extend(sequence.block_keys[:whole]):
+                self._decoder.save_block(slot, index * BLOCK_TOKENS, place)
+
+    def _note_prompt(self, sequence: Sequence, logits: FloatArray) -> None:
+        """Keep the prompt's logprobs out of a chunk's logits [T, V], if they are asked for."""
+        wanted = sequence.request.prompt_logprobs
+        if wanted is None:
+            return
+        # The logits of a token are about the one after it: a chunk's last ones are about the
+        # first token of the next chunk, and the prompt's last ones about none of it.
+        following = sequence.token_ids[sequence.num_cached + 1 :]
+        sequence.prompt_logprobs += [
+            token_logprob(row, token_id, wanted)
+            for row, token_id in zip(logits, following, strict=False)
         ]
 
-    def _commit(self, sequence: Sequence, token: int | EngineFailure) -> tuple[int, TokenEvent]:
-        if isinstance(token, EngineFailure):
-            return self._fail(sequence, token)
+    def _advance(self, sequence: Sequence, row: FloatArray) -> Events:
+        """Sample a sequence's next token from its logits [V] and see whether it is the last.
+
+        Raises:
+            EngineFailure: there is nothing to sample, or the constraint failed.
+        """
+        request = sequence.request
+        wanted = request.top_logprobs
+        # The sampler changes what it is given, and logprobs are of what the model said.
+        token = sample(row if wanted is None else row.copy(), sequence)
+        ended = request.constraint is not None and accept(request.constraint, token)
+        logprobs = None if wanted is None else token_logprob(row, token, wanted)
         sequence.append(token)
         reason = None
-        if token in sequence.request.stop_ids:
+        if token in request.stop_ids:
             reason = FinishReason.STOP
         # The last sampled token is never fed, so a full cache still gives one more token.
-        elif (
-            sequence.num_generated == sequence.request.max_tokens
+        elif not ended and (
+            sequence.num_generated == request.max_tokens
             or sequence.num_cached == self._decoder.capacity
         ):
             reason = FinishReason.LENGTH
+        prompt_logprobs = tuple(sequence.prompt_logprobs)
+        sequence.prompt_logprobs.clear()  # they go with the first event alone
+        cached_tokens = sequence.num_reused if sequence.num_generated == 1 else 0
+        events = [TokenEvent(token, reason, None, logprobs, prompt_logprobs, cached_tokens)]
+        if ended and reason is None:
+            # on its own: `stop` beside a token says that the token is a stop id
+            reason = FinishReason.STOP
+            events.append(TokenEvent(None, reason))
         if reason is not None:
             self.abort(sequence.request_id)
-        return sequence.request_id, TokenEvent(token, reason)
+        return [(sequence.request_id, event) for event in events]
 
     def _fail(self, sequence: Sequence, failure: EngineFailure) -> tuple[int, TokenEvent]:
         self.abort(sequence.request_id)

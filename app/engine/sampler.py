@@ -1,52 +1,72 @@
-"""Choose the next token of each row from its logits.
+"""Choose the next token of a sequence from its row of logits.
 
-Order and meaning as in Transformers: repetition penalty, temperature, top-k, top-p. The
-vocabulary is never sorted: a threshold that provably keeps every survivor picks a few
-candidates first, and only those are ordered. Each row draws from its own generator, so what
-a row gets does not depend on its neighbours.
+Order and meaning as in Transformers: logit bias, repetition penalty, presence and frequency
+penalty (OpenAI's; Transformers has none), then what is impossible (the constraint, stop ids
+before `min_tokens`), temperature, top-k, top-p, min-p. The vocabulary is never sorted: a
+threshold that provably keeps every survivor picks a few candidates first, and only those are
+ordered. Each sequence draws from its own generator, so what it gets does not depend on others.
 
-Source: the logits processors in transformers/generation/logits_process.py.
+Knows one row at a time; when it is sampled and what comes of the token is the engine's.
+
+Source: `GenerationMixin._get_logits_processor` in transformers/generation/utils.py for the order,
+logits_process.py beside it for the meaning.
 """
 
-from collections.abc import Mapping
+import math
 
 import numpy as np
 import numpy.typing as npt
 
-from app.engine.sequence import SamplingParams, Sequence
+from app.engine.constraint import restrict
+from app.engine.sequence import SamplingParams, Sequence, TokenCounts
 from app.errors import EngineFailure
 from app.runtime.decoder import FloatArray, IdArray
 
 BLOCK = 64
 """Logits whose maximum stands for them while candidates are picked: with V = 49152 that is 768
 maxima, enough for any usual top-k, and one pass that the CPU vectorises."""
+LOWEST = np.finfo(np.float32).min
+"""The least logit of a token that is possible at all."""
 
 
-def sample(logits: FloatArray, rows: Mapping[int, Sequence]) -> dict[int, int | EngineFailure]:
-    """Choose a token for some rows.
+def sample(row: FloatArray, sequence: Sequence) -> int:
+    """Choose a token.
 
     Args:
-        logits: float32 [B, V]; changed in place by the penalty.
-        rows: row → its sequence; the generators advance, the tokens are left alone.
+        row: float32 [V]; changed in place.
+        sequence: its generator advances, all else is left alone.
 
-    Returns:
-        row → token id, or an EngineFailure where the row has no finite logit to choose.
+    Raises:
+        EngineFailure: there is no finite logit to choose, or the constraint failed.
     """
-    for row, sequence in rows.items():
-        if sequence.seen is not None:
-            penalise(logits[row], sequence.seen.ids, sequence.request.sampling.repetition_penalty)
-    best = logits.argmax(axis=1)
-    chosen: dict[int, int | EngineFailure] = {}
-    for row, sequence in rows.items():
-        params = sequence.request.sampling
-        peak = logits[row, best[row]]  # argmax stops at a NaN, so it shows here
-        if not np.isfinite(peak):
-            chosen[row] = EngineFailure(f"the decoder's largest logit is {peak}")
-        elif params.greedy:
-            chosen[row] = int(best[row])
-        else:
-            chosen[row] = draw(*distribution(logits[row], params), sequence.rng)
-    return chosen
+    params = sequence.request.sampling
+    adjust(row, sequence)
+    best = int(row.argmax())
+    peak = row[best]  # argmax stops at a NaN, so it shows here
+    if not math.isfinite(peak):
+        raise EngineFailure(f"the decoder's largest logit is {peak}")
+    return best if params.greedy else draw(*distribution(row, params), sequence.rng)
+
+
+def adjust(row: FloatArray, sequence: Sequence) -> None:
+    """Apply in place what comes before the temperature; impossible tokens get -inf.
+
+    Raises:
+        EngineFailure: the constraint failed or allows nothing.
+    """
+    request = sequence.request
+    params = request.sampling
+    if sequence.bias is not None:
+        ids, added = sequence.bias
+        row[ids] += added
+    if sequence.seen is not None:
+        penalise(row, sequence.seen.ids, params.repetition_penalty)
+    if sequence.generated is not None:
+        discourage(row, sequence.generated, params.presence_penalty, params.frequency_penalty)
+    if request.constraint is not None and sequence.mask is not None:
+        restrict(row, request.constraint, sequence.mask)
+    if request.stop_ids and sequence.num_generated < request.min_tokens:
+        hold_back(row, list(request.stop_ids))
 
 
 def penalise(row: FloatArray, seen_ids: IdArray, penalty: float) -> None:
@@ -55,20 +75,36 @@ def penalise(row: FloatArray, seen_ids: IdArray, penalty: float) -> None:
     row[seen_ids] = np.where(seen > 0, seen / penalty, seen * penalty)
 
 
+def discourage(row: FloatArray, generated: TokenCounts, presence: float, frequency: float) -> None:
+    """Make generated tokens less likely: by `presence`, and by `frequency` for each time.
+
+    Source: OpenAI's API reference, "Frequency and presence penalties".
+    """
+    row[generated.ids] -= presence + frequency * generated.counts
+
+
+def hold_back(row: FloatArray, ids: list[int]) -> None:
+    """Make tokens impossible, unless no other is possible: then they stay as they were."""
+    logits = row[ids]
+    row[ids] = -np.inf
+    if row.max() == -np.inf:
+        row[ids] = logits
+
+
 def distribution(
     row: FloatArray, params: SamplingParams
 ) -> tuple[IdArray, npt.NDArray[np.float64]]:
     """The tokens that may be drawn and their weights, which need not add up to 1.
 
     Args:
-        row: float32 [V], finite at its maximum; the penalty is already applied.
+        row: float32 [V], finite at its maximum, -inf where a token is impossible.
         params: not greedy.
 
     Returns:
-        ids int64 [N] and weights float64 [N]; likeliest first where top-k or top-p is on.
+        ids int64 [N] and weights float64 [N]; likeliest first where top-p is on.
     """
     if 0 < params.top_k < row.size:
-        ids = np.flatnonzero(row >= kth_largest(row, params.top_k))
+        ids = largest(row, params.top_k)
         weights = _weights(row[ids], params.temperature)
         mass = params.top_p * float(weights.sum())
     else:
@@ -78,23 +114,33 @@ def distribution(
         # less than 1 - p, so what remains still holds p.
         ids = np.flatnonzero(weights >= (1.0 - params.top_p) / params.top_p * mass / row.size)
         weights = weights[ids]
-    return (ids, weights) if params.top_p == 1.0 else _nucleus(ids, weights, mass)
+    if params.top_p < 1.0:
+        ids, weights = _nucleus(ids, weights, mass)
+    if params.min_p > 0.0:
+        kept = weights >= params.min_p  # the likeliest weighs 1
+        ids, weights = ids[kept], weights[kept]
+    return ids, weights
 
 
-def kth_largest(row: FloatArray, k: int) -> np.float32:
-    """The k-th largest value of a row.
+def largest(row: FloatArray, k: int) -> IdArray:
+    """Ids of the k largest logits and of those that equal the least of them, ascending.
 
-    The k-th largest of the block maxima is a lower bound of it: k blocks hold a value at
-    least that large. So only what reaches the bound is searched.
+    Impossible tokens are never among them, even if fewer than k remain. The k-th largest of
+    the block maxima is a lower bound of the k-th largest logit: k blocks hold a value at least
+    that large. So only what reaches the bound is partitioned.
     """
+    bound = LOWEST
     blocks = row.size // BLOCK
-    if k > blocks:
-        return np.float32(np.partition(row, row.size - k)[row.size - k])
-    # Strided blocks, so that the maximum runs over whole vectors.
-    maxima = row[: blocks * BLOCK].reshape(BLOCK, blocks).max(axis=0)
-    bound = np.partition(maxima, blocks - k)[blocks - k]
-    reaching = row[row >= bound]
-    return np.float32(np.partition(reaching, reaching.size - k)[reaching.size - k])
+    if k <= blocks:
+        # Strided blocks, so that the maximum runs over whole vectors.
+        maxima = row[: blocks * BLOCK].reshape(BLOCK, blocks).max(axis=0)
+        bound = max(bound, np.partition(maxima, blocks - k)[blocks - k])
+    ids: IdArray = np.flatnonzero(row >= bound)
+    if ids.size <= k:
+        return ids
+    logits = row[ids]
+    least = np.float32(np.partition(logits, ids.size - k)[ids.size - k])
+    return ids[logits >= least]
 
 
 def draw(ids: IdArray, weights: npt.NDArray[np.float64], rng: np.random.Generator) -> int:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.engine.kv_slots import KvSlots
+from app.engine.prefix_cache import BlockKey, PrefixCache
 from app.engine.sequence import Sequence
+from app.runtime.decoder import BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,15 @@ class Move:
 
     sequence: Sequence
     target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Fill a sequence's row from token `start` on with kept blocks."""
+
+    sequence: Sequence
+    start: int
+    blocks: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,7 @@ class StepPlan:
     """One step, in the order in which it is carried out."""
 
     moves: list[Move]
+    loads: list[Load]
     decode: list[Sequence]
     prefill: list[Chunk]
 
@@ -71,8 +83,9 @@ def chunk_size(remaining: int, budget: int) -> int:
 class Scheduler:
     """Sequences in order of arrival: waiting for a row, or running in one."""
 
-    def __init__(self, slots: int, *, movable_rows: bool) -> None:
+    def __init__(self, slots: int, *, movable_rows: bool, pool_blocks: int = 0) -> None:
         self._slots = KvSlots(slots)
+        self.prefixes = PrefixCache(pool_blocks)
         self._movable_rows = movable_rows
         self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}
@@ -107,14 +120,18 @@ class Scheduler:
             sequence.slot = None
 
     def plan(self, budget: TokenBudget) -> StepPlan:
-        """Admit what fits, close gaps between the decoding rows, and share out the budget."""
+        """Admit what fits, close gaps between the decoding rows, and share out the budget.
+
+        Kept blocks count as cached from here on: they are loaded before anything runs.
+        """
         while self._waiting and self._slots.num_free:
             sequence = self._waiting.popleft()
             sequence.slot = self._slots.take()
             self._running[sequence.request_id] = sequence
         decode = [sequence for sequence in self._running.values() if not sequence.prefilling]
         moves = self._close_gaps(decode) if self._movable_rows else []
-        return StepPlan(moves, decode, self._chunks(budget.busy if decode else budget.idle))
+        loads = self._loads()
+        return StepPlan(moves, loads, decode, self._chunks(budget.busy if decode else budget.idle))
 
     def check(self) -> None:
         """Assert the invariants of rows and counters."""
@@ -127,14 +144,36 @@ class Scheduler:
             assert sequence.slot is None, sequence.request_id
             assert sequence.num_cached == 0, sequence.request_id
         self._slots.check(owned)
+        self.prefixes.check()
+
+    def _loads(self) -> list[Load]:
+        """Take what is kept of the prompts; blocks may have come since a prompt was admitted."""
+        loads = []
+        for sequence in self._running.values():
+            first = _next_block(sequence)
+            blocks = [] if first is None else self.prefixes.leading(sequence.block_keys[first:])
+            if blocks:
+                loads.append(Load(sequence, sequence.num_cached, blocks))
+                num_tokens = len(blocks) * BLOCK_TOKENS
+                sequence.num_cached += num_tokens
+                sequence.num_reused += num_tokens
+        return loads
 
     def _chunks(self, budget: int) -> list[Chunk]:
-        """Share out the budget, oldest first."""
+        """Share out the budget, oldest first.
+
+        A prompt whose next block an older one is just computing waits for it.
+        """
         chunks = []
+        coming: set[BlockKey] = set()
         left = budget
         for sequence in self._running.values():
             if not sequence.prefilling:
                 continue
+            first = _next_block(sequence)
+            if first is not None and sequence.block_keys[first] in coming:
+                continue
+            coming.update(sequence.block_keys[sequence.num_cached // BLOCK_TOKENS :])
             num_tokens = chunk_size(sequence.num_prompt - sequence.num_cached, left)
             if not num_tokens:
                 break
@@ -152,3 +191,9 @@ class Scheduler:
             moves.append(Move(sequence, self._slots.take()))
             self._slots.release(sequence.slot)
         return moves
+
+
+def _next_block(sequence: Sequence) -> int | None:
+    """The block that a prompt needs next, if it stands at the beginning of one that may be kept."""
+    block, inside = divmod(sequence.num_cached, BLOCK_TOKENS)
+    return block if not inside and block < len(sequence.block_keys) else None

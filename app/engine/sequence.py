@@ -1,16 +1,21 @@
 """One request inside the engine: its tokens and how far the cache has come.
 
-Knows no text. What crosses to other threads (`EngineRequest`, `TokenEvent`) is immutable.
+Knows no text. What crosses to other threads (`EngineRequest`, `TokenEvent`) is immutable, but
+for a request's `Constraint`, which is handed over with it.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
-from app.runtime.decoder import IdArray
+from app.engine.drafts import Drafts
+from app.engine.prefix_cache import BlockKey
+from app.runtime.decoder import CountArray, FloatArray, IdArray
 
 
 class FinishReason(StrEnum):
@@ -23,16 +28,24 @@ class FinishReason(StrEnum):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is chosen; applied in the order of the fields, as in Transformers."""
+    """How the next token is chosen; applied in the order of the fields, see `sampler`."""
 
+    logit_bias: Mapping[int, float] = {}
+    """Token id → what is added to its logit."""
     repetition_penalty: float = 1.0
-    """1 is off; over prompt and generated tokens."""
+    """1 is off; over prompt and generated tokens, as in Transformers."""
+    presence_penalty: float = 0.0
+    """0 is off; taken once from every token that was generated, as OpenAI has it."""
+    frequency_penalty: float = 0.0
+    """0 is off; taken as often as a token was generated, as OpenAI has it."""
     temperature: float = 1.0
     """0 is greedy."""
     top_k: int = 0
     """0 is off."""
     top_p: float = 1.0
     """1 is off."""
+    min_p: float = 0.0
+    """0 is off; drops what is less likely than `min_p` times the likeliest token."""
     seed: int | None = None
     """None draws one."""
 
@@ -42,6 +55,32 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         return self.temperature == 0.0 or self.top_k == 1
 
 
+class Constraint(Protocol):
+    """Which tokens may come next. One object a sequence, used on the engine's thread alone.
+
+    Whatever its methods raise ends its own sequence and no other.
+    """
+
+    def fill_mask(self, mask: CountArray) -> None:
+        """Say what may come next.
+
+        Args:
+            mask: int32 [ceil(V / 32)], whatever it held before; bit i % 32 of word i // 32
+                is to be set where token i is allowed. Stop ids are tokens like others.
+        """
+
+    def accept(self, token_id: int) -> None:
+        """Take the token that was sampled.
+
+        Raises:
+            EngineFailure: it can't come here.
+        """
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing but the end can follow: the sequence then finishes with `stop`."""
+
+
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the text layer asks of the engine."""
 
@@ -49,46 +88,79 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """At least one, at most the capacity of a row."""
     max_tokens: int
     """Tokens to generate, at least 1."""
+    tenant: str = ""
+    """Whose prompt it is: prompts of different tenants share nothing that is kept."""
     sampling: SamplingParams
     stop_ids: frozenset[int] = frozenset()
     """A sampled id out of these ends the sequence with `stop`."""
+    min_tokens: int = 0
+    """Stop ids can't be sampled before so many tokens, unless the constraint allows no other."""
+    constraint: Constraint | None = None
+    """None: any token may come."""
+    top_logprobs: int | None = None
+    """None: no logprobs; n ≥ 0: of each sampled token, and of the n likeliest in its place."""
+    prompt_logprobs: int | None = None
+    """The same for every prompt token but the first."""
     max_time_s: float | None = None
     """Seconds from submission after which the sequence ends with `length`."""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """How likely the model itself held a token, before any penalty, mask or temperature."""
+
+    token_id: int
+    logprob: float
+    """Natural logarithm."""
+    top: tuple[tuple[int, float], ...] = ()
+    """(token id, logprob) of the likeliest, likeliest first; equal ones by id."""
 
 
 class TokenEvent(msgspec.Struct, frozen=True):
     """One sampled token, or the end without one."""
 
     token_id: int | None
-    """None when the sequence ended between steps (time limit, cancelled, error)."""
+    """None when the sequence ended without one more (time limit, cancelled, error, or its
+    constraint had ended with the token before)."""
     finish_reason: FinishReason | None = None
     """Set on the last event. A stop id is reported in `token_id` with reason `stop`."""
     error: Exception | None = None
     """With reason `error`: what the decoder raised."""
+    logprobs: TokenLogprob | None = None
+    """Of `token_id`, if the request asks for it."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the prompt's second token to its last, on the first event, if the request asks."""
+    cached_tokens: int = 0
+    """On the first event: prompt tokens that came out of a prefix cache."""
 
 
-class SeenIds:
-    """Distinct token ids in one growing array, ready to index a row of logits."""
+class TokenCounts:
+    """How often each token occurred, in two growing arrays, ready to index a row of logits."""
 
-    def __init__(self, token_ids: Iterable[int]) -> None:
-        self._known = set(token_ids)
-        self._count = len(self._known)
-        self._array = np.fromiter(self._known, np.int64, self._count)
+    def __init__(self, token_ids: Iterable[int] = ()) -> None:
+        counts = Counter(token_ids)
+        self._places = {token_id: place for place, token_id in enumerate(counts)}
+        self._ids = np.fromiter(counts, np.int64, len(counts))
+        self._counts = np.fromiter(counts.values(), np.int32, len(counts))
 
     def add(self, token_id: int) -> None:
-        """Note one more token."""
-        if token_id in self._known:
-            return
-        if self._count == self._array.size:
-            self._array = np.resize(self._array, 2 * self._count + 16)
-        self._array[self._count] = token_id
-        self._known.add(token_id)
-        self._count += 1
+        """Count one more token."""
+        place = self._places.setdefault(token_id, len(self._places))
+        if place == self._ids.size:
+            more = place + 16
+            self._ids = np.concatenate([self._ids, np.zeros(more, np.int64)])
+            self._counts = np.concatenate([self._counts, np.zeros(more, np.int32)])
+        self._ids[place] = token_id
+        self._counts[place] += 1
 
     @property
     def ids(self) -> IdArray:
         """int64 [N], each id once, in no particular order."""
-        return self._array[: self._count]
+        return self._ids[: len(self._places)]
+
+    @property
+    def counts(self) -> CountArray:
+        """int32 [N], each at least 1, in the order of `ids`."""
+        return self._counts[: len(self._places)]
 
 
 @dataclass(slots=True, eq=False)
@@ -101,24 +173,54 @@ class Sequence:
     rng: np.random.Generator
     token_ids: list[int]
     """Prompt, then what was sampled."""
-    seen: SeenIds | None
-    """Distinct tokens so far; kept only where a penalty needs them."""
+    seen: TokenCounts | None
+    """Of all tokens so far; kept only where the repetition penalty needs it."""
+    generated: TokenCounts | None
+    """Of the sampled ones; kept only where presence or frequency penalty needs it."""
+    bias: tuple[IdArray, FloatArray] | None
+    """Token ids and what is added to their logits."""
+    mask: CountArray | None
+    """For the constraint to fill, again and again."""
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of the prompt's second token to the last one whose logits have been seen."""
     num_cached: int = 0
-    """Leading tokens of `token_ids` that the KV cache holds."""
+    """Leading tokens of `token_ids` that the row holds."""
+    block_keys: list[BlockKey] = field(default_factory=list)
+    """Of the prompt's blocks, where blocks are kept and may be taken from what is kept."""
+    num_kept: int = 0
+    """Leading blocks that were seen to be kept, or tried."""
+    num_reused: int = 0
+    """Prompt tokens that nobody had to compute again."""
     slot: int | None = None
+    drafts: Drafts | None = None
+    """Guesses what comes next, where that is wanted."""
 
     @classmethod
-    def start(cls, request_id: int, request: EngineRequest, now_s: float) -> "Sequence":
+    def start(
+        cls, request_id: int, request: EngineRequest, vocab_size: int, now_s: float
+    ) -> "Sequence":
         """A sequence that waits for its row."""
         token_ids = list(request.prompt_ids)
         limit = request.max_time_s
+        sampling = request.sampling
+        bias = sampling.logit_bias
+        counted = sampling.presence_penalty != 0.0 or sampling.frequency_penalty != 0.0
         return cls(
             request_id=request_id,
             request=request,
             deadline_s=None if limit is None else now_s + limit,
-            rng=np.random.default_rng(request.sampling.seed),
+            rng=np.random.default_rng(sampling.seed),
             token_ids=token_ids,
-            seen=SeenIds(token_ids) if request.sampling.repetition_penalty != 1.0 else None,
+            seen=TokenCounts(token_ids) if sampling.repetition_penalty != 1.0 else None,
+            generated=TokenCounts() if counted else None,
+            bias=(
+                (np.array(list(bias), np.int64), np.array(list(bias.values()), np.float32))
+                if bias
+                else None
+            ),
+            mask=(
+                np.empty(-(-vocab_size // 32), np.int32) if request.constraint is not None else None
+            ),
         )
 
     def append(self, token_id: int) -> None:
@@ -126,6 +228,8 @@ class Sequence:
         self.token_ids.append(token_id)
         if self.seen is not None:
             self.seen.add(token_id)
+        if self.generated is not None:
+            self.generated.add(token_id)
 
     @property
     def num_prompt(self) -> int:

@@ -21,6 +21,7 @@ import msgspec
 from app.engine.engine import Engine, Events
 from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
 from app.errors import BatchTooLarge, EngineFailure, Error, Overloaded, ShuttingDown
+from app.metrics import EngineState, Metrics, ModelMetrics, RequestMeter
 from app.runtime.decoder import Decoder
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class EngineLoad(msgspec.Struct, frozen=True):
     """Requests that wait for one."""
     steps: int
     """Steps so far: a number that stands still while requests run is a stuck engine."""
+    kv_tokens: int = 0
+    """Tokens that the requests with a slot have in the KV cache."""
 
 
 class _Add(msgspec.Struct, frozen=True):
@@ -54,7 +57,7 @@ class _Stop(msgspec.Struct, frozen=True):
 class TokenStream:
     """The event loop's end of one request."""
 
-    def __init__(self, abort: Callable[[], None]) -> None:
+    def __init__(self, abort: Callable[[FinishReason], None]) -> None:
         self._abort = abort
         self._events: list[TokenEvent] = []
         self._arrived = asyncio.Event()
@@ -66,9 +69,13 @@ class TokenStream:
         self._arrived.clear()
         return events
 
-    def abort(self) -> None:
-        """End the request at the next step; its slot is free then. Harmless when repeated."""
-        self._abort()
+    def abort(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End the request at the next step; its slot is free then. Harmless when repeated.
+
+        Args:
+            reason: what it counts as; the text layer alone knows of a stop string.
+        """
+        self._abort(reason)
 
     def put(self, event: TokenEvent) -> None:
         """Deliver an event; called by the engine's hand-over alone."""
@@ -114,16 +121,33 @@ class Places:
         self._left = 0
 
 
+class _Live(msgspec.Struct, frozen=True):
+    """A request that has not ended."""
+
+    stream: TokenStream
+    meter: RequestMeter
+
+
 class EngineThread:
     """An `Engine` on a thread of its own, with a bounded number of requests."""
 
-    def __init__(self, decoder: Decoder, max_waiting: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        max_waiting: int,
+        metrics: ModelMetrics | None = None,
+        *,
+        draft_tokens: int = 0,
+    ) -> None:
         self.capacity = decoder.capacity
         self.max_requests = decoder.slots + max_waiting
         self._decoder = decoder
-        self._engine = Engine(decoder)
+        self._engine = Engine(decoder, draft_tokens=draft_tokens)
         self._load = EngineLoad(decoder.slots, 0, 0, 0)
-        self._streams: dict[int, TokenStream] = {}
+        self._step_started_s: float | None = None
+        self._in_slots: frozenset[int] = frozenset()
+        self._metrics = metrics or Metrics().model("")
+        self._live: dict[int, _Live] = {}
         self._ids = itertools.count()
         self._reserved = 0
         self._draining = False
@@ -135,6 +159,7 @@ class EngineThread:
         self._commands: list[_Add | _Abort | _Stop] = []
         self._has_commands = threading.Condition()
         self._loop = asyncio.get_running_loop()
+        self._detach_metrics = self._metrics.attach(self._state)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -144,6 +169,12 @@ class EngineThread:
         return self._load
 
     @property
+    def step_age_s(self) -> float:
+        """Seconds that the step under way has taken; 0 while there is none."""
+        started_s = self._step_started_s
+        return 0.0 if started_s is None else time.monotonic() - started_s
+
+    @property
     def failure(self) -> Exception | None:
         """Why the engine can't go on; None while it can."""
         return self._failure
@@ -151,7 +182,7 @@ class EngineThread:
     @property
     def num_requests(self) -> int:
         """Requests that run, wait or are being prepared."""
-        return len(self._streams) + self._reserved
+        return len(self._live) + self._reserved
 
     @property
     def idle_since_s(self) -> float | None:
@@ -199,14 +230,16 @@ class EngineThread:
         self._break(ShuttingDown())
         if not self._closed:
             self._closed = True
+            self._detach_metrics()
             await asyncio.to_thread(self._decoder.close)
 
     def _submit(self, request: EngineRequest) -> TokenStream:
         if self._failure is not None:
             raise EngineFailure("the engine has stopped") from self._failure
         request_id = next(self._ids)
-        stream = TokenStream(lambda: self._abort(request_id))
-        self._streams[request_id] = stream
+        stream = TokenStream(lambda reason: self._abort(request_id, reason))
+        meter = self._metrics.submitted(len(request.prompt_ids), time.monotonic())
+        self._live[request_id] = _Live(stream, meter)
         self._send(_Add(request_id, request))
         return stream
 
@@ -214,8 +247,10 @@ class EngineThread:
         self._reserved -= count
         self._note_idle()
 
-    def _abort(self, request_id: int) -> None:
-        if self._streams.pop(request_id, None) is not None:
+    def _abort(self, request_id: int, reason: FinishReason) -> None:
+        live = self._live.pop(request_id, None)
+        if live is not None:
+            live.meter.ended(reason, time.monotonic())
             self._send(_Abort(request_id))
             self._note_idle()
 
@@ -224,22 +259,46 @@ class EngineThread:
             self._idle_since_s = time.monotonic()
             self._idle.set()
 
-    def _deliver(self, events: Events) -> None:
+    def _deliver(self, events: Events, step_started_s: float) -> None:
+        now_s = time.monotonic()
         for request_id, event in events:
-            stream = self._streams.get(request_id)
-            if stream is None:  # aborted while the event was on its way
+            live = self._live.get(request_id)
+            if live is None:  # aborted while the event was on its way
                 continue
+            if event.token_id is not None:
+                # A slot of an earlier step was told of before: `_admitted`.
+                live.meter.admitted(step_started_s)
+                live.meter.token(now_s, event.cached_tokens)
             if event.finish_reason is not None:
-                del self._streams[request_id]
-            stream.put(event)
+                live.meter.ended(event.finish_reason, now_s)
+                del self._live[request_id]
+            live.stream.put(event)
         self._note_idle()
+
+    def _admitted(self, request_ids: frozenset[int], step_started_s: float) -> None:
+        for request_id in request_ids:
+            live = self._live.get(request_id)
+            if live is not None:
+                live.meter.admitted(step_started_s)
 
     def _break(self, failure: Exception) -> None:
         """The thread has ended: answer whoever waits, take nothing new."""
         self._failure = failure
         stopped = EngineFailure(f"the engine has stopped: {failure}")
         error = failure if isinstance(failure, Error) else stopped
-        self._deliver([(i, TokenEvent(None, FinishReason.ERROR, error)) for i in self._streams])
+        ended = TokenEvent(None, FinishReason.ERROR, error)
+        self._deliver([(request_id, ended) for request_id in self._live], time.monotonic())
+
+    def _state(self) -> EngineState:
+        load = self._load
+        return EngineState(
+            slots=load.slots,
+            running=load.running,
+            # The engine's own number is as old as its latest step.
+            waiting=max(0, self.num_requests - load.running),
+            kv_usage=load.kv_tokens / (load.slots * self.capacity),
+            steps=load.steps,
+        )
 
     def _send(self, command: _Add | _Abort | _Stop) -> None:
         with self._has_commands:
@@ -251,10 +310,12 @@ class EngineThread:
     def _work(self) -> None:
         try:
             while self._obey(self._receive()):
+                started_s = self._step_started_s = time.monotonic()
                 for events in self._engine.step():
                     if events:
-                        self._loop.call_soon_threadsafe(self._deliver, events)
-                self._snapshot()
+                        self._loop.call_soon_threadsafe(self._deliver, events, started_s)
+                self._snapshot(started_s)
+                self._step_started_s = None
         except Exception as failure:
             logger.exception("engine_broken")
             self._loop.call_soon_threadsafe(self._break, failure)
@@ -279,11 +340,16 @@ class EngineThread:
                     return False
         return True
 
-    def _snapshot(self) -> None:
-        scheduler = self._engine.scheduler
+    def _snapshot(self, step_started_s: float) -> None:
+        running = self._engine.scheduler.running
         self._load = EngineLoad(
             slots=self._load.slots,
-            running=len(scheduler.running),
-            waiting=scheduler.num_waiting,
+            running=len(running),
+            waiting=self._engine.scheduler.num_waiting,
             steps=self._load.steps + 1,
+            kv_tokens=sum(sequence.num_cached for sequence in running),
         )
+        in_slots = frozenset(sequence.request_id for sequence in running)
+        if admitted := in_slots - self._in_slots:
+            self._loop.call_soon_threadsafe(self._admitted, admitted, step_started_s)
+        self._in_slots = in_slots

@@ -10,6 +10,7 @@ Knows nothing about requests, scheduling or sampling.
 import ctypes
 import math
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -19,7 +20,7 @@ import onnxruntime as ort
 
 from app.errors import EngineFailure, ModelBroken, ProviderUnavailable
 from app.manifest import Graph, Manifest
-from app.runtime.decoder import CountArray, FloatArray, IdArray, StepInput
+from app.runtime.decoder import BLOCK_TOKENS, CountArray, FloatArray, IdArray, StepInput
 
 Provider = Literal["cpu", "cuda"]
 
@@ -52,6 +53,12 @@ class KvMemory(Protocol):
     def pointer(self, layer: int, part: int, row: int) -> int:
         """Device address of a row's keys (part 0) or values (part 1) in a layer."""
 
+    def save_block(self, row: int, start: int, block: int) -> None:
+        """Copy a block of a row into the pool."""
+
+    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
+        """Copy blocks of the pool into a row."""
+
     def copy_row(self, source: int, target: int, num_tokens: int) -> None:
         """Copy at least the first `num_tokens` of one row over another."""
 
@@ -59,13 +66,9 @@ class KvMemory(Protocol):
 class CpuKvMemory:
     """Host memory. Pages that no sequence reached yet are never touched and cost no RAM."""
 
-    def __init__(self, graph: Graph, slots: int, capacity: int) -> None:
-        shape = (slots, graph.num_kv_heads, capacity, graph.head_dim)
-        dtype = np.dtype(graph.kv_dtype)
-        self._buffers = [
-            (_sparse_zeros(shape, dtype), _sparse_zeros(shape, dtype))
-            for _ in range(graph.num_layers)
-        ]
+    def __init__(self, graph: Graph, slots: int, capacity: int, pool_blocks: int) -> None:
+        self._buffers = _layers(graph, slots, capacity)
+        self._pool = _layers(graph, pool_blocks, BLOCK_TOKENS) if pool_blocks else []
 
     def pointer(self, layer: int, part: int, row: int) -> int:
         """Address of a row."""
@@ -76,6 +79,33 @@ class CpuKvMemory:
         for parts in self._buffers:
             for buffer in parts:
                 buffer[target, :, :num_tokens] = buffer[source, :, :num_tokens]
+
+    def save_block(self, row: int, start: int, block: int) -> None:
+        """Copy a block of a row into the pool."""
+        end = start + BLOCK_TOKENS
+        for buffers, pools in zip(self._buffers, self._pool, strict=True):
+            for buffer, pool in zip(buffers, pools, strict=True):
+                pool[block] = buffer[row, :, start:end]
+
+    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
+        """Copy blocks of the pool into a row."""
+        ends = range(start + BLOCK_TOKENS, start + BLOCK_TOKENS * (len(blocks) + 1), BLOCK_TOKENS)
+        for buffers, pools in zip(self._buffers, self._pool, strict=True):
+            for buffer, pool in zip(buffers, pools, strict=True):
+                target = buffer[row]
+                for block, end in zip(blocks, ends, strict=True):
+                    target[:, end - BLOCK_TOKENS : end] = pool[block]
+
+
+def _layers(
+    graph: Graph, rows: int, tokens: int
+) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Keys and values of each layer, [rows, kv_heads, tokens, head_dim]."""
+    shape = (rows, graph.num_kv_heads, tokens, graph.head_dim)
+    dtype = np.dtype(graph.kv_dtype)
+    return [
+        (_sparse_zeros(shape, dtype), _sparse_zeros(shape, dtype)) for _ in range(graph.num_layers)
+    ]
 
 
 def _sparse_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -112,6 +142,14 @@ class CudaKvMemory:
         """Refuse: the engine never moves rows on a GPU, whose idle rows cost next to nothing."""
         raise NotImplementedError(f"copy of row {source} to {target} ({num_tokens} tokens)")
 
+    def save_block(self, row: int, start: int, block: int) -> None:
+        """Refuse: there is no pool on a GPU."""
+        raise NotImplementedError(f"block {block} of row {row}, token {start}")
+
+    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
+        """Refuse: there is no pool on a GPU."""
+        raise NotImplementedError(f"blocks {blocks} to row {row}, token {start}")
+
 
 class OrtDecoder:
     """One exported model, ready to run."""
@@ -125,6 +163,7 @@ class OrtDecoder:
         capacity: int,
         provider: Provider = "cpu",
         intra_op_threads: int = 0,
+        pool_blocks: int = 0,
     ) -> None:
         """Load the graph and reserve the cache.
 
@@ -135,6 +174,7 @@ class OrtDecoder:
             capacity: tokens a row holds; at most the model's context length.
             provider: from `choose_provider`.
             intra_op_threads: 0: one a physical core.
+            pool_blocks: blocks of prompts to keep beside the rows; none on a GPU.
 
         Raises:
             ModelBroken: ONNX Runtime can't load the graph, or its inputs are not those of
@@ -147,8 +187,12 @@ class OrtDecoder:
         self._provider = provider
         self._session = _load(folder / graph.file, provider, intra_op_threads)
         self._check_inputs()
-        memory = CpuKvMemory if provider == "cpu" else CudaKvMemory
-        self._kv: KvMemory = memory(graph, slots, capacity)
+        self.pool_blocks = pool_blocks if provider == "cpu" else 0
+        self._kv: KvMemory = (
+            CpuKvMemory(graph, slots, capacity, pool_blocks)
+            if provider == "cpu"
+            else CudaKvMemory(graph, slots, capacity)
+        )
         self._kv_dtype = np.dtype(graph.kv_dtype)
         self._logits = np.empty((slots, 1, graph.vocab_size), np.float32)
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
@@ -160,14 +204,22 @@ class OrtDecoder:
         seqlens = step.num_cached + step.num_new
         total = int(seqlens.max())
         assert total <= self.capacity, (total, self.capacity)
-        binding = self._binding(step.first_row, batch)
+        if step.all_logits:
+            # In pages of their own: they go back to the system with the last reference.
+            logits = _sparse_zeros((batch, width, self.vocab_size), np.dtype(np.float32))
+            logits_index = np.tile(np.arange(width), (batch, 1))
+            binding = self._bind(step.first_row, logits)
+        else:
+            logits = self._logits[:batch]
+            logits_index = np.maximum(step.num_new - 1, 0).astype(np.int64)[:, None]
+            binding = self._binding(step.first_row, batch)
         inputs: tuple[tuple[str, IdArray | CountArray], ...] = (
             ("input_ids", np.ascontiguousarray(step.token_ids)),
             ("query_seqlens", step.num_new),
             # length - 1 (index of the last key), not the length; an empty idle row says 0
             ("seqlens_k", np.maximum(seqlens - 1, 0)),
             ("total_sequence_length", np.array([total], np.int32)),
-            ("logits_index", np.maximum(step.num_new - 1, 0).astype(np.int64)[:, None]),
+            ("logits_index", logits_index),
         )
         for name, array in inputs:
             # Host memory for every provider: ONNX Runtime copies what a kernel wants elsewhere.
@@ -176,46 +228,50 @@ class OrtDecoder:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's exception classes share no public base
             raise EngineFailure(f"decoder step of {batch} x {width} tokens: {error}") from error
-        return self._logits[:batch, 0]
+        return logits
 
     def copy_row(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first `num_tokens` of a row's cache over another row's."""
         self._kv.copy_row(source, target, num_tokens)
 
+    def save_block(self, row: int, start: int, block: int) -> None:
+        """Copy the block of a row's cache that begins at token `start` into the pool."""
+        self._kv.save_block(row, start, block)
+
+    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
+        """Copy blocks of the pool into a row, one after the other from token `start` on."""
+        self._kv.load_blocks(blocks, row, start)
+
     def close(self) -> None:
         """Drop session and cache."""
         self._bindings.clear()
         del self._session, self._kv
-        _trim_heap()
 
     def _binding(self, first_row: int, batch: int) -> ort.IOBinding:
-        """The cache's rows and the logits, bound once for each (first_row, batch)."""
+        """The cache's rows and their last logits, bound once for each (first_row, batch)."""
         key = (first_row, batch)
         if key not in self._bindings:
-            graph = self._graph
-            binding = self._session.io_binding()
-            shape = [batch, graph.num_kv_heads, self.capacity, graph.head_dim]
-            for layer in range(graph.num_layers):
-                for part, name in enumerate(("key", "value")):
-                    where = (
-                        self._provider,
-                        0,
-                        self._kv_dtype,
-                        shape,
-                        self._kv.pointer(layer, part, first_row),
-                    )
-                    binding.bind_input(f"past_key_values.{layer}.{name}", *where)
-                    binding.bind_output(f"present.{layer}.{name}", *where)
-            binding.bind_output(
-                "logits",
-                "cpu",
-                0,
-                np.float32,
-                [batch, 1, graph.vocab_size],
-                self._logits.ctypes.data,
-            )
-            self._bindings[key] = binding
+            self._bindings[key] = self._bind(first_row, self._logits[:batch])
         return self._bindings[key]
+
+    def _bind(self, first_row: int, logits: FloatArray) -> ort.IOBinding:
+        """Bind the cache of the rows that `logits` [B, L, V] has, and its memory."""
+        graph = self._graph
+        binding = self._session.io_binding()
+        shape = [len(logits), graph.num_kv_heads, self.capacity, graph.head_dim]
+        for layer in range(graph.num_layers):
+            for part, name in enumerate(("key", "value")):
+                where = (
+                    self._provider,
+                    0,
+                    self._kv_dtype,
+                    shape,
+                    self._kv.pointer(layer, part, first_row),
+                )
+                binding.bind_input(f"past_key_values.{layer}.{name}", *where)
+                binding.bind_output(f"present.{layer}.{name}", *where)
+        binding.bind_output("logits", "cpu", 0, np.float32, list(logits.shape), logits.ctypes.data)
+        return binding
 
     def _check_inputs(self) -> None:
         past = {
@@ -238,7 +294,7 @@ class OrtDecoder:
             )
 
 
-def _trim_heap() -> None:
+def trim_heap() -> None:
     """Give freed memory back to the system.
 
     glibc keeps it: of 348 MB with the default model 292 stayed after it was dropped, 76 with this

@@ -1,20 +1,29 @@
 """A decoder of integers whose next token has a closed form in everything its row was fed.
 
 It checks each step against what its rows hold, so an engine that feeds a token twice, skips
-one, or reads another owner's row gets caught or produces other tokens.
+one, or reads another owner's row gets caught or produces other tokens. Beside it a constraint
+that follows a list.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from app.errors import EngineFailure
-from app.runtime.decoder import FloatArray, StepInput
+from app.runtime.decoder import BLOCK_TOKENS, CountArray, FloatArray, StepInput
 
 
 def next_token(fed: list[int], vocab_size: int) -> int:
     """The closed form: depends on every token and on its place."""
     return sum((place + 1) * (token + 7) for place, token in enumerate(fed)) % vocab_size
+
+
+def next_logits(fed: list[int], vocab_size: int) -> FloatArray:
+    """Logits [V], all different: `next_token` has the largest by 1, the others lie in (-2, -1]."""
+    best = next_token(fed, vocab_size)
+    logits = -1 - (np.arange(vocab_size) * (2 * len(fed) + 1) + best) % vocab_size / vocab_size
+    logits[best] = 0.0
+    return logits.astype(np.float32)
 
 
 def expected_tokens(prompt: list[int], count: int, vocab_size: int) -> list[int]:
@@ -35,10 +44,13 @@ class ScriptedDecoder:
         vocab_size: int = 101,
         *,
         movable_rows: bool = True,
+        pool_blocks: int = 0,
         before_run: Callable[[StepInput], None] = lambda _: None,
     ) -> None:
         self.slots, self.capacity, self.vocab_size = slots, capacity, vocab_size
         self.movable_rows = movable_rows
+        self.pool_blocks = pool_blocks
+        self._pool: dict[int, list[int]] = {}
         self.steps: list[StepInput] = []
         self.closed = False
         self._rows: list[list[int]] = [[] for _ in range(slots)]
@@ -49,7 +61,7 @@ class ScriptedDecoder:
         self._before_run(step)
         batch, width = step.token_ids.shape
         assert step.first_row + batch <= self.slots
-        logits = np.full((batch, self.vocab_size), -1.0, np.float32)
+        logits = np.zeros((batch, width if step.all_logits else 1, self.vocab_size), np.float32)
         for i in range(batch):
             new, cached = int(step.num_new[i]), int(step.num_cached[i])
             assert 0 <= new <= width
@@ -59,7 +71,9 @@ class ScriptedDecoder:
             assert cached <= len(row), f"row {i} holds {len(row)}, the engine believes {cached}"
             row[cached:] = step.token_ids[i, :new].tolist()
             assert len(row) <= self.capacity
-            logits[i, next_token(row, self.vocab_size)] = 1.0
+            wanted = range(new) if step.all_logits else [new - 1]
+            for place, last in enumerate(wanted):
+                logits[i, place] = next_logits(row[: cached + last + 1], self.vocab_size)
         return logits
 
     def copy_row(self, source: int, target: int, num_tokens: int) -> None:
@@ -67,8 +81,44 @@ class ScriptedDecoder:
         self._rows[target] = self._rows[source][:num_tokens]
         self._rows[source] = []
 
+    def save_block(self, row: int, start: int, block: int) -> None:
+        assert 0 <= block < self.pool_blocks
+        self._pool[block] = self._rows[row][start : start + BLOCK_TOKENS]
+        assert len(self._pool[block]) == BLOCK_TOKENS
+
+    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
+        assert start <= len(self._rows[row])
+        loaded = [token for block in blocks for token in self._pool[block]]
+        self._rows[row][start:] = loaded
+
     def close(self) -> None:
         self.closed = True
+
+
+class ScriptedConstraint:
+    """Allows one set of tokens after the other, refuses others, and has ended after the last."""
+
+    def __init__(self, *allowed: Collection[int]) -> None:
+        self.accepted: list[int] = []
+        self.masks: list[int] = []
+        """The identity of each buffer that was to be filled."""
+        self._allowed = allowed
+
+    def fill_mask(self, mask: CountArray) -> None:
+        self.masks.append(id(mask))
+        words = [0] * mask.size
+        for token_id in self._allowed[len(self.accepted)]:
+            words[token_id // 32] |= 1 << token_id % 32
+        mask[:] = np.array(words, np.uint32).view(np.int32)
+
+    def accept(self, token_id: int) -> None:
+        if token_id not in self._allowed[len(self.accepted)]:
+            raise EngineFailure(f"token {token_id} is refused")
+        self.accepted.append(token_id)
+
+    @property
+    def ended(self) -> bool:
+        return len(self.accepted) == len(self._allowed)
 
 
 def fail_when(condition: Callable[[StepInput], bool]) -> Callable[[StepInput], None]:

@@ -7,46 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.engine import Engine
-from app.engine.pacing import Pacer
-from app.engine.scheduler import TokenBudget
-from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
-from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
-
-GREEDY = SamplingParams(temperature=0.0)
-
-
-class FixedPace(Pacer):
-    """A pacer that no clock moves."""
-
-    def __init__(self, busy: int, idle: int) -> None:
-        super().__init__()
-        self._fixed = TokenBudget(busy=busy, idle=idle)
-
-    @property
-    def budget(self) -> TokenBudget:
-        return self._fixed
-
-
-def request(prompt: list[int], max_tokens: int = 5, **fields) -> EngineRequest:
-    return EngineRequest(prompt_ids=prompt, max_tokens=max_tokens, sampling=GREEDY, **fields)
-
-
-def run(engine: Engine, steps: int = 1000) -> dict[int, list[TokenEvent]]:
-    """Step until idle; events by request."""
-    events: dict[int, list[TokenEvent]] = {}
-    for _ in range(steps):
-        if engine.idle:
-            break
-        for batch in engine.step():
-            for request_id, event in batch:
-                events.setdefault(request_id, []).append(event)
-        engine.check()
-    return events
-
-
-def tokens(events: list[TokenEvent]) -> list[int]:
-    return [event.token_id for event in events if event.token_id is not None]
-
+from app.engine.sequence import FinishReason, SamplingParams, TokenEvent
+from tests.engine.driving import FixedPace, request, run, tokens
+from tests.engine.scripted import (
+    ScriptedConstraint,
+    ScriptedDecoder,
+    expected_tokens,
+    fail_when,
+    next_token,
+)
 
 prompts = st.lists(st.integers(0, 100), min_size=1, max_size=20)
 
@@ -221,3 +190,73 @@ def test_an_empty_or_too_long_prompt_is_our_own_bug():
     for prompt in ([], [1] * 5):
         with pytest.raises(AssertionError):
             engine.add(0, request(prompt))
+
+
+def test_requests_that_use_nothing_new_get_the_tokens_that_they_always_got():
+    """Recorded before logit bias, min-p, constraints and logprobs came into the engine."""
+    recorded = {
+        0: [53, 12, 97, 14, 26, 20, 9, 53, 11, 23, 70, 41],
+        1: [52, 98, 14, 95, 33, 42, 82, 42, 53, 3, 75, 55],
+        2: [50, 70, 35, 14, 45, 4, 92, 79, 14, 12, 69, 44],
+        3: [8, 27, 85, 59, 8, 30, 48, 15, 69, 11, 40, 45],
+        4: [69, 70, 51, 96, 9, 36, 19, 77, 92, 68, 33, 88],
+    }
+    kinds = [
+        {"temperature": 0.7, "top_p": 0.9, "top_k": 80, "repetition_penalty": 1.15},
+        {"temperature": 1.0},
+        {"temperature": 1.3, "top_p": 0.8},
+        {"temperature": 0.9, "top_k": 40},
+        {"temperature": 0.0, "repetition_penalty": 1.3},
+    ]
+    engine = Engine(ScriptedDecoder(), FixedPace(busy=3, idle=8))
+    for i, kind in enumerate(kinds):
+        engine.add(i, request([i, 7, 3], 12, sampling=SamplingParams(seed=i, **kind)))
+    assert {i: tokens(events) for i, events in run(engine).items()} == recorded
+
+
+def test_what_a_request_gets_does_not_depend_on_what_its_neighbours_ask_for():
+    asked = [
+        {"sampling": SamplingParams(temperature=0.7, top_k=80, top_p=0.9, seed=1)},
+        {"sampling": SamplingParams(temperature=1.3, min_p=0.2, seed=2)},
+        {"sampling": SamplingParams(frequency_penalty=1.0, logit_bias={9: 3.0}, seed=3)},
+        {"sampling": SamplingParams(presence_penalty=1.0, seed=4), "prompt_logprobs": 1},
+        {"top_logprobs": 3, "stop_ids": frozenset(range(40)), "min_tokens": 8},
+        {"constraint": None},
+    ]
+
+    def fields(kind: dict) -> dict:
+        constrained = "constraint" in kind
+        return {**kind, "constraint": ScriptedConstraint(*[range(30)] * 9)} if constrained else kind
+
+    together = Engine(ScriptedDecoder(slots=6), FixedPace(busy=3, idle=8))
+    for i, kind in enumerate(asked):
+        together.add(i, request([i, 50, 60, 70], 8, **fields(kind)))
+    events = run(together)
+    for i, kind in enumerate(asked):
+        alone = Engine(ScriptedDecoder(slots=1), FixedPace(busy=3, idle=64))
+        alone.add(0, request([i, 50, 60, 70], 8, **fields(kind)))
+        assert run(alone)[0] == events[i]
+
+
+@pytest.mark.parametrize("min_tokens", [0, 1, 4])
+def test_stop_ids_come_from_min_tokens_on_and_not_before(min_tokens):
+    stop_ids = frozenset(range(95))
+    engine = Engine(ScriptedDecoder(vocab_size=101), FixedPace(busy=3, idle=8))
+    engine.add(0, request([5, 6], 20, stop_ids=stop_ids, min_tokens=min_tokens))
+    events = run(engine)[0]
+    *before, last = tokens(events)
+    assert len(before) == min_tokens
+    assert stop_ids.isdisjoint(before)
+    assert last == next_token([5, 6, *before], 101), "only held-back tokens may be replaced"
+    assert last in stop_ids
+    assert events[-1].finish_reason is FinishReason.STOP
+
+
+def test_ids_outside_the_vocabulary_are_our_own_bug():
+    engine = Engine(ScriptedDecoder(vocab_size=101))
+    for fields in (
+        {"stop_ids": frozenset({101})},
+        {"sampling": SamplingParams(logit_bias={-1: 1.0})},
+    ):
+        with pytest.raises(AssertionError):
+            engine.add(0, request([1], **fields))

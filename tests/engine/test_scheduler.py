@@ -13,7 +13,7 @@ def sequence(request_id: int, num_prompt: int) -> Sequence:
     request = EngineRequest(
         prompt_ids=[1] * num_prompt, max_tokens=10, sampling=SamplingParams(temperature=0.0)
     )
-    return Sequence.start(request_id, request, now_s=0.0)
+    return Sequence.start(request_id, request, vocab_size=101, now_s=0.0)
 
 
 @given(

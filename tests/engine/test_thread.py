@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
 from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
 from app.engine.thread import EngineThread, TokenStream
 from app.errors import BatchTooLarge, EngineFailure, Overloaded, ShuttingDown
+from app.metrics import Metrics
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
+from tests.test_metrics import samples
 
 
 def request(prompt: list[int], max_tokens: int = 5) -> EngineRequest:
@@ -146,4 +149,83 @@ async def test_a_decoder_failure_leaves_the_thread_going():
     assert (await all_events(bad))[-1].finish_reason is FinishReason.ERROR
     assert len(await all_events(good)) == 5
     assert engine.failure is None
+    await engine.stop(1.0)
+
+
+async def test_what_is_counted_is_what_happened():
+    metrics = Metrics()
+    engine = EngineThread(ScriptedDecoder(slots=1), 9, metrics.model("a/b"))
+    # the second is over in the step that admits it
+    asked = [([1, 2, 3], 5), ([4], 1), ([5, 6], 4)]
+    await asyncio.gather(*(all_events(submit(engine, *each)) for each in asked))
+    failed = submit(engine, [7], 9000)
+    failed.abort()
+    stopped = submit(engine, [8], 9000)
+    stopped.abort(FinishReason.STOP)
+    await engine.stop(1.0)
+    found = samples(metrics)
+    ends = {"length": 3, "abort": 1, "stop": 1, "error": 0}
+    for reason, count in ends.items():
+        assert found["request_success_total", f"finished_reason={reason}"] == count, reason
+    assert found["prompt_tokens_total", ""] == 3 + 1 + 2
+    assert found["generation_tokens_total", ""] == 5 + 1 + 4
+    for name, count in {"time_to_first_token": 3, "inter_token_latency": 4 + 0 + 3}.items():
+        assert found[f"{name}_seconds_count", ""] == count, name
+    for name in ("request_queue_time", "request_prefill_time"):
+        assert found[f"{name}_seconds_count", ""] == 3, name
+    parts = ("request_queue_time", "request_prefill_time", "request_decode_time")
+    whole = found["e2e_request_latency_seconds_sum", ""]
+    assert sum(found[f"{part}_seconds_sum", ""] for part in parts) <= whole
+    assert found["engine_steps_total", ""] == engine.load.steps > 0
+    assert found["models_loaded", ""] == 0
+
+
+async def test_time_in_the_queue_and_time_in_a_slot_are_told_apart():
+    decoder = ScriptedDecoder(slots=1, before_run=lambda _: time.sleep(0.02))
+    metrics = Metrics()
+    engine = EngineThread(decoder, 9, metrics.model("a/b"))
+    await asyncio.gather(*(all_events(submit(engine, [1], 5)) for _ in range(2)))
+    await engine.stop(1.0)
+    found = samples(metrics)
+    queued_s = found["request_queue_time_seconds_sum", ""]
+    prefill_s = found["request_prefill_time_seconds_sum", ""]
+    # five runs of 20 ms each: the second request waits for all of the first one's
+    assert queued_s >= 5 * 0.02
+    assert prefill_s >= 2 * 0.02
+    assert found["request_decode_time_seconds_sum", ""] >= 2 * 4 * 0.02
+    first_s = found["time_to_first_token_seconds_sum", ""]
+    assert queued_s + prefill_s == pytest.approx(first_s), "nothing is counted twice"
+
+
+async def test_the_gauges_show_slots_queue_and_cache_of_the_latest_step():
+    gate = Gate()
+    # steps feed [1, 2, 3], then a token each; the gate holds the third run
+    decoder = ScriptedDecoder(
+        slots=1, capacity=10, before_run=lambda _: len(decoder.steps) < 3 or gate(_)
+    )
+    metrics = Metrics()
+    engine = EngineThread(decoder, 9, metrics.model("a/b"))
+    streams = [submit(engine, [1, 2, 3]), submit(engine, [4])]
+    await asyncio.to_thread(gate.entered.wait)
+    found = samples(metrics)
+    gauges = ("slots", "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+    assert [found[gauge, ""] for gauge in gauges] == [1, 1, 1, 0.4]
+    gate.opened.set()
+    await asyncio.gather(*map(all_events, streams))
+    await engine.stop(1.0)
+
+
+async def test_a_stuck_step_grows_old_even_when_nobody_waits_for_it():
+    gate = Gate()
+    engine = EngineThread(ScriptedDecoder(before_run=gate), max_waiting=5)
+    assert engine.step_age_s == 0
+    stream = submit(engine, [1])
+    await asyncio.to_thread(gate.entered.wait)
+    stream.abort()
+    assert engine.num_requests == 0
+    age_s = engine.step_age_s
+    await asyncio.sleep(0.02)
+    assert engine.step_age_s >= age_s + 0.02
+    gate.opened.set()
+    await until(lambda: engine.step_age_s == 0)
     await engine.stop(1.0)

@@ -20,7 +20,7 @@ def decoder(tmp_path):
     decoder.close()
 
 
-def step(first_row: int, rows: list[tuple[list[int], int]]) -> StepInput:
+def step(first_row: int, rows: list[tuple[list[int], int]], **fields) -> StepInput:
     """Rows as (new tokens, number cached)."""
     width = max(1, *(len(new) for new, _ in rows))
     token_ids = np.zeros((len(rows), width), np.int64)
@@ -31,18 +31,19 @@ def step(first_row: int, rows: list[tuple[list[int], int]]) -> StepInput:
         token_ids,
         np.array([len(new) for new, _ in rows], np.int32),
         np.array([cached for _, cached in rows], np.int32),
+        **fields,
     )
 
 
 def isolated(decoder, ids, row: int = 3) -> np.ndarray:
-    return decoder.run(step(row, [(list(ids), 0)]))[0].copy()
+    return decoder.run(step(row, [(list(ids), 0)]))[0, 0].copy()
 
 
 def test_chunked_prefill_equals_whole(decoder):
     whole = isolated(decoder, IDS)
     decoder.run(step(0, [(list(IDS[:10]), 0)]))
     decoder.run(step(0, [(list(IDS[10:11]), 10)]))
-    chunked = decoder.run(step(0, [(list(IDS[11:]), 11)]))[0]
+    chunked = decoder.run(step(0, [(list(IDS[11:]), 11)]))[0, 0]
     np.testing.assert_allclose(chunked, whole, atol=1e-4)
 
 
@@ -54,7 +55,7 @@ def test_rows_of_different_length_in_one_step_equal_isolated_ones(decoder):
         decoder.run(step(row, [(list(IDS[:n]), 0)]))
     together = decoder.run(step(0, [([7], n) for n in lengths]))
     for row in range(3):
-        np.testing.assert_allclose(together[row], wanted[row], atol=1e-4)
+        np.testing.assert_allclose(together[row, 0], wanted[row], atol=1e-4)
 
 
 def test_an_idle_row_keeps_its_cache(decoder):
@@ -63,7 +64,7 @@ def test_an_idle_row_keeps_its_cache(decoder):
     for _ in range(3):
         # the engine claims nothing about an idle row's length, so neither does the step
         decoder.run(step(0, [([5], 0), ([], 0), ([6], 0)]))
-    after = decoder.run(step(1, [([7], 9)]))[0]
+    after = decoder.run(step(1, [([7], 9)]))[0, 0]
     np.testing.assert_allclose(after, wanted, atol=1e-4)
 
 
@@ -72,20 +73,40 @@ def test_a_copied_row_continues_like_its_source(decoder):
     decoder.run(step(2, [(list(IDS[:9]), 0)]))
     decoder.copy_row(2, 0, 9)
     decoder.run(step(2, [(list(IDS[9:20]), 0)]))
-    np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0], wanted, atol=1e-4)
+    np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0, 0], wanted, atol=1e-4)
 
 
 def test_dropped_tokens_are_forgotten(decoder):
     wanted = isolated(decoder, [*IDS[:9], 7])
     decoder.run(step(0, [(list(IDS), 0)]))
-    np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0], wanted, atol=1e-4)
+    np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0, 0], wanted, atol=1e-4)
 
 
 def test_a_row_can_be_filled_to_its_capacity(decoder):
     ids = np.resize(IDS, 64)
     decoder.run(step(0, [(list(ids[:63]), 0)]))
-    last = decoder.run(step(0, [(list(ids[63:]), 63)]))[0]
+    last = decoder.run(step(0, [(list(ids[63:]), 63)]))[0, 0]
     np.testing.assert_allclose(last, isolated(decoder, ids), atol=1e-4)
+
+
+def test_all_logits_are_the_last_ones_of_each_shorter_prompt(decoder):
+    wanted = [isolated(decoder, IDS[: n + 1]) for n in range(12)]
+    decoder.run(step(0, [(list(IDS[:4]), 0), (list(IDS[:9]), 0)]))
+    # two rows of different length in one run, the shorter one padded
+    logits = decoder.run(step(0, [(list(IDS[4:12]), 4), (list(IDS[9:12]), 9)], all_logits=True))
+    assert logits.shape == (2, 8, 96)
+    np.testing.assert_allclose(logits[0], wanted[4:], atol=1e-4)
+    np.testing.assert_allclose(logits[1, :3], wanted[9:], atol=1e-4)
+
+
+def test_a_run_after_one_with_all_logits_leaves_these_alone_and_gets_its_own(decoder):
+    wanted = isolated(decoder, [*IDS[:9], 7])
+    every = decoder.run(step(0, [(list(IDS[:9]), 0)], all_logits=True))
+    before = every.copy()
+    after = decoder.run(step(0, [([7], 9)]))
+    assert after.shape == (1, 1, 96)
+    np.testing.assert_allclose(after[0, 0], wanted, atol=1e-4)
+    np.testing.assert_array_equal(every, before)
 
 
 def test_a_refused_input_is_an_engine_failure_and_the_next_step_works(decoder):

@@ -1,0 +1,38 @@
+"""How likely the model held a token: the log-softmax of a row of its own logits.
+
+Knows nothing of penalties, masks and temperatures: it is given logits that nobody changed.
+"""
+
+import numpy as np
+
+from app.engine.sampler import largest
+from app.engine.sequence import TokenLogprob
+from app.errors import EngineFailure
+from app.runtime.decoder import FloatArray, IdArray
+
+
+def token_logprob(row: FloatArray, token_id: int, num_likeliest: int) -> TokenLogprob:
+    """Logprobs of one token and of the likeliest in its place.
+
+    Args:
+        row: float32 [V], left as it is.
+        token_id: the token that came.
+        num_likeliest: how many of the likeliest to name besides; 0: none.
+
+    Raises:
+        EngineFailure: the largest logit is not finite.
+    """
+    peak = row.max()  # a NaN anywhere shows here
+    if not np.isfinite(peak):
+        raise EngineFailure(f"the decoder's largest logit is {peak}")
+    log_mass = float(peak) + float(np.log(np.exp(row - peak).sum(dtype=np.float64)))
+    top = tuple((int(i), float(row[i]) - log_mass) for i in likeliest(row, num_likeliest))
+    return TokenLogprob(token_id, float(row[token_id]) - log_mass, top)
+
+
+def likeliest(row: FloatArray, count: int) -> IdArray:
+    """Ids of the largest logits, int64 [≤ count]: largest first, equal ones by id."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    ids = largest(row, count)
+    return ids[np.argsort(-row[ids], kind="stable")[:count]]
