@@ -101,7 +101,7 @@ async def running(
             yield server
         finally:
             await server.keeper.finish()
-            server.auth.close()
+            await server.auth.close()
 
 
 def make_server(database: Database, service: GenerationService, settings: Settings) -> Server:
@@ -134,5 +134,6 @@ def make_server(database: Database, service: GenerationService, settings: Settin
         openapi_config=OpenAPIConfig(
             "test", "1", components=Components(security_schemes=SECURITY_SCHEMES)
         ),
+        logging_config=None,
     )
     return Server(app, auth, database, keeper, service)

@@ -1,6 +1,6 @@
 """Users and their passwords: register, check, change, delete.
 
-Knows nothing of tokens, but that a login ends when the password changes.
+Knows nothing of tokens, but that a login ends when the password changes (an API key does not).
 """
 
 import unicodedata
@@ -104,7 +104,7 @@ class Accounts:
         return user
 
     async def change_password(self, user_id: UUID, current: str, new: str) -> User:
-        """Change a password and end every login made with the old one.
+        """Change a password and end every login made with the old one; API keys stay.
 
         Raises:
             WrongCredentials: `current` is not the password.
@@ -115,14 +115,14 @@ class Accounts:
         return await self._set_password(user, new)
 
     async def reset_password(self, username: str, new: str) -> User:
-        """Change a password without knowing it, for operators.
+        """Change a password without knowing it, for operators; API keys stay.
 
         Raises:
             InvalidParameter: there is no such user.
             UnsuitablePassword: `new` is too short or too long.
         """
         check_new_password(new)
-        return await self._set_password(await self._named(username), new)
+        return await self._set_password(await self.named(username), new)
 
     async def set_role(self, username: str, role: Role) -> User:
         """Give a user a role.
@@ -130,14 +130,14 @@ class Accounts:
         Raises:
             InvalidParameter: there is no such user.
         """
-        user = await self._named(username)
+        user = await self.named(username)
         async with self._database.write() as session:
             await session.execute(update(User).where(User.id == user.id).values(role=role))
         user.role = role
         return user
 
     async def delete(self, user_id: UUID, password: str) -> None:
-        """Delete a user with logins, chats and messages.
+        """Delete a user with logins, API keys, chats and messages.
 
         Raises:
             WrongCredentials: it is not the user's password.
@@ -155,16 +155,21 @@ class Accounts:
             found: User | None = await session.scalar(select(User).where(User.username_key == key))
             return found
 
-    async def all(self) -> Sequence[User]:
-        """Every user, by name."""
-        async with self._database.read() as session:
-            return (await session.scalars(select(User).order_by(User.username_key))).all()
+    async def named(self, username: str) -> User:
+        """The same.
 
-    async def _named(self, username: str) -> User:
+        Raises:
+            InvalidParameter: there is no such user.
+        """
         user = await self.find(username)
         if user is None:
             raise InvalidParameter("username", username, "the name of a user")
         return user
+
+    async def all(self) -> Sequence[User]:
+        """Every user, by name."""
+        async with self._database.read() as session:
+            return (await session.scalars(select(User).order_by(User.username_key))).all()
 
     async def _verified(self, user_id: UUID, password: str) -> User:
         async with self._database.read() as session:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import msgspec
 
 from app.auth.accounts import Accounts
+from app.auth.api_keys import ApiKeys
 from app.auth.clients import parse_networks
 from app.auth.guards import Access
 from app.auth.keys import load_keys
@@ -21,17 +22,19 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
 
     accounts: Accounts
     logins: Logins
+    api_keys: ApiKeys
     attempts: LoginAttempts
     access: Access
     hasher: PasswordHasher
 
-    def close(self) -> None:
-        """Give the hashing threads back."""
+    async def close(self) -> None:
+        """Finish what is being written, and give the hashing threads back."""
+        await self.api_keys.finish()
         self.hasher.close()
 
 
 def create_auth(settings: Settings, database: Database) -> Auth:
-    """Wire accounts, logins and doors together.
+    """Wire accounts, logins, API keys and doors together.
 
     Raises:
         InvalidSetting: a secret is too short, a proxy is no network.
@@ -46,15 +49,18 @@ def create_auth(settings: Settings, database: Database) -> Auth:
         refresh_life=timedelta(days=settings.refresh_token_days),
         rotate=settings.rotate_refresh_tokens,
     )
+    api_keys = ApiKeys(database)
     return Auth(
         accounts=Accounts(database, hasher, registration_open=settings.registration == "open"),
         logins=logins,
+        api_keys=api_keys,
         attempts=LoginAttempts(
             per_account=settings.login_attempts_per_account,
             per_address=settings.login_attempts_per_address,
         ),
         access=Access(
             logins,
+            api_keys,
             RateLimit(
                 per_minute=settings.rate_limit_per_minute, per_second=settings.rate_limit_burst
             ),

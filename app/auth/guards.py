@@ -4,13 +4,14 @@ Guards run before anything of a body is read. They raise facts; a dialect's tabl
 of them. `Access` lies in the application's state as `access`.
 """
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.spec import OAuthFlow, OAuthFlows, Reference, SecurityScheme
 from litestar.types import Message, Scope
 
+from app.auth.api_keys import ApiKeys
 from app.auth.clients import Network, client_address
 from app.auth.limits import RateLimit, RateStatus
 from app.auth.logins import Logins, Principal
@@ -28,9 +29,19 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | Reference] = {
         flows=OAuthFlows(
             password=OAuthFlow(token_url="/login", refresh_url="/refresh", scopes={})  # noqa: S106 # an address
         ),
-    )
+    ),
+    "api_key": SecurityScheme(
+        type="http",
+        scheme="bearer",
+        description="An API key of `POST /me/keys`, sent as `Authorization: Bearer sk-…`.",
+    ),
 }
-"""For the OpenAPI document; routes that need a token name `bearer`."""
+SECURITY: Final = [{"bearer": list[str]()}, {"api_key": list[str]()}]
+"""For the OpenAPI document: what a route behind `signed_in` takes."""
+LOGIN_SECURITY: Final = SECURITY[:1]
+"""The same behind `not_by_key`."""
+# What an access token, three parts of base64 with points between, never begins with.
+_KEY_BEGINNING: Final = "sk-"
 
 
 class Access:
@@ -39,12 +50,14 @@ class Access:
     def __init__(
         self,
         logins: Logins,
+        api_keys: ApiKeys,
         rate_limit: RateLimit,
         *,
         require_auth: bool,
         trusted_proxies: tuple[Network, ...],
     ) -> None:
         self.logins = logins
+        self.api_keys = api_keys
         self.rate_limit = rate_limit
         self.require_auth = require_auth
         self._trusted_proxies = trusted_proxies
@@ -61,7 +74,10 @@ class Access:
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NotAuthenticated("not authenticated, expected Authorization: Bearer <token>")
-        return await self.logins.principal(token.strip())
+        token = token.strip()
+        if token.startswith(_KEY_BEGINNING):
+            return await self.api_keys.principal(token)
+        return await self.logins.principal(token)
 
     def address(self, connection: Connection) -> str:
         """The address that limits count."""
@@ -71,12 +87,25 @@ class Access:
 
 
 async def signed_in(connection: Connection, _: BaseRouteHandler | None = None) -> None:
-    """Let users pass.
+    """Let users pass, with an access token or an API key.
 
     Raises:
         NotAuthenticated: no token, or none that holds.
     """
     connection.scope["user"] = await _access(connection).principal(connection)
+
+
+async def not_by_key(connection: Connection, _: BaseRouteHandler) -> None:
+    """Turn API keys away from the account itself. Comes after `signed_in`.
+
+    Whoever finds a key may use the service until it is revoked, but can't make it last.
+
+    Raises:
+        Forbidden: who asks sent an API key.
+    """
+    principal: Principal = connection.scope["user"]
+    if principal.login_id is None:
+        raise Forbidden("an API key may not do this, expected the access token of a login")
 
 
 async def signed_in_if_required(connection: Connection, _: BaseRouteHandler) -> None:
@@ -109,6 +138,19 @@ async def admin_if_required(connection: Connection, _: BaseRouteHandler) -> None
     if principal.role is not Role.ADMIN:
         raise Forbidden(f"user {principal.username!r} is no administrator")
     connection.scope["user"] = principal
+
+
+async def from_no_other_site(connection: Connection, _: BaseRouteHandler) -> None:
+    """Turn away what a browser sends for a page of another site.
+
+    A page may send a request without a body anywhere without asking. Browsers say so in a header
+    that no page can set; other clients send none.
+
+    Raises:
+        Forbidden: it comes from such a page.
+    """
+    if connection.headers.get("sec-fetch-site") == "cross-site":
+        raise Forbidden("a page of another site may not do this")
 
 
 async def within_rate_limit(connection: Connection, _: BaseRouteHandler) -> None:

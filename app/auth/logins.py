@@ -4,14 +4,13 @@ A login ends by signing out, by a new password, with its user, or when one of it
 tokens comes back. Knows no HTTP.
 """
 
-import hashlib
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import msgspec
 from sqlalchemy import delete, select, update
 
-from app.auth.tokens import Claims, Kind, TokenSigner
+from app.auth.tokens import Claims, Kind, TokenSigner, hash_of
 from app.errors import NotAuthenticated, WrongCredentials
 from app.storage.database import Database
 from app.storage.models import Login, Role, User
@@ -30,7 +29,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     user_id: UUID
     username: str
     role: Role
-    login_id: UUID
+    login_id: UUID | None = None
+    """None: who asks sent an API key."""
 
 
 class Logins:
@@ -71,7 +71,7 @@ class Logins:
                 Login(
                     id=login_id,
                     user_id=user.id,
-                    refresh_hash=_hash(refresh_token),
+                    refresh_hash=hash_of(refresh_token),
                     created_at=now,
                     expires_at=expires_at,
                 )
@@ -86,7 +86,7 @@ class Logins:
                 and that is on disk although this refuses.
         """
         claims = self._signer.read(refresh_token, Kind.REFRESH)
-        given, expires_at = _hash(refresh_token), claims.expires_at
+        given, expires_at = hash_of(refresh_token), claims.expires_at
         issued = refresh_token
         if self._rotate:
             expires_at = datetime.now(UTC) + self._refresh_life
@@ -96,7 +96,7 @@ class Logins:
             current = await session.scalar(
                 update(Login)
                 .where(Login.id == claims.login_id, Login.refresh_hash == given)
-                .values(refresh_hash=_hash(issued), expires_at=expires_at)
+                .values(refresh_hash=hash_of(issued), expires_at=expires_at)
                 .returning(Login.id)
             )
             if current is None:
@@ -141,8 +141,3 @@ class Logins:
         return self._signer.sign(
             Claims(kind=kind, user_id=user_id, login_id=login_id, expires_at=expires_at)
         )
-
-
-def _hash(token: str) -> str:
-    # Plain SHA-256 will do: unlike a password, a token can't be guessed.
-    return hashlib.sha256(token.encode()).hexdigest()

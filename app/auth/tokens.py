@@ -1,5 +1,6 @@
 """Sign and read JWTs. Knows keys and claims; whether a login still stands is in logins.py."""
 
+import hashlib
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -86,3 +87,12 @@ class TokenSigner:
         if claims.kind is not kind:
             raise NotAuthenticated(f"this is the {claims.kind} token, expected the {kind} token")
         return claims
+
+
+def hash_of(secret: str) -> str:
+    """What is stored of a token or key: 64 hexadecimal characters.
+
+    Plain SHA-256, not argon2: a slow hash protects what people think up, and these are random and
+    too long to be guessed. Each request would pay for it; and without salt it can be looked up.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()

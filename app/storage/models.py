@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Integer, String,
 from sqlalchemy.orm import Mapped, mapped_column
 
 NAME_CHARACTERS: Final = 64
+KEY_NAME_CHARACTERS: Final = 64
 CHAT_ID_CHARACTERS: Final = 128
 TITLE_CHARACTERS: Final = 200
 
@@ -56,6 +57,26 @@ class Login(DefaultBase):
     """SHA-256 of the newest refresh token; an older one that comes back was stolen."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+
+
+class ApiKey(DefaultBase):
+    """What is kept of a secret that a user's programs send. One that isn't there is revoked."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(KEY_NAME_CHARACTERS))
+    """The user's word for it; two keys may share one."""
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of the secret."""
+    ending: Mapped[str] = mapped_column(String(4))
+    """The secret's last characters, by which its owner tells keys apart."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    """None: never."""
+    last_used_at: Mapped[datetime | None]
+    """At most a minute too early."""
 
 
 class Chat(DefaultBase, AuditColumns):

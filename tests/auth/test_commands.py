@@ -48,6 +48,14 @@ def test_users_are_created_listed_promoted_and_reset(run):
         (("users", "create", "a b"), "testpassword", "username is 'a b', expected 1 to 64"),
         (("users", "create", "bob"), "short", "password has 5 characters, expected 8 to 1024"),
         (("users", "promote", "nobody"), "", "username is 'nobody', expected the name of a user"),
+        (("keys", "create", "nobody", "x"), "", "username is 'nobody', expected the name of"),
+        (("keys", "create", "ada", "a\x1b[2J"), "", r"name is 'a\x1b[2J', expected 1 to 64 print"),
+        (
+            ("keys", "create", "ada", "x", "--expires-in-days", "3651"),
+            "",
+            "expires_in_days is 3651, expected 1 to 3650",
+        ),
+        (("keys", "revoke", "ada", "1"), "", "there is no API key '1'"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(run, arguments, password, words):
@@ -56,6 +64,38 @@ def test_what_cannot_be_done_is_said_in_one_line(run, arguments, password, words
     assert (status, out) == (1, "")
     assert err.startswith(words)
     assert err.count("\n") == 1
+
+
+def test_keys_are_created_listed_and_revoked(run):
+    run("users", "create", "ada")
+    status, secret, err = run("keys", "create", "Ada", "my laptop")
+    assert (status, secret.count("\n")) == (0, 1)
+    assert secret.startswith("sk-llmhost-")
+    assert secret.strip() not in err
+    key_id = err.split("id=")[1].split()[0]
+    assert err == f"created user=ada id={key_id} expires=never\n"
+    _, short_lived, _ = run("keys", "create", "ada", "ci", "--expires-in-days", "1")
+    _, listed, _ = run("keys", "list", "ada")
+    first, second = [line.split("\t") for line in listed.splitlines()]
+    assert first[:3] == [key_id, "my laptop", f"…{secret.strip()[-4:]}"]
+    assert (first[4], first[5]) == ("used=never", "expires=never")
+    assert (second[1], second[2][1:]) == ("ci", short_lived.strip()[-4:])
+    assert second[5].startswith("expires=2")
+    assert secret.strip() not in listed
+
+    assert run("keys", "revoke", "ada", key_id) == (0, f"revoked id={key_id}\n", "")
+    assert run("keys", "revoke", "ada", key_id)[0] == 1
+    assert run("keys", "revoke", "ada", "all") == (0, f"revoked id={second[0]}\n", "")
+    assert run("keys", "list", "ada") == (0, "", "")
+
+
+def test_a_reset_password_leaves_keys_alone(run):
+    run("users", "create", "ada")
+    run("keys", "create", "ada", "laptop")
+    before = run("keys", "list", "ada")
+    assert run("users", "reset-password", "ada", password="newpassword")[0] == 0
+    assert "laptop" in before[1]
+    assert run("keys", "list", "ada") == before
 
 
 def test_secrets_rotate(run, tmp_path: Path):

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from litestar import Litestar, get
 from litestar.datastructures import State
+from sqlalchemy import update
 
 from app.auth.guards import admin_if_required, signed_in_if_required, within_rate_limit
 from app.auth.keys import KeyRing
 from app.auth.tokens import Claims, Kind, TokenSigner
 from app.dialects.llm_host import wire
 from app.errors import Error
-from app.storage.models import Role
+from app.storage.models import ApiKey, Role
 from tests.accounts_app import CHAT, HELLO, PASSWORD, Server, running
 from tests.asgi_client import Answer, ask
 
@@ -31,6 +32,9 @@ PROTECTED = [
     ("GET", "/me", None),
     ("POST", "/me/password", {"current_password": PASSWORD, "new_password": "anotherpassword"}),
     ("POST", "/me/delete", {"password": PASSWORD}),
+    ("POST", "/me/keys", {"name": "x"}),
+    ("GET", "/me/keys", None),
+    ("DELETE", "/me/keys/1", None),
     ("POST", f"{CHAT}?chat_id=1", HELLO),
     ("GET", "/api/chats", None),
     ("GET", "/api/chats/1", None),
@@ -38,6 +42,7 @@ PROTECTED = [
     ("DELETE", "/api/chats/1", None),
 ]
 OPEN = {"/register", "/login", "/refresh"}
+BAD_KEYS = ["malformed key", "unknown key", "revoked key", "expired key", "key of a deleted user"]
 
 
 @pytest.fixture
@@ -58,7 +63,8 @@ async def test_the_matrix_below_has_every_route(server: Server):
             method,
             path.split("?")[0]
             .replace("/test/fake/", "/{model_publisher}/{model_name}/")
-            .replace("/chats/1", "/chats/{chat_id}"),
+            .replace("/chats/1", "/chats/{chat_id}")
+            .replace("/keys/1", "/keys/{key_id}"),
         )
         for method, path, _ in PROTECTED
     }
@@ -115,9 +121,32 @@ async def headers_of(server: Server, case: str) -> dict[str, str]:  # noqa: PLR0
         case "deleted user":
             await server.auth.accounts.delete(claims.user_id, PASSWORD)
             token = access
+        case _ if case in BAD_KEYS:
+            token = await bad_key(server, claims.user_id, case)
         case _:
             raise AssertionError(case)
     return {"authorization": f"Bearer {token}"}
+
+
+async def bad_key(server: Server, user_id: UUID, case: str) -> str:
+    keys = server.auth.api_keys
+    secret, key = await keys.create(user_id, "x", expires_in_days=1)
+    assert (await keys.principal(secret)).user_id == user_id, "it must have been good"
+    match case:
+        case "malformed key":
+            return secret + "x"
+        case "unknown key":
+            last = "a" if secret[-1] != "a" else "b"
+            return secret[:-1] + last
+        case "revoked key":
+            await keys.revoke(user_id, str(key.id))
+        case "expired key":
+            async with server.database.write() as session:
+                past = datetime.now(UTC) - timedelta(seconds=1)
+                await session.execute(update(ApiKey).values(expires_at=past))
+        case "key of a deleted user":
+            await server.auth.accounts.delete(user_id, PASSWORD)
+    return secret
 
 
 @pytest.mark.parametrize(
@@ -138,6 +167,7 @@ async def headers_of(server: Server, case: str) -> dict[str, str]:  # noqa: PLR0
         "signed out",
         "another user's login",
         "deleted user",
+        *BAD_KEYS,
     ],
 )
 async def test_every_protected_endpoint_refuses(server: Server, case: str):
@@ -196,7 +226,14 @@ def open_or_closed(server: Server) -> Litestar:
 
 async def test_an_open_server_lets_everybody_pass_whatever_token_they_bring(server: Server):
     app = open_or_closed(server)
-    for headers in ({}, {"authorization": "Bearer sk-anything"}):
+    brought = [
+        {},
+        {"authorization": "Bearer sk-anything"},
+        {"authorization": "Bearer EMPTY"},
+        await headers_of(server, "revoked key"),
+        await headers_of(server, "expired key"),
+    ]
+    for headers in brought:
         for path in ("/anybody", "/manage"):
             assert (await ask(app, "GET", path, headers=headers)).status == 200
 
@@ -222,6 +259,21 @@ async def test_without_a_user_the_address_is_limited(tmp_path: Path):
         assert (await ask(app, "GET", "/anybody")).status == 200
         assert (await ask(app, "GET", "/anybody")).status == 429
         assert (await ask(app, "GET", "/anybody", headers=headers)).status == 200
+
+
+async def test_on_an_open_server_a_key_is_limited_as_its_user_and_a_bad_one_by_its_address(
+    tmp_path: Path,
+):
+    async with running(tmp_path, rate_limit_per_minute=1) as server:
+        app, token = open_or_closed(server), await server.token("ada")
+        key = (await server.ask("POST", "/me/keys", {"name": "x"}, token=token)).json["key"]
+
+        async def status(token: str) -> int:
+            headers = {"authorization": f"Bearer {token}"}
+            return (await ask(app, "GET", "/anybody", headers=headers)).status
+
+        assert [await status(key), await status(token)] == [200, 429]
+        assert [await status("sk-anything"), await status("sk-other")] == [200, 429]
 
 
 # What one user may try to reach the other's chats by: any text, and what the other's really are.

@@ -379,7 +379,7 @@ async def test_every_route_is_documented_with_its_parameters_and_refusals(server
     for path, operations in paths.items():
         if path.startswith("/api/"):
             for operation in operations.values():
-                assert operation["security"] == [{"bearer": []}]
+                assert operation["security"] == [{"bearer": []}, {"api_key": []}]
                 for status in {"400", "401"} & operation["responses"].keys():
                     [content] = operation["responses"][status]["content"].values()
                     assert content["schema"] == {"$ref": "#/components/schemas/Refusal"}

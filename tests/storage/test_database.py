@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from app.settings import InvalidSetting
 from app.storage.chats import Turn, keep_turn, messages_of
 from app.storage.database import Database, database_url
-from app.storage.models import Chat, Login, User
+from app.storage.models import ApiKey, Chat, Login, User
 from tests.databases import KINDS, empty_database
 
 
@@ -27,6 +27,12 @@ async def empty(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 def user(name: str = "ada") -> User:
     return User(username=name, username_key=name, password_hash="x")
+
+
+def key_of(owner: User) -> ApiKey:
+    return ApiKey(
+        user_id=owner.id, name="k", key_hash="0" * 64, ending="abcd", created_at=owner.created_at
+    )
 
 
 async def test_migrated_tables_are_the_models(empty: Database) -> None:
@@ -62,6 +68,47 @@ async def test_migrations_from_the_first_version_keep_its_data(empty: Database) 
         await keep_turn(session, kept.id, "1", turn)
 
 
+async def test_api_keys_come_to_a_database_that_is_in_use(empty: Database) -> None:
+    await empty.migrate("0001")
+    async with empty.write() as session:
+        session.add(ada := user())
+        await session.flush()
+        now = ada.created_at
+        session.add(Login(user_id=ada.id, refresh_hash="h", created_at=now, expires_at=now))
+    await empty.migrate("0002")
+    turn = Turn(question="q", reply="a", model_id="m", complete=True)
+    async with empty.write() as session:
+        await keep_turn(session, ada.id, "1", turn)
+    async with empty.read() as session:
+        names = await (await session.connection()).run_sync(
+            lambda connection: connection.dialect.get_table_names(connection)
+        )
+    assert "api_keys" not in names, "the second version must lack them or this proves nothing"
+
+    await empty.migrate()
+
+    async with empty.write() as session:
+        assert (await session.scalars(select(User.id))).all() == [ada.id]
+        assert (await session.scalars(select(Login.refresh_hash))).all() == ["h"]
+        chat = (await session.scalars(select(Chat))).one()
+        assert [message.content for message in await messages_of(session, chat)] == ["q", "a"]
+        session.add(key_of(ada))
+    async with empty.read() as session:
+        key = (await session.scalars(select(ApiKey))).one()
+    assert (key.user_id, key.created_at, key.expires_at) == (ada.id, now, None)
+
+
+async def test_no_two_keys_have_one_hash(empty: Database) -> None:
+    await empty.migrate()
+    async with empty.write() as session:
+        session.add(ada := user())
+        await session.flush()
+        session.add(key_of(ada))
+    with pytest.raises(IntegrityError):
+        async with empty.write() as session:
+            session.add(key_of(ada))
+
+
 async def test_migrating_twice_and_at_once_changes_nothing(empty: Database) -> None:
     await asyncio.gather(empty.migrate(), empty.migrate())
     async with empty.write() as session:
@@ -94,12 +141,13 @@ async def test_a_deleted_user_takes_everything_along(empty: Database) -> None:
         await session.flush()
         now = ada.created_at
         session.add(Login(user_id=ada.id, refresh_hash="h", created_at=now, expires_at=now))
+        session.add(key_of(ada))
         turn = Turn(question="q", reply="a", model_id="m", complete=True)
         await keep_turn(session, ada.id, "1", turn)
     async with empty.write() as session:
         await session.execute(text("DELETE FROM users"))
     async with empty.read() as session:
-        for table in ("users", "logins", "chats", "messages"):
+        for table in ("users", "logins", "api_keys", "chats", "messages"):
             count = await session.scalar(text(f"SELECT count(*) FROM {table}"))
             assert count == 0, table
 

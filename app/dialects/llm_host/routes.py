@@ -9,10 +9,11 @@ from litestar.handlers import HTTPRouteHandler
 
 from app.auth.accounts import name_key
 from app.auth.auth import Auth
-from app.auth.guards import SignedInRequest, signed_in
+from app.auth.guards import LOGIN_SECURITY, SECURITY, SignedInRequest, not_by_key, signed_in
 from app.auth.logins import TokenPair
 from app.dialects import sse
 from app.dialects.body import Body, read_object, takes, to_record
+from app.dialects.llm_host import api_keys
 from app.dialects.llm_host.schemas import (
     Content,
     Credentials,
@@ -46,7 +47,6 @@ AnyRequest = Request[Any, Any, Any]
 # of the model (top_k, repetition_penalty).
 SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.9)
 MULTIPART: Final = "multipart/form-data"
-SECURITY: Final = [{"bearer": list[str]()}]
 
 
 @post(
@@ -95,15 +95,17 @@ async def refresh(request: AnyRequest, auth: NamedDependency[Auth]) -> Tokens:
 
 @post(
     "/logout",
-    guards=[signed_in],
+    guards=[signed_in, not_by_key],
     status_code=200,
     summary="Sign out",
-    security=SECURITY,
-    responses=refusals(401),
+    security=LOGIN_SECURITY,
+    responses=refusals(401, 403),
 )
 async def logout(request: SignedInRequest, auth: NamedDependency[Auth]) -> Done:
     """End this login: neither its access tokens nor its refresh token hold any more."""
-    await auth.logins.sign_out(request.user.login_id)
+    login_id = request.user.login_id
+    assert login_id is not None, "not_by_key lets logins alone pass"
+    await auth.logins.sign_out(login_id)
     return Done("Signed out")
 
 
@@ -121,15 +123,15 @@ async def me(request: SignedInRequest) -> Me:
 
 @post(
     "/me/password",
-    guards=[signed_in],
+    guards=[signed_in, not_by_key],
     status_code=200,
     summary="Change my password",
     operation_class=takes(NewPasswordRequest),
-    security=SECURITY,
-    responses=refusals(400, 401, 429),
+    security=LOGIN_SECURITY,
+    responses=refusals(400, 401, 403, 429),
 )
 async def change_password(request: SignedInRequest, auth: NamedDependency[Auth]) -> Tokens:
-    """Change the password, end every login of the account, and sign in anew."""
+    """Change the password, end every login of the account, and sign in anew; API keys stay."""
     body = to_record(await read_object(request), NewPasswordRequest)
     account = name_key(request.user.username) or ""
     await auth.attempts.count(account, auth.access.address(request))
@@ -142,15 +144,15 @@ async def change_password(request: SignedInRequest, auth: NamedDependency[Auth])
 
 @post(
     "/me/delete",
-    guards=[signed_in],
+    guards=[signed_in, not_by_key],
     status_code=200,
     summary="Delete my account",
     operation_class=takes(PasswordProof),
-    security=SECURITY,
-    responses=refusals(400, 401, 429),
+    security=LOGIN_SECURITY,
+    responses=refusals(400, 401, 403, 429),
 )
 async def delete_account(request: SignedInRequest, auth: NamedDependency[Auth]) -> Done:
-    """Delete the account with its chats. POST, since many clients send no body with DELETE."""
+    """Delete the account with its chats and keys. POST: many clients send no body with DELETE."""
     body = to_record(await read_object(request), PasswordProof)
     account = name_key(request.user.username) or ""
     await auth.attempts.count(account, auth.access.address(request))
@@ -213,6 +215,7 @@ def router(auth: Auth) -> Router:
         me,
         change_password,
         delete_account,
+        *api_keys.HANDLERS,
     ]
     return Router(
         path="/",

@@ -16,6 +16,7 @@ STATUSES: Final[dict[type[errors.Error], int]] = {
     errors.ContextOverflow: 413,
     errors.UnknownModel: 404,
     errors.UnknownChat: 404,
+    errors.UnknownApiKey: 404,
     errors.NoModelLoaded: 503,  # a query can't name one: it is the operator's to load it
     errors.AccessError: 401,
     errors.Forbidden: 403,
@@ -30,7 +31,8 @@ NDJSON: Final = "application/x-ndjson"
 DESCRIPTIONS: Final[dict[int, str]] = {
     400: "The body or a field of it is wrong",
     401: "No token, or none that holds; wrong name or password",
-    403: "Registration is closed",
+    403: "Registration is closed, or an API key was sent where only a login may pass",
+    404: "There is no such API key of mine",
     413: "The query is longer than the model's context",
     429: "Too many attempts or requests, or the queue is full: see Retry-After",
     500: "The model failed",

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.exceptions import ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.auth.guards import SignedInRequest, signed_in, within_rate_limit
+from app.auth.guards import SECURITY, SignedInRequest, signed_in, within_rate_limit
 from app.dialects import sse
 from app.dialects.body import read_object, takes, to_record
 from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
@@ -34,7 +34,6 @@ from app.storage.models import CHAT_ID_CHARACTERS
 
 # The document has no parameters: those of LocalLab's that don't depend on the model.
 SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.9)
-SECURITY: Final = [{"bearer": list[str]()}]
 NOTHING_KEPT: Final = "-1"
 
 ChatId = Annotated[
