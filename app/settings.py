@@ -48,10 +48,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory that is free at start."""
     context_length: Count = 0
     """Tokens of prompt and answer together; 0: what the model was trained for."""
+    prefix_cache_mb: Count = 512
+    """Memory of a model in which what prompts begin with is kept for later ones; 0 is off."""
+    draft_tokens: Count = 0
+    """Tokens of a lone stream that are guessed from its own text and verified in one step; 0 is
+    off, for a step of several tokens rounds otherwise than one of one, so that what a lone
+    stream gets may differ from what it gets in company."""
     max_waiting: Count = 64
     """Requests that may wait for a slot; one more is answered 429."""
     drain_timeout_s: Seconds = 30.0
     """Seconds that running requests may go on after SIGTERM."""
+    stalled_after_s: Annotated[float, Meta(gt=0)] = 30.0
+    """Seconds that one engine step may take before `/health/ready` says 503. A step feeds at most
+    128 prompt tokens: a machine that needs longer for them serves nobody."""
 
     database_url: str = ""
     """Users and chats: a SQLAlchemy URL (`postgresql://…` with the extra `postgres`); empty: a
