@@ -12,9 +12,12 @@ import psutil
 from tokenizers import Tokenizer
 
 from app.catalog.chat_template import ChatTemplate
+from app.catalog.grammars import Grammars
 from app.engine.thread import EngineThread
 from app.errors import ModelBroken
 from app.manifest import Graph, Manifest, read_manifest
+from app.metrics import ModelMetrics
+from app.runtime.decoder import BLOCK_TOKENS
 from app.runtime.ort_decoder import OrtDecoder, Provider, choose_provider
 from app.settings import Settings
 
@@ -37,12 +40,16 @@ class ModelParts:
 class LoadedModel:
     """A model that answers."""
 
-    def __init__(self, parts: ModelParts, max_waiting: int) -> None:
+    def __init__(self, parts: ModelParts, settings: Settings, metrics: ModelMetrics) -> None:
         self.manifest = parts.manifest
         self.tokenizer = parts.tokenizer
         self.chat_template = parts.chat_template
+        tokens, vocab_size = parts.manifest.tokens, parts.manifest.graph.vocab_size
+        self.grammars = Grammars(parts.tokenizer, vocab_size, tokens.eos_ids)
         self.provider = parts.provider
-        self.engine = EngineThread(parts.decoder, max_waiting)
+        self.engine = EngineThread(
+            parts.decoder, settings.max_waiting, metrics, draft_tokens=settings.draft_tokens
+        )
 
     @property
     def model_id(self) -> str:
@@ -75,6 +82,7 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
         capacity=capacity,
         provider=provider,
         intra_op_threads=settings.intra_op_threads,
+        pool_blocks=settings.prefix_cache_mb * 2**20 // (graph.kv_bytes_per_token * BLOCK_TOKENS),
     )
     logger.info(
         "model_loaded model=%s provider=%s slots=%d context=%d kv_bytes=%d",

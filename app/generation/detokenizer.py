@@ -8,6 +8,7 @@ random sequences it failed on 172 ("Invalid prefix encountered") and gave other 
 """
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from tokenizers import Tokenizer
@@ -24,15 +25,28 @@ class Detokenizer:
     a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, shown: Collection[str] = ()) -> None:
+        """Begin a text.
+
+        Args:
+            tokenizer: its special tokens are no text,
+            shown: except these.
+        """
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
-        self._special = {token_id for token_id, token in added.items() if token.special}
+        special = {token_id: token.content for token_id, token in added.items() if token.special}
+        self._shown = {i: content for i, content in special.items() if content in shown}
+        self._special = special.keys() - self._shown.keys()
         self._window: list[int] = []
         self._sent = ""
 
     def decode(self, token_id: int) -> str:
         """Take one more id; return the text that is now certain, often none."""
+        if token_id in self._shown:
+            text_before = self.flush()
+            self._window, self._sent = [], ""
+            marker: str = self._shown[token_id]
+            return text_before + marker
         token = None if token_id in self._special else self._tokenizer.id_to_token(token_id)
         if token is None:  # a model's vocabulary may be padded beyond the tokenizer's
             return ""

@@ -5,16 +5,22 @@ All that can be refused is refused by `start`, before the first event. Knows no 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+import msgspec
 
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import LoadedModel
-from app.engine.sequence import EngineRequest
-from app.errors import ContextOverflow, Error, InvalidParameter, RequestError
+from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
+from app.engine.thread import TokenStream
+from app.errors import Error
 from app.generation.generation import Generation
-from app.generation.requests import GenerationRequest
+from app.generation.prepare import Prepared, check_ids, prepare, tokenize
+from app.generation.requests import ChatMessage, GenerationRequest
+
+T = TypeVar("T")
 
 # Characters; longer texts are tokenized off the event loop, which these hold for 1.4 ms
 # (SmolLM2's tokenizer, one core of a 2-core virtual machine).
@@ -74,16 +80,27 @@ class GenerationService:
         """
         model, places = await self._catalog.reserve(model_id, len(requests))
         with places:
-            engine_requests = await _prepare_all(model, requests)
+            all_prepared = await _off_loop_if_long(
+                sum(map(_length, requests)),
+                lambda: [prepare(model, request) for request in requests],
+            )
+            engine_requests = [await _constrained(model, prepared) for prepared in all_prepared]
             generations: list[Generation] = []
             try:
-                for request, engine_request in zip(requests, engine_requests, strict=True):
+                for request, prepared, engine_request in zip(
+                    requests, all_prepared, engine_requests, strict=True
+                ):
+                    needless = prepared.prompt_only and request.prompt_logprobs is None
                     generation = Generation(
-                        places.submit(engine_request),
+                        _ended_stream() if needless else places.submit(engine_request),
                         model.tokenizer,
+                        engine_request,
                         model_id=model.manifest.model_id,
-                        prompt_tokens=len(engine_request.prompt_ids),
                         stop=request.stop,
+                        silent_ids=prepared.silent_ids,
+                        shown=prepared.format.tokens if prepared.format else (),
+                        calls=prepared.parser(),
+                        prompt_only=prepared.prompt_only,
                     )
                     generations.append(generation)
             except Error:
@@ -93,44 +110,65 @@ class GenerationService:
         self.num_started += 1
         return generations
 
+    async def tokenize(
+        self,
+        text: str | Sequence[ChatMessage],
+        model_id: str | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> list[int]:
+        """Give the tokens of a text, or of a conversation as the model would get it.
 
-async def _prepare_all(
-    model: LoadedModel, requests: Sequence[GenerationRequest]
-) -> list[EngineRequest]:
-    def prepare() -> list[EngineRequest]:
-        return [_prepare(model, request) for request in requests]
-
-    if sum(map(_length, requests)) > _LONG_TEXT:
-        return await asyncio.to_thread(prepare)
-    return prepare()
-
-
-def _prepare(model: LoadedModel, request: GenerationRequest) -> EngineRequest:
-    """Template, tokens, limits."""
-    if model.chat_template is not None and request.messages:
-        text = model.chat_template.render(request.messages)
-        # the template writes the special tokens itself
-        ids = model.tokenizer.encode(text, add_special_tokens=False).ids
-    elif request.prompt is not None:
-        ids = model.tokenizer.encode(request.prompt, add_special_tokens=True).ids
-    else:
-        raise RequestError(
-            f"model {model.manifest.model_id} has no chat template: "
-            "it takes a prompt, not messages or a system prompt"
+        Raises:
+            RequestError, TryAgainLater, ServerError: there is no such model, or it takes no
+                such conversation.
+        """
+        model = await self._catalog.get(model_id)
+        long = len(text) if isinstance(text, str) else sum(map(_message_length, text))
+        return await _off_loop_if_long(
+            long, lambda: tokenize(model, text, add_special_tokens=add_special_tokens)
         )
-    if not ids:
-        raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
-    if len(ids) > model.engine.capacity:
-        raise ContextOverflow(len(ids), model.engine.capacity)
-    return EngineRequest(
-        prompt_ids=ids,
-        max_tokens=request.max_tokens,
-        sampling=request.sampling,
-        stop_ids=frozenset(model.manifest.tokens.eos_ids),
-        max_time_s=request.max_time_s,
-    )
+
+    async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
+        """Give the text of tokens, special ones too.
+
+        Raises:
+            RequestError, TryAgainLater, ServerError: there is no such model or no such token.
+        """
+        model = await self._catalog.get(model_id)
+
+        def decode() -> str:
+            check_ids("tokens", ids, model.manifest.graph.vocab_size)
+            text: str = model.tokenizer.decode(list(ids), skip_special_tokens=False)
+            return text
+
+        return await _off_loop_if_long(len(ids), decode)
+
+
+async def _off_loop_if_long(characters: int, work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work) if characters > _LONG_TEXT else work()
+
+
+async def _constrained(model: LoadedModel, prepared: Prepared) -> EngineRequest:
+    """Compile the grammar, if there is one; off the event loop."""
+    if prepared.grammar is None:
+        return prepared.engine
+    constraint = await model.grammars.constraint(prepared.grammar)
+    return msgspec.structs.replace(prepared.engine, constraint=constraint)
+
+
+def _ended_stream() -> TokenStream:
+    """For who wants no token and no figures of the prompt: there is nothing to run."""
+    stream = TokenStream(lambda _: None)
+    stream.put(TokenEvent(None, FinishReason.LENGTH))
+    return stream
 
 
 def _length(request: GenerationRequest) -> int:
-    """Characters to tokenize."""
-    return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+    """Characters to tokenize, about."""
+    tools = sum(len(str(tool.parameters)) for tool in request.tools)
+    return len(request.prompt or "") + tools + sum(map(_message_length, request.messages))
+
+
+def _message_length(message: ChatMessage) -> int:
+    return len(message.content) + sum(len(call.arguments) for call in message.tool_calls)

@@ -1,6 +1,6 @@
 import pytest
 
-from app.catalog.chat_template import ChatTemplate
+from app.catalog.chat_template import ChatTemplate, Tool, ToolCall
 from app.errors import InvalidParameter, ModelBroken
 from app.generation.requests import ChatMessage
 
@@ -132,3 +132,204 @@ def test_a_hostile_template_gets_nowhere(source):
 def test_a_template_that_is_none_is_a_broken_model():
     with pytest.raises(ModelBroken, match="chat template, line 2"):
         ChatTemplate("a\n{% if %}")
+
+
+TOOL_TEMPLATES = {
+    # In the manner of Hermes 2 Pro and Qwen 2.5.
+    "Hermes": """
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
+    {{- 'Call functions in <tool_call></tool_call>. Functions:' }}
+    {%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' and message.tool_calls %}
+        {{- '<|im_start|>assistant' }}
+        {%- if message.content %}{{- '\\n' + message.content }}{%- endif %}
+        {%- for call in message.tool_calls %}
+            {%- if call.function is defined %}{%- set call = call.function %}{%- endif %}
+            {{- '\\n<tool_call>\\n{"name": "' }}
+            {{- call.name }}
+            {{- '", "arguments": ' }}
+            {{- call.arguments | tojson }}
+            {{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == 'tool' %}
+        {{- '<|im_start|>user\\n<tool_response>\\n' + message.content }}
+        {{- '\\n</tool_response><|im_end|>\\n' }}
+    {%- elif not (loop.first and message.role == 'system') %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+""",
+    # In the manner of Llama 3.1.
+    "Llama 3.1": """
+{{- bos_token }}
+{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- endif %}
+{%- if not tools is defined %}{%- set tools = none %}{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'user' and loop.first and not tools is none %}
+        {{- '<|start_header_id|>user<|end_header_id|>\\n\\nRespond with a function call:\\n\\n' }}
+        {%- for t in tools %}{{- t | tojson(indent=4) }}{{- '\\n\\n' }}{%- endfor %}
+        {{- message.content | trim + '<|eot_id|>' }}
+    {%- elif 'tool_calls' in message %}
+        {%- if not message.tool_calls | length == 1 %}
+            {{- raise_exception('This model only supports single tool-calls at once!') }}
+        {%- endif %}
+        {%- set tool_call = message.tool_calls[0].function %}
+        {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+        {{- '{"name": "' + tool_call.name + '", ' }}
+        {{- '"parameters": ' }}
+        {{- tool_call.arguments | tojson }}
+        {{- '}' }}
+        {{- '<|eot_id|>' }}
+    {%- elif message.role == 'tool' or message.role == 'ipython' %}
+        {{- '<|start_header_id|>ipython<|end_header_id|>\\n\\n' }}
+        {{- message.content | tojson if message.content is mapping else message.content }}
+        {{- '<|eot_id|>' }}
+    {%- else %}
+        {{- '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}
+        {{- message.content | trim + '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+""",
+    # In the manner of Mistral 7B v0.3.
+    "Mistral tools": """{{- bos_token }}
+{%- for message in messages %}
+    {%- if message.role == 'user' %}
+        {%- if tools is not none and loop.last %}
+            {{- '[AVAILABLE_TOOLS] [' }}
+            {%- for tool in tools %}
+                {{- '{"type": "function", "function": {' }}
+                {%- for key, value in tool.function.items() if key != 'return' %}
+                    {{- '"' + key + '": ' }}{{- value | tojson }}
+                    {%- if not loop.last %}{{- ', ' }}{%- endif %}
+                {%- endfor %}
+                {{- '}}' }}{%- if not loop.last %}{{- ', ' }}{%- endif %}
+            {%- endfor %}
+            {{- '][/AVAILABLE_TOOLS]' }}
+        {%- endif %}
+        {{- '[INST] ' + message.content + '[/INST]' }}
+    {%- elif message.tool_calls is defined and message.tool_calls is not none %}
+        {{- '[TOOL_CALLS] [' }}
+        {%- for call in message.tool_calls %}
+            {%- set out = call.function | tojson %}
+            {{- out }}
+            {%- if call.id is not defined or call.id | length != 9 %}
+                {{- raise_exception('Tool call IDs should have length 9!') }}
+            {%- endif %}
+            {%- if not loop.last %}{{- ', ' }}{%- else %}{{- ']' + eos_token }}{%- endif %}
+        {%- endfor %}
+    {%- elif message.role == 'tool' %}
+        {{- '[TOOL_RESULTS] {"content": ' + message.content | string + ', "call_id": "' }}
+        {{- message.tool_call_id + '"}[/TOOL_RESULTS]' }}
+    {%- else %}
+        {{- ' ' + message.content | trim + eos_token }}
+    {%- endif %}
+{%- endfor %}
+""",
+}
+TOOL = Tool(
+    name="weather",
+    description="The weather of a city <b>'é'</b>",
+    parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+THEIR_TOOL = {
+    "type": "function",
+    "function": {
+        "name": TOOL.name,
+        "description": TOOL.description,
+        "parameters": TOOL.parameters,
+    },
+}
+CALLING = [
+    ChatMessage("user", "Weather in Zürich?"),
+    ChatMessage(
+        "assistant", "", (ToolCall("abc123def", "weather", '{"city": "Zürich", "days": [1, 2.5]}'),)
+    ),
+    ChatMessage("tool", '{"sky": "grey"}', tool_call_id="abc123def", name="weather"),
+    ChatMessage("assistant", "Grey."),
+    ChatMessage("user", "And now?"),
+]
+THEIR_CALLING = [
+    {"role": "user", "content": "Weather in Zürich?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "abc123def",
+                "type": "function",
+                "function": {
+                    "name": "weather",
+                    "arguments": {"city": "Zürich", "days": [1, 2.5]},
+                },
+            }
+        ],
+    },
+    {
+        "role": "tool",
+        "content": '{"sky": "grey"}',
+        "tool_call_id": "abc123def",
+        "name": "weather",
+    },
+    {"role": "assistant", "content": "Grey."},
+    {"role": "user", "content": "And now?"},
+]
+
+
+@pytest.mark.parametrize("name", TOOL_TEMPLATES)
+@pytest.mark.parametrize("tools", [(), (TOOL,)], ids=["no tools", "tools"])
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_tools_and_calls_are_rendered_as_transformers_does(name, tools, length):
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models
+
+    theirs = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE()), **TOKENS
+    ).apply_chat_template(
+        THEIR_CALLING[:length],
+        tools=[THEIR_TOOL] if tools else None,
+        chat_template=TOOL_TEMPLATES[name],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    ours = ChatTemplate(TOOL_TEMPLATES[name], **TOKENS).render(CALLING[:length], tools)
+    assert ours == theirs
+    if tools and length in (1, 5):
+        assert "weather" in ours, "the tool must be shown or this proves nothing"
+
+
+def test_whether_a_template_shows_tools_is_read_from_it():
+    assert all(ChatTemplate(source).takes_tools for source in TOOL_TEMPLATES.values())
+    assert not ChatTemplate(TEMPLATES["SmolLM2"]).takes_tools
+    assert not ChatTemplate("{% set tools = 1 %}{{ tools }}{# tools #}").takes_tools
+
+
+def test_a_developer_is_a_system_where_the_template_has_no_word_of_developers():
+    turns = messages(("developer", "Be brief."), ("user", "Hi"))
+    assert "<|im_start|>system\nBe brief." in ChatTemplate(TEMPLATES["SmolLM2"]).render(turns)
+    knows = "{% for m in messages if m.role == 'developer' %}dev: {{ m.content }}{% endfor %}"
+    assert ChatTemplate(knows).render(turns) == "dev: Be brief."
+
+
+@pytest.mark.parametrize("arguments", ["", "{", "[1]", '"x"', "null", "[" * 9999])
+def test_arguments_that_are_no_object_are_refused_by_name(arguments):
+    turn = ChatMessage("assistant", "", (ToolCall("1", "weather", arguments),))
+    with pytest.raises(InvalidParameter, match="arguments"):
+        ChatTemplate(TOOL_TEMPLATES["Hermes"]).render([turn])
+
+
+def test_a_tool_without_parameters_takes_an_empty_object():
+    shown = ChatTemplate("{{ tools | tojson }}").render([], [Tool(name="now")])
+    assert '"parameters": {"type": "object", "properties": {}}' in shown
+    assert "description" not in shown

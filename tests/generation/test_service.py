@@ -24,7 +24,11 @@ from app.generation.requests import (
     ChatMessage,
     Finished,
     GenerationRequest,
+    JsonObject,
+    JsonSchema,
     TextDelta,
+    Tool,
+    ToolChoice,
     Usage,
 )
 from tests.fakes import EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids
@@ -320,3 +324,154 @@ async def test_a_long_prompt_is_tokenized_off_the_event_loop(monkeypatch):
         generation = await service.start(asks(prompt))
         assert (threads[0] is threading.main_thread()) is on_loop
         await generation.aclose()
+
+
+TOOLS = (Tool(name="now"),)
+CALL = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+
+
+async def test_a_prompt_of_tokens_is_taken_as_it_is():
+    service = FakeService("x")
+    await (await service.start(asks(prompt=None, prompt_ids=[EOS_ID, 3]))).whole()
+    assert service.engine.submitted[0].prompt_ids == [EOS_ID, 3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "token_id"),
+    [
+        ({"prompt_ids": [3, 258]}, "prompt", 258),
+        ({"prompt_ids": [-1]}, "prompt", -1),
+        ({"stop_token_ids": (999,)}, "stop_token_ids", 999),
+        ({"sampling": SamplingParams(logit_bias={258: 1.0})}, "logit_bias", 258),
+    ],
+)
+async def test_a_token_that_is_not_there_is_refused_with_the_vocabularys_size(
+    fields, field, token_id
+):
+    with pytest.raises(InvalidParameter, match="below 258") as refused:
+        await FakeService("x").start(asks(**fields))
+    assert (refused.value.field, refused.value.value) == (field, token_id)
+
+
+@pytest.mark.parametrize(("max_tokens", "taken"), [(None, 17), (99, 17), (17, 17), (5, 5)])
+async def test_no_more_tokens_are_asked_for_than_the_context_has_room(max_tokens, taken):
+    service = FakeService("x", capacity=20)
+    await (await service.start(asks("abcd", max_tokens=max_tokens))).whole()
+    assert service.engine.submitted[0].max_tokens == taken
+
+
+async def test_no_token_at_all_needs_no_engine():
+    service = FakeService("x")
+    generation = await service.start(asks("abc", max_tokens=0))
+    assert [event async for event in generation] == [
+        Finished(FinishReason.LENGTH, Usage(prompt_tokens=3, completion_tokens=0))
+    ]
+    assert not service.engine.submitted
+    assert service.engine.in_use == 0
+
+
+async def test_no_token_but_the_prompts_logprobs_runs_the_prompt():
+    service = FakeService("x")
+    generation = await service.start(asks("abc", max_tokens=0, prompt_logprobs=2))
+    kinds = [type(event).__name__ for event in [event async for event in generation]]
+    assert kinds == ["PromptLogprobs", "Finished"]
+    [request] = service.engine.submitted
+    assert (request.max_tokens, request.prompt_logprobs) == (1, 2)
+    assert service.engine.in_use == 0
+
+
+async def test_ends_are_told_to_the_engine():
+    service = FakeService("x")
+    [letter] = byte_ids("y")
+    for fields in (
+        {"min_tokens": 3, "stop_token_ids": (letter,)},
+        {"ignore_eos": True, "stop_token_ids": (letter,)},
+    ):
+        await (await service.start(asks(**fields))).whole()
+    first, second = service.engine.submitted
+    assert (first.min_tokens, first.stop_ids) == (3, {letter, EOS_ID})
+    assert second.stop_ids == {letter}
+
+
+async def test_more_least_tokens_than_most_are_refused():
+    with pytest.raises(InvalidParameter, match="min_tokens is 6, expected at most max_tokens, 5"):
+        await FakeService("x").start(asks(min_tokens=6, max_tokens=5))
+
+
+async def test_logprobs_are_asked_of_the_engine():
+    service = FakeService("x")
+    await (await service.start(asks(top_logprobs=4, prompt_logprobs=0))).whole()
+    [request] = service.engine.submitted
+    assert (request.top_logprobs, request.prompt_logprobs) == (4, 0)
+
+
+async def test_a_response_format_becomes_a_constraint_and_tools_too():
+    service = FakeService("x")
+    with_tools = {"prompt": None, "messages": says("Hi"), "tools": TOOLS}
+    for fields in ({}, {"response_format": JsonObject()}, with_tools):
+        await (await service.start(asks(**fields))).whole()
+    assert [bool(request.constraint) for request in service.engine.submitted] == [False, True, True]
+
+
+async def test_a_refused_schema_takes_no_place():
+    service = FakeService("x")
+    for schema in ({"not": {}}, {"type": "bogus"}):
+        with pytest.raises(InvalidParameter):
+            await service.start(asks(response_format=JsonSchema(schema)))
+    assert service.engine.in_use == 0
+
+
+async def test_tools_are_shown_and_their_calls_found():
+    service = FakeService(CALL)
+    whole = await (
+        await service.start(asks(prompt=None, messages=says("Hi"), tools=TOOLS))
+    ).collect()
+    assert "These functions can be called" in service.prompts()[0]
+    assert [(call.name, call.arguments) for call in whole.tool_calls] == [("now", "{}")]
+
+
+async def test_tools_that_may_not_be_called_are_not_shown_and_what_looks_like_a_call_is_text():
+    service = FakeService(CALL)
+    request = asks(prompt=None, messages=says("Hi"), tools=TOOLS, tool_choice=ToolChoice("none"))
+    whole = await (await service.start(request)).collect()
+    assert service.prompts() == ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"]
+    assert (whole.text, whole.tool_calls) == (CALL, ())
+    assert service.engine.submitted[0].constraint is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"tool_choice": ToolChoice("required")}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": ToolChoice("required", "then")}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": ToolChoice("auto", "now")}, "tool_choice"),
+        ({"tools": TOOLS * 2}, "tools"),
+        ({"tools": TOOLS, "messages": ()}, "tools"),
+    ],
+)
+async def test_a_choice_of_tools_that_makes_no_sense_is_refused_by_name(fields, field):
+    with pytest.raises(InvalidParameter) as refused:
+        await FakeService("x").start(asks(**{"messages": says("Hi"), **fields}))
+    assert refused.value.field == field
+
+
+async def test_a_text_and_its_tokens_go_both_ways():
+    service = FakeService("x")
+    ids = await service.tokenize("é<|im_end|>")
+    assert ids == [*byte_ids("é"), EOS_ID]
+    assert await service.detokenize(ids) == "é<|im_end|>"
+    conversation = await service.tokenize(says("Hi"), add_special_tokens=False)
+    assert await service.detokenize(conversation) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    long = "word " * 4000
+    assert await service.detokenize(await service.tokenize(long)) == long
+
+
+async def test_tokens_that_are_not_there_and_conversations_without_a_template_are_refused():
+    with pytest.raises(InvalidParameter, match="tokens is 258"):
+        await FakeService("x").detokenize([258])
+    with pytest.raises(RequestError, match="has no chat template"):
+        await FakeService("x", chat=False).tokenize(says("Hi"))
+    with pytest.raises(UnknownModel):
+        await FakeService("x").tokenize("Hi", "no/such")

@@ -1,0 +1,193 @@
+"""Grammars for one model's tokenizer: which tokens may come next, so that a text follows one.
+
+Goes with its model: what the library makes of the tokenizer (some 30 MiB at 49,152 tokens) is made
+when first needed and freed with it. Knows how to compile; not what a grammar is for.
+"""
+
+import asyncio
+import hashlib
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from tokenizers import Tokenizer
+
+from app.errors import EngineFailure, InvalidParameter
+from app.runtime.decoder import CountArray
+
+_CHECK: Final = Path(__file__).with_name("check_schemas.py")
+_CHECK_TIMEOUT_S: Final = 10.0
+"""By the clock; its processor time is limited far below, in the script itself."""
+_VERDICTS: Final = 256
+"""Checked sets of schemas that are remembered; a few hundred bytes each."""
+
+# What a step may cost the engine's thread, and a grammar in memory: 1 to 2 KB a lexer state. With
+# these, the worst masks of hostile patterns took 9 to 16 ms before they were refused.
+_LIMITS: Final[dict[str, Any]] = {
+    "initial_lexer_fuel": 200_000,
+    "step_lexer_fuel": 100_000,
+    "step_max_items": 20_000,
+    "max_lexer_states": 20_000,
+    "max_grammar_size": 100_000,
+    "verbose_errors": False,
+}
+
+
+class SchemaText(msgspec.Struct, frozen=True):
+    """A JSON Schema that a client sent."""
+
+    field: str
+    """Which field of the request is blamed for it."""
+    sent: dict[str, Any]
+    text: str
+    """As the grammar has it, with options of ours."""
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What a text must follow."""
+
+    lark: str
+    """In llguidance's variant of Lark."""
+    schemas: tuple[SchemaText, ...] = ()
+    """Those inside `lark` that a client wrote, to be checked before anything else."""
+    field: str = "response_format"
+    """What is blamed where no single schema is."""
+
+
+class GrammarConstraint:
+    """Which tokens may come next in one text; see `Constraint` in the engine."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    def fill_mask(self, mask: CountArray) -> None:
+        """Set the bits of the allowed tokens.
+
+        Args:
+            mask: int32 [ceil(V / 32)].
+
+        Raises:
+            EngineFailure: following the grammar costs more than its limits.
+        """
+        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        self._check()
+
+    def accept(self, token_id: int) -> None:
+        """Take the token that was sampled.
+
+        Raises:
+            EngineFailure: it can't come here.
+        """
+        self._matcher.consume_token(token_id)
+        self._check()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing but the end can follow."""
+        stopped: bool = self._matcher.is_stopped()
+        return stopped
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise EngineFailure(f"the answer's grammar failed: {_short(self._matcher.get_error())}")
+
+
+class Grammars:
+    """Compiles for one tokenizer. Methods belong to the event loop; the work is done off it."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_ids: Sequence[int]) -> None:
+        """Remember; nothing is made yet.
+
+        Args:
+            tokenizer: the model's.
+            vocab_size: of the model's logits, perhaps more than the tokenizer has.
+            eos_ids: may come where the grammar lets a text end.
+        """
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._eos_ids = list(eos_ids)
+        self._made: LLTokenizer | None = None
+        self._verdicts: OrderedDict[bytes, tuple[int, str] | None] = OrderedDict()
+        """Digest of the schemas → the one that is refused and why; least recently used first."""
+        # Two, so that a hostile schema delays only those that were not seen before.
+        self._checker = ThreadPoolExecutor(1, "schema-check")
+        self._compiler = ThreadPoolExecutor(1, "grammar")
+
+    async def constraint(self, grammar: Grammar) -> GrammarConstraint:
+        """Make one for one text.
+
+        Nothing is shared between texts, although the library could: its lexer's states are
+        limited, and a text that uses them up would end the others.
+
+        Raises:
+            InvalidParameter: a schema can't be enforced, or not within the limits; or this
+                model's tokenizer is of a kind that can't be held to a grammar.
+        """
+        loop = asyncio.get_running_loop()
+        if grammar.schemas:
+            texts = [schema.text for schema in grammar.schemas]
+            digest = hashlib.sha256("\0".join(texts).encode()).digest()
+            if digest not in self._verdicts:
+                verdict = await loop.run_in_executor(self._checker, _check, texts)
+                self._verdicts[digest] = verdict
+            self._verdicts.move_to_end(digest)
+            while len(self._verdicts) > _VERDICTS:
+                self._verdicts.popitem(last=False)
+            if refused := self._verdicts[digest]:
+                index, why = refused
+                schema = grammar.schemas[index]
+                limit = f"a schema that can be enforced: {why}"
+                raise InvalidParameter(schema.field, schema.sent, limit)
+        return await loop.run_in_executor(self._compiler, self._compile, grammar)
+
+    def _compile(self, grammar: Grammar) -> GrammarConstraint:
+        """On the compiler's thread."""
+        if self._made is None:
+            text, eos_ids = self._tokenizer.to_str(), self._eos_ids
+            try:
+                self._made = LLTokenizer(text, n_vocab=self._vocab_size, eos_token=eos_ids)
+            except ValueError as error:
+                limit = f"nothing: this model's tokenizer can't be held to it: {_short(str(error))}"
+                sent = [schema.sent for schema in grammar.schemas]
+                raise InvalidParameter(grammar.field, sent, limit) from error
+        source = LLMatcher.grammar_from_lark(grammar.lark)
+        limits = LLParserLimits(**_LIMITS)
+        matcher = LLMatcher(self._made, source, log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            why = _short(matcher.get_error())
+            sent = [schema.sent for schema in grammar.schemas]
+            raise InvalidParameter(grammar.field, sent, f"schemas that can be enforced: {why}")
+        return GrammarConstraint(matcher)
+
+
+def _check(texts: list[str]) -> tuple[int, str] | None:
+    """Compile in another process, which may die of it."""
+    try:
+        done = subprocess.run(  # noqa: S603 # our own script
+            [sys.executable, "-P", str(_CHECK)],
+            input=json.dumps({"schemas": texts, "limits": _LIMITS}).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_CHECK_TIMEOUT_S,
+            check=True,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return len(texts) - 1, "compiling it takes too much time or memory"
+    verdict = json.loads(done.stdout)
+    return None if verdict is None else (verdict[0], _short(verdict[1]))
+
+
+def _short(error: str) -> str:
+    """The library's message without the state that some carry behind it."""
+    text = error.split("\n<", maxsplit=1)[0].replace("\n", " ").strip()
+    text = {"NoExtensionBias": "nothing satisfies it"}.get(text, text)
+    return text if len(text) <= 300 else f"{text[:299]}…"

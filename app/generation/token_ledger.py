@@ -1,0 +1,37 @@
+"""Hold tokens back until all of their text is out, as their text is held back.
+
+A token's text is out with the first characters that come with it or after it: a token that is half
+a character waits for the other half. Counts characters; knows nothing of why text is held.
+"""
+
+from collections import deque
+
+from app.generation.requests import TokenLogprob
+
+
+class TokenLedger:
+    """The tokens of one text."""
+
+    def __init__(self) -> None:
+        self._spelled = 0
+        self._unspelled: list[TokenLogprob] = []
+        self._waiting: deque[tuple[int, TokenLogprob]] = deque()
+        """(where its text ends in the whole text, the token)."""
+
+    def add(self, token: TokenLogprob) -> None:
+        """Note the token that is decoded next."""
+        self._unspelled.append(token)
+
+    def spell(self, characters: int, *, at_end: bool) -> None:
+        """Note how many characters came out of the tokens so far."""
+        self._spelled += characters
+        if characters or at_end:
+            self._waiting.extend((self._spelled, token) for token in self._unspelled)
+            self._unspelled.clear()
+
+    def take(self, end: int) -> tuple[TokenLogprob, ...]:
+        """Give the tokens whose text lies before `end`."""
+        tokens = []
+        while self._waiting and self._waiting[0][0] <= end:
+            tokens.append(self._waiting.popleft()[1])
+        return tuple(tokens)

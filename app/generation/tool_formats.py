@@ -1,0 +1,264 @@
+"""How a model writes tool calls, and how tools are shown to one whose template has none.
+
+A format is fixed text around a name and the arguments, exactly as the model's template writes
+calls. The grammar holds the model to it as soon as a call begins, so what is parsed later
+(`tool_calls`) can't be malformed, only cut off. Knows nothing of streams.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from tokenizers import Tokenizer
+
+from app.catalog.chat_template import ChatMessage, ChatTemplate, Tool
+from app.catalog.grammars import Grammar, SchemaText
+from app.errors import InvalidParameter
+from app.generation.requests import GenerationRequest, JsonObject, JsonSchema
+from app.generation.structured import ANY_OBJECT, checked, json_rule, schema_text
+
+MAX_CALLS: Final = 16
+"""In one answer: a small model would go on calling until its context is full."""
+_NO_ARGUMENTS: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
+
+
+class ToolFormat(msgspec.Struct, frozen=True):
+    """`opening`, then calls with `separator` between them, then `closing`.
+
+    A call is `head`, the name, `middle`, the arguments' JSON, `tail`.
+    """
+
+    name: str
+    marker: str
+    """What begins a call and never an ordinary text."""
+    head: str
+    middle: str
+    tail: str
+    separator: str | None
+    """None: one call an answer."""
+    opening: str = ""
+    closing: str = ""
+    anywhere: bool = True
+    """False: a call is the whole answer or none."""
+    tokens: tuple[str, ...] = ()
+    """Parts that are single tokens in some vocabularies."""
+    short_ids: bool = False
+    """The template refuses ids that are not nine letters and digits."""
+
+
+HERMES: Final = ToolFormat(
+    name="hermes",
+    marker="<tool_call>",
+    head='<tool_call>\n{"name": "',
+    middle='", "arguments": ',
+    tail="}\n</tool_call>",
+    separator="\n",
+    tokens=("<tool_call>", "</tool_call>"),
+)
+LLAMA: Final = ToolFormat(
+    name="llama",
+    marker='{"name": "',
+    head='{"name": "',
+    middle='", "parameters": ',
+    tail="}",
+    separator=None,
+    anywhere=False,
+)
+MISTRAL: Final = ToolFormat(
+    name="mistral",
+    marker="[TOOL_CALLS]",
+    head='{"name": "',
+    middle='", "arguments": ',
+    tail="}",
+    separator=", ",
+    opening="[TOOL_CALLS] [",
+    closing="]",
+    tokens=("[TOOL_CALLS]",),
+    short_ids=True,
+)
+
+
+def native_format(template: ChatTemplate) -> ToolFormat | None:
+    """Find the format that a template was written for, by what its source contains.
+
+    `[TOOL_CALLS]` is Mistral's (not with `[ARGS]`, its later form), `<tool_call>` that of Hermes
+    and Qwen (not with `<function=`, Qwen-Coder's XML), `"parameters": ` Llama 3.1's.
+
+    Returns:
+        None: the template shows no tools, or its format is another one. Then tools are described
+        in a system text of ours and called as Hermes does, see `in_plain_turns`.
+    """
+    source = template.source
+    if not template.takes_tools:
+        return None
+    if "[TOOL_CALLS]" in source:
+        return None if "[ARGS]" in source else MISTRAL
+    if "<tool_call>" in source:
+        return None if "<function=" in source else HERMES
+    return LLAMA if '"parameters": ' in source else None
+
+
+def written(name: str) -> str:
+    """Write a tool's name as it stands inside JSON's quotes."""
+    return json.dumps(name)[1:-1]
+
+
+def in_plain_turns(
+    messages: Sequence[ChatMessage], tools: Sequence[Tool], *, in_system: bool = True
+) -> list[ChatMessage]:
+    """Write tools, calls and results as ordinary text, for a template that has no place for them.
+
+    Args:
+        messages: may hold calls and results.
+        tools: described before all, if there are some.
+        in_system: describe them in the system's turn; else in the first user's.
+    """
+    turns: list[ChatMessage] = []
+    for message in messages:
+        content = message.content
+        if message.role == "tool":
+            content = f"<tool_response>\n{content}\n</tool_response>"
+            if turns and turns[-1].content.endswith("</tool_response>"):
+                content = f"{turns.pop().content}\n{content}"
+            turns.append(ChatMessage("user", content))
+            continue
+        for call in message.tool_calls:
+            text = HERMES.head + written(call.name) + HERMES.middle + call.arguments + HERMES.tail
+            content = f"{content}\n{text}" if content else text
+        turns.append(ChatMessage(message.role, content))
+    if not tools:
+        return turns
+    text = _description(tools)
+    takers = ("system", "developer") if in_system else ("user",)
+    for index, turn in enumerate(turns):
+        if turn.role in takers:
+            parts = (turn.content, text) if in_system else (text, turn.content)
+            turns[index] = ChatMessage(turn.role, "\n\n".join(parts))
+            return turns
+    return [ChatMessage(takers[0], text), *turns]
+
+
+def tool_grammar(format_: ToolFormat, request: GenerationRequest, tokenizer: Tokenizer) -> Grammar:
+    """Make the grammar of an answer that may, or must, call tools.
+
+    Where calls are up to the model, any text may come until a call begins (or, with a response
+    format, an answer in it). Arguments follow the tool's schema if the tool is strict or a call
+    is required, else they are any JSON object: a tool that is not strict promises no more.
+
+    Raises:
+        InvalidParameter: a schema that must be enforced can't be, or a response format stands
+            beside a call format that can't be told from JSON.
+    """
+    choice = request.tool_choice
+    required = choice.mode == "required"
+    ids = {part: tokenizer.token_to_id(part) for part in format_.tokens}
+
+    def text(literal: str) -> str:
+        """Literal text in Lark, with tokens of the vocabulary as such."""
+        parts = re.split("|".join(map(re.escape, format_.tokens)) or r"(?!)", literal)
+        found = re.findall("|".join(map(re.escape, format_.tokens)) or r"(?!)", literal)
+        pieces: list[str] = []
+        for part, token in zip(parts, [*found, None], strict=True):
+            pieces += [json.dumps(part)] if part else []
+            if token is not None:
+                token_id = ids[token]
+                pieces.append(json.dumps(token) if token_id is None else f"<[{token_id}]>")
+        return " ".join(pieces) or '""'
+
+    rules: list[str] = []
+    schemas: list[SchemaText] = []
+    names: list[str] = []
+    for index, tool in enumerate(request.tools):
+        if choice.name not in (None, tool.name):
+            continue
+        parameters = ANY_OBJECT
+        if tool.strict or required:
+            field = f"tools[{index}].function.parameters"
+            parameters = _parameters(tool, field)
+            schemas.append(schema_text(parameters, field))
+        names.append(f"call_{index}")
+        named = text(written(tool.name) + format_.middle)
+        rules += [f"call_{index}: {named} arguments_{index}"]
+        rules += [f"arguments_{index}: {json_rule(parameters)}"]
+    rules.append(f"body: ({' | '.join(names)}) {text(format_.tail)}")
+    more = ""
+    if request.parallel_tool_calls and format_.separator is not None:
+        rules.append(f"more: {text(format_.separator + format_.head)} body")
+        more = f"more{{0,{MAX_CALLS - 1}}}"
+    rest = f"body {more} {text(format_.closing) if format_.closing else ''}"
+    first = format_.opening + format_.head
+    calls = f"{text(first)} {rest}"
+
+    if required:
+        start = [f"start: {calls}"]
+    elif request.response_format is not None:
+        rule, more_schemas = _answer(request.response_format, format_)
+        schemas += more_schemas
+        start = [f"start: answer | {calls}", f"answer: {rule}"]
+    elif not format_.anywhere:
+        start = [f"start: TEXT | {calls}", _text_without(format_, at_start=True)]
+    elif ids.get(format_.marker) is not None:
+        start = [f"start: TEXT | TEXT? {calls}", _text_without(format_, at_start=False)]
+    else:
+        # A lazy lexeme ends at the first marker, and the rest of a call is all that can follow.
+        start = [
+            f"start: TEXT | trigger {text(first.removeprefix(format_.marker))} {rest}",
+            "TEXT: /(?s:.*)/",
+            f"trigger[lazy]: TEXT {json.dumps(format_.marker)}",
+        ]
+    return Grammar("\n".join([*start, *rules]), tuple(schemas), field="tools")
+
+
+def _text_without(format_: ToolFormat, *, at_start: bool) -> str:
+    marker = re.escape(format_.marker).replace("/", r"\/")
+    before = "" if at_start else "(?s:.*)"
+    return f"TEXT: /(?s:.*)/ & ~/{before}{marker}(?s:.*)/"
+
+
+def _parameters(tool: Tool, field: str) -> dict[str, Any]:
+    parameters = {"type": "object", **tool.parameters} if tool.parameters else _NO_ARGUMENTS
+    if parameters["type"] != "object":
+        raise InvalidParameter(f"{field}.type", parameters["type"], "'object'")
+    return checked(parameters, field)
+
+
+def _answer(
+    response_format: JsonSchema | JsonObject, format_: ToolFormat
+) -> tuple[str, list[SchemaText]]:
+    if not format_.anywhere:
+        limit = "none beside tools: this model's calls can't be told from an answer in JSON"
+        raise InvalidParameter("response_format", "given", limit)
+    if isinstance(response_format, JsonObject):
+        return json_rule(ANY_OBJECT), []
+    schema = checked(response_format.schema, "response_format")
+    return json_rule(schema), [schema_text(schema, "response_format")]
+
+
+def _description(tools: Sequence[Tool]) -> str:
+    lines = []
+    for tool in tools:
+        known: dict[str, Any] = {"name": tool.name}
+        if tool.description is not None:
+            known["description"] = tool.description
+        lines.append(
+            json.dumps(
+                {**known, "parameters": tool.parameters or _NO_ARGUMENTS}, ensure_ascii=False
+            )
+        )
+    form = HERMES.head + "<its name>" + HERMES.middle + "<its arguments, a JSON object>"
+    return "\n".join(
+        [
+            "These functions can be called, each described on a line:",
+            *lines,
+            "To call one, write exactly this:",
+            form + HERMES.tail,
+            "Its result comes back between <tool_response> and </tool_response>.",
+            "When no function is needed, answer in plain words.",
+        ]
+    )
