@@ -3,13 +3,17 @@
 Error: the root
 ├── RequestError            the client can mend the request
 │   ├── InvalidParameter    a field, its value, its limit
+│   ├── UnknownParameter    a field that this request doesn't have
+│   ├── Unsupported         a field that is known and asks for what we can't do
 │   ├── BatchTooLarge       more requests at once than run and wait together
 │   ├── ContextOverflow     the prompt is longer than the context
 │   ├── UnknownModel        no such model on disk
 │   ├── NoModelLoaded       a model is needed and none is loaded
 │   ├── UsernameTaken       somebody else has this name
 │   ├── UnsuitablePassword  a new password is too short or too long
-│   └── UnknownChat         no such chat of this user
+│   ├── UnknownChat         no such chat of this user
+│   ├── UnknownApiKey       no such API key of this user
+│   └── TooManyApiKeys      this user has as many API keys as anybody may
 ├── AccessError             who asks, and what they may do
 │   ├── NotAuthenticated    no token, or none that still holds
 │   ├── WrongCredentials    this name and this password don't belong together
@@ -52,6 +56,26 @@ class InvalidParameter(RequestError):
     def __init__(self, field: str, value: object, limit: str) -> None:
         self.field, self.value, self.limit = field, value, limit
         super().__init__(f"{field} is {shown(value)}, expected {limit}")
+
+
+class UnknownParameter(RequestError):
+    """A field that this request doesn't have; for dialects that ignore none."""
+
+    code = "unknown_parameter"
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+        super().__init__(f"unrecognized request argument: {shown(field)}")
+
+
+class Unsupported(RequestError):
+    """A field that is known, with a value that asks for what this server can't do."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        self.field = field
+        super().__init__(f"{field} is {shown(value)}, which is not supported here: {reason}")
 
 
 class BatchTooLarge(RequestError):
@@ -117,6 +141,24 @@ class UnknownChat(RequestError):
 
     def __init__(self, chat_id: str) -> None:
         super().__init__(f"there is no chat {shown(chat_id)}")
+
+
+class UnknownApiKey(RequestError):
+    """This user has no such API key; whether somebody else has is not said."""
+
+    code = "unknown_api_key"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no API key {shown(key_id)}")
+
+
+class TooManyApiKeys(RequestError):
+    """This user has as many API keys as anybody may."""
+
+    code = "too_many_api_keys"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"there are {limit} API keys, at most {limit} are kept: revoke one first")
 
 
 class AccessError(Error):

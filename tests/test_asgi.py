@@ -63,3 +63,21 @@ async def test_a_closed_server_manages_models_for_administrators_alone(tmp_path,
         assert promoted == 0
         assert (await server.ask(*load, token=token)).status == 200
         assert (await server.ask("POST", "/models/unload", token=token)).status == 200
+
+
+async def test_a_page_of_another_site_manages_no_models(tmp_path):
+    async with running(tmp_path) as server:
+        await server.ask("POST", "/models/load", {"model_id": MODEL})
+
+        def unload(site: str):
+            return ask(server.app, "POST", "/models/unload", headers={"sec-fetch-site": site})
+
+        assert (await unload("cross-site")).status == 403
+        assert (await server.ask("GET", "/models/current")).status == 200
+        assert (await unload("same-origin")).status == 200
+
+
+async def test_options_name_every_method_of_a_path(tmp_path):
+    async with running(tmp_path) as server:
+        answer = await server.ask("OPTIONS", "/api/chats/1", token=await server.token("ada"))
+        assert (answer.status, answer.headers["allow"]) == (204, "DELETE, GET, OPTIONS, PATCH")

@@ -1,10 +1,12 @@
 """Read a JSON body into a record, or say which field is wrong, its value and its limit.
 
 The limits in a message come from the same schema that the OpenAPI document shows. An explicit
-null means the default, unknown fields are ignored. Knows no dialect.
+null means the default. Unknown fields are ignored, unless the record forbids them. Knows no
+dialect.
 """
 
 import functools
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -14,20 +16,20 @@ from litestar import Request
 from litestar.openapi.spec import (
     OpenAPIMediaType,
     OpenAPIResponse,
-    OpenAPIType,
     Operation,
     RequestBody,
 )
-from litestar.openapi.spec import Schema as OpenAPISchema
 
-from app.errors import InvalidParameter
+from app.errors import InvalidParameter, RequestError, UnknownParameter
 
 Body = dict[str, Any]
 Schema = dict[str, Any]
 T = TypeVar("T", bound=msgspec.Struct)
 
-_ERROR_PATH: Final = re.compile(r" - at `\$(.*)`$")
+# The last one: before it a message may quote what the client sent.
+_ERROR_PATH: Final = re.compile(r"^(.*) - at `\$(.*?)`$", re.DOTALL)
 _MISSING_FIELD: Final = re.compile(r"^Object missing required field `(\w+)`")
+_UNKNOWN_FIELD: Final = re.compile(r"^Object contains unknown field `(.*?)`?$", re.DOTALL)
 _PATH_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 _LIMITS: Final = {
     "minimum": ">=",
@@ -39,6 +41,17 @@ _LIMITS: Final = {
     "minItems": "length >=",
     "maxItems": "length <=",
 }
+
+
+def _number(text: str) -> float:
+    """A number with a point or an exponent; to JSON Schema 2.0 is an integer too."""
+    value = float(text)
+    if math.isinf(value):
+        raise msgspec.DecodeError("Number out of range")
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+_DECODER: Final = msgspec.json.Decoder(float_hook=_number)
 
 
 async def read_object(request: Request[Any, Any, Any]) -> Body:
@@ -54,7 +67,7 @@ async def read_object(request: Request[Any, Any, Any]) -> Body:
     raw = await request.body()
     beginning = raw[:100].decode("utf-8", "replace")
     try:
-        body = msgspec.json.decode(raw)
+        body = _DECODER.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidParameter("body", beginning, f"a JSON object ({error})") from error
     except RecursionError as error:
@@ -69,6 +82,7 @@ def to_record(body: Body, kind: type[T]) -> T:
 
     Raises:
         InvalidParameter: the first field that is missing or wrong.
+        UnknownParameter: the first that isn't there, of a record that forbids them.
     """
     given = {name: value for name, value in body.items() if value is not None}
     try:
@@ -83,11 +97,12 @@ def takes(
     """Return an operation for the OpenAPI document whose JSON body is one of the records.
 
     Args:
-        *kinds: the records.
+        *kinds: the records; one may have `CONTRADICTIONS`, JSON schemas of bodies whose fields fit
+            one by one and not together.
         required: whether there must be a body.
         streams: media types of the answer when it is streamed.
     """
-    schemas = [_with_nulls(_schema(kind)) for kind in kinds]
+    schemas = [_documented(kind) for kind in kinds]
     schema: Any = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
 
     @dataclass
@@ -97,8 +112,8 @@ def takes(
             self.request_body = RequestBody(content={"application/json": media}, required=required)
             success = (self.responses or {}).get("200")
             if isinstance(success, OpenAPIResponse) and success.content is not None:
-                text = OpenAPIMediaType(schema=OpenAPISchema(type=OpenAPIType.STRING))
-                success.content |= dict.fromkeys(streams, text)
+                # No schema: OpenAPI 3.1 has none for a sequence of events or lines.
+                success.content |= {stream: OpenAPIMediaType() for stream in streams}
 
     return WithBody
 
@@ -108,10 +123,12 @@ class _Missing:
         return "missing"
 
 
-def _explained(message: str, value: Any, schema: Schema) -> InvalidParameter:
+def _explained(message: str, value: Any, schema: Schema) -> RequestError:
     """Find the value and the limit that a message of msgspec is about."""
-    at = _ERROR_PATH.search(message)
-    path = at[1] if at else ""
+    at = _ERROR_PATH.match(message)
+    message, path = (at[1], at[2]) if at else (message, "")
+    if unknown := _UNKNOWN_FIELD.match(message):
+        return UnknownParameter(f"{path}.{unknown[1]}".lstrip("."))
     for name, index in _PATH_STEP.findall(path):
         value = value[name] if name else value[int(index)]
         schema = _below(schema, name)
@@ -141,6 +158,8 @@ def _words(schema: Schema) -> str:
     kind = schema.get("type", "value")
     if kind == "array" and "items" in schema:
         kind = f"array of {_words(schema['items'])}"
+    if isinstance(values := schema.get("additionalProperties"), dict):
+        kind = f"object of {_words(values)}"
     return f"{kind}, {limits}" if limits.startswith("length") else f"{kind} {limits}".strip()
 
 
@@ -161,12 +180,21 @@ def _schema(kind: type[msgspec.Struct]) -> Schema:
     return _object(inlined(schema))
 
 
+def _documented(kind: type[msgspec.Struct]) -> Schema:
+    """A record's JSON schema as clients read it."""
+    schema = _with_nulls(_schema(kind))
+    contradictions: tuple[Schema, ...] = getattr(kind, "CONTRADICTIONS", ())
+    return {**schema, "not": {"anyOf": list(contradictions)}} if contradictions else schema
+
+
 def _with_nulls(schema: Schema) -> Schema:
     """The same with null allowed wherever a field has a default."""
 
     def nullable(field: Schema) -> Schema:
         if "type" in field:
             return {**field, "type": [field["type"], "null"]}
+        if "enum" in field:
+            return {**field, "enum": [*field["enum"], None]}
         options = [option for option in field["anyOf"] if option.get("type") != "null"]
         return {**field, "anyOf": [*options, {"type": "null"}]}
 

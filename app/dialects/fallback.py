@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from litestar import Request, Response
+from litestar.datastructures import MutableScopeHeaders
 from litestar.exceptions import HTTPException
-from litestar.types import ExceptionHandlersMap
+from litestar.routes import HTTPRoute
+from litestar.types import ExceptionHandlersMap, Message, Scope
 
 from app.dialects.streaming import ClientGone
 
@@ -46,6 +48,19 @@ def fallback_handlers(envelopes: Mapping[str, Envelope]) -> ExceptionHandlersMap
         return Response(b"", status_code=CLIENT_GONE, media_type="text/plain")
 
     return {HTTPException: on_http_error, ClientGone: on_client_gone, Exception: on_bug}
+
+
+async def name_every_method(message: Message, scope: Scope) -> None:
+    """Let an answer to OPTIONS name all methods of its path; for the application's `before_send`.
+
+    Litestar 2.25 makes that answer from the first handler of a path and keeps it when others
+    come.
+    """
+    if scope.get("method") == "OPTIONS" and message["type"] == "http.response.start":
+        path = scope["path_template"]
+        [route] = (r for r in scope["litestar_app"].routes if r.path_format == path)
+        assert isinstance(route, HTTPRoute), route
+        MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
 
 
 def _explained(request: AnyRequest, error: HTTPException) -> str:

@@ -14,7 +14,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from app.errors import Error
-from app.generation.requests import Finished, TextDelta
+from app.generation.requests import Event, TextDelta
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,18 +37,22 @@ class Framing(Protocol):
         """Frame what was held back and a failure, so that it never looks like the end."""
 
 
-class TextSource(Protocol):
-    """A `Generation`, or what a dialect puts around one."""
+class Source(Protocol):
+    """What a stream is made from."""
 
     @property
     def model_id(self) -> str:
         """Which model writes."""
 
-    async def __anext__(self) -> TextDelta | Finished:
-        """Return what comes next."""
-
     async def aclose(self) -> None:
         """End it; harmless when repeated."""
+
+
+class TextSource(Source, Protocol):
+    """A `Generation`, or what a dialect puts around one."""
+
+    async def __anext__(self) -> Event:
+        """Return what comes next."""
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -88,8 +92,32 @@ async def stream(
     return _Stream(generation, _framed(first, generation, framing), media_type, headers)
 
 
+async def stream_chunks(
+    request: Request[Any, Any, Any],
+    source: Source,
+    chunks: AsyncGenerator[bytes, None],
+    media_type: str,
+    headers: dict[str, str],
+) -> Response[Any]:
+    """Stream chunks that a dialect frames itself; wait for the first, as `stream` does.
+
+    Args:
+        request: whose client is watched.
+        source: closed in any case.
+        chunks: raises an Error only before its first chunk; closed in any case.
+        media_type: of the answer.
+        headers: of the answer.
+
+    Raises:
+        Error: there is no first chunk.
+        ClientGone: the client went before it.
+    """
+    first = await while_connected(request.receive, anext(chunks))
+    return _Stream(source, chunks, media_type, headers, first)
+
+
 async def _framed(
-    event: TextDelta | Finished, generation: TextSource, framing: Framing
+    event: Event, generation: TextSource, framing: Framing
 ) -> AsyncGenerator[bytes, None]:
     try:
         while isinstance(event, TextDelta):
@@ -113,19 +141,22 @@ class _Stream(Response[Any]):
 
     def __init__(
         self,
-        generation: TextSource,
+        source: Source,
         chunks: AsyncGenerator[bytes, None],
         media_type: str,
         headers: dict[str, str],
+        first: bytes = b"",
     ) -> None:
         super().__init__(content=b"", media_type=media_type, headers=headers)
-        self._generation = generation
+        self._source = source
         self._chunks = chunks
+        self._first = first
 
     def to_asgi_response(self, *_: Any, **from_layers: Any) -> ASGIResponse:
         return _AsgiStream(
-            self._generation,
+            self._source,
             self._chunks,
+            self._first,
             headers={**(from_layers.get("headers") or {}), **self.headers},
             cookies=[*self.cookies, *(from_layers.get("cookies") or [])],
             media_type=self.media_type,
@@ -134,7 +165,7 @@ class _Stream(Response[Any]):
 
 
 class _AsgiStream(ASGIResponse):
-    """Closes the generation whatever happens.
+    """Closes what it is made from whatever happens.
 
     Litestar's own streaming answer closes nothing when it is cancelled inside `send`: its
     generator would give the place in the engine back only when it is collected.
@@ -143,26 +174,29 @@ class _AsgiStream(ASGIResponse):
     _should_set_content_length = False
 
     def __init__(
-        self, generation: TextSource, chunks: AsyncGenerator[bytes, None], **fields: Any
+        self, source: Source, chunks: AsyncGenerator[bytes, None], first: bytes, **fields: Any
     ) -> None:
         super().__init__(**fields)
-        self._generation = generation
+        self._source = source
         self._chunks = chunks
+        self._first = first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._generation.aclose()
+            await self._source.aclose()
             await self._chunks.aclose()
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         try:
             await while_connected(receive, self._send_chunks(send))
         except (ClientGone, OSError):  # a server may also raise OSError in `send`
-            logger.info("client_gone model=%s", self._generation.model_id)
+            logger.info("client_gone model=%s", self._source.model_id)
 
     async def _send_chunks(self, send: Send) -> None:
+        if self._first:
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -8,7 +8,7 @@ from litestar import Litestar, Request, Response, post
 from msgspec import Meta
 
 from app.dialects.body import read_object, takes, to_record
-from app.errors import InvalidParameter
+from app.errors import InvalidParameter, UnknownParameter
 from tests.asgi_client import ask
 
 
@@ -160,3 +160,38 @@ def test_the_openapi_document_shows_the_limits_that_are_checked():
     assert fields["name"]["type"] == "string", "a required field is not null"
     assert {"type": "null"} in fields["stop"]["anyOf"]
     assert "$ref" not in str(schema), "references would point nowhere in the document"
+
+
+class StrictInner(msgspec.Struct, forbid_unknown_fields=True):
+    kind: Literal["a", "b"] = "a"
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    inner: StrictInner | None = None
+    bias: dict[str, Annotated[int, Meta(le=5)]] = {}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"other": 1}, "other"),
+        ({"inner": {"other": 1}}, "inner.other"),
+        ({"x` - at `$.y": 1}, "y.x"),
+        ({"": 1}, ""),
+    ],
+)
+def test_a_record_may_forbid_unknown_fields(body, field):
+    with pytest.raises(UnknownParameter) as refused:
+        to_record(body, Strict)
+    assert refused.value.field == field
+
+
+def test_a_value_that_looks_like_a_path_is_no_path():
+    with pytest.raises(InvalidParameter) as refused:
+        to_record({"inner": {"kind": "x` - at `$.y`"}}, Strict)
+    assert refused.value.field == "inner.kind"
+
+
+def test_the_limits_of_a_mappings_values_are_told():
+    with pytest.raises(InvalidParameter, match="expected object of integer <= 5"):
+        to_record({"bias": {"a": 6}}, Strict)

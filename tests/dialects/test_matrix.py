@@ -17,7 +17,7 @@ from app import asgi, errors
 from app.errors import Error
 from app.storage.models import Role
 from tests.accounts_app import CHAT, CHEAP, HELLO, PASSWORD, Server
-from tests.auth.test_guards import headers_of
+from tests.auth.test_guards import BAD_KEYS, headers_of
 from tests.fakes import FakeService
 
 TURN = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -27,9 +27,10 @@ LOAD = {"model_id": "nobody/nothing"}
 class Row(NamedTuple):
     method: str
     path: str
-    dialect: Literal["LocalLab", "LLM Host", "Neptun"]
-    door: Literal["open", "closable", "admin", "users"]
-    """Who may pass: anybody · users where the server is closed, or its administrators · users."""
+    dialect: Literal["LocalLab", "LLM Host", "Neptun", "OpenAI"]
+    door: Literal["open", "closable", "admin", "users", "logins"]
+    """Who may pass: anybody · users where the server is closed, or its administrators · users ·
+    users with an access token, not with an API key."""
     body: object = None
 
 
@@ -44,22 +45,38 @@ ROWS = [
     Row("GET", "/models/available", "LocalLab", "closable"),
     Row("GET", "/system/info", "LocalLab", "closable"),
     Row("GET", "/health", "LocalLab", "open"),
+    Row("GET", "/health/live", "LocalLab", "open"),
+    Row("GET", "/health/ready", "LocalLab", "open"),
+    Row("GET", "/metrics", "LocalLab", "admin"),
     Row("POST", "/register", "LLM Host", "open", {"username": "x", "password": PASSWORD}),
     Row("POST", "/login", "LLM Host", "open", {"username": "x"}),
     Row("POST", "/refresh", "LLM Host", "open", {}),
-    Row("POST", "/logout", "LLM Host", "users"),
+    Row("POST", "/logout", "LLM Host", "logins"),
     Row("GET", "/me", "LLM Host", "users"),
-    Row("POST", "/me/password", "LLM Host", "users", {"current_password": PASSWORD}),
-    Row("POST", "/me/delete", "LLM Host", "users", {}),
+    Row("POST", "/me/password", "LLM Host", "logins", {"current_password": PASSWORD}),
+    Row("POST", "/me/delete", "LLM Host", "logins", {}),
+    Row("POST", "/me/keys", "LLM Host", "logins", {"name": "x"}),
+    Row("GET", "/me/keys", "LLM Host", "logins"),
+    Row("DELETE", "/me/keys/1", "LLM Host", "logins"),
     Row("POST", f"{CHAT}?chat_id=-1", "Neptun", "users", HELLO),
     Row("GET", "/api/chats", "Neptun", "users"),
     Row("GET", "/api/chats/1", "Neptun", "users"),
     Row("PATCH", "/api/chats/1", "Neptun", "users", {"title": "x"}),
     Row("DELETE", "/api/chats/1", "Neptun", "users"),
+    Row("GET", "/v1/models", "OpenAI", "closable"),
+    Row("GET", "/v1/models/test/fake", "OpenAI", "closable"),
+    Row("POST", "/v1/chat/completions", "OpenAI", "closable", {"model": "test/fake", **TURN}),
+    Row("POST", "/v1/completions", "OpenAI", "closable", {"model": "test/fake", "prompt": "x"}),
+    Row("POST", "/v1/responses", "OpenAI", "closable", {"model": "test/fake", "input": "x"}),
+    Row("POST", "/v1/embeddings", "OpenAI", "closable"),
+    Row("POST", "/tokenize", "OpenAI", "closable", {"model": "test/fake", "prompt": "x"}),
+    Row("POST", "/detokenize", "OpenAI", "closable", {"model": "test/fake", "tokens": [5]}),
 ]
 TEMPLATES = {
     f"{CHAT}?chat_id=-1": "/api/ai/huggingface/{model_publisher}/{model_name}/chat",
     "/api/chats/1": "/api/chats/{chat_id}",
+    "/v1/models/test/fake": "/v1/models/{model_id}",
+    "/me/keys/1": "/me/keys/{key_id}",
 }
 GONE = "Service not available anymore."
 BAD_TOKENS = [
@@ -72,6 +89,7 @@ BAD_TOKENS = [
     "alg none",
     "refresh as access",
     "deleted user",
+    *BAD_KEYS,
 ]
 
 # the error: LocalLab's status, LLM Host's status, Neptun's status and words; {}: its message
@@ -79,6 +97,8 @@ ANSWERS: dict[Error, tuple[int, int, int, str]] = {
     Error("it broke"): (500, 500, 500, "Internal Server Error"),
     errors.RequestError("it is wrong"): (400, 400, 400, "Bad Request. {}"),
     errors.InvalidParameter("top_k", -1, ">= 0"): (400, 400, 400, "Bad Request. {}"),
+    errors.UnknownParameter("top_q"): (400, 400, 400, "Bad Request. {}"),
+    errors.Unsupported("audio", {}, "text alone"): (400, 400, 400, "Bad Request. {}"),
     errors.BatchTooLarge(99, 80): (400, 400, 400, "Bad Request. {}"),
     errors.ContextOverflow(9120, 8192): (413, 413, 400, "Bad Request. {}"),
     errors.UnknownModel("a/b"): (404, 404, 400, "Invalid model name or publisher"),
@@ -86,6 +106,8 @@ ANSWERS: dict[Error, tuple[int, int, int, str]] = {
     errors.UsernameTaken(): (400, 400, 400, "Bad Request. {}"),
     errors.UnsuitablePassword(3, "8 to 1024"): (400, 400, 400, "Bad Request. {}"),
     errors.UnknownChat("1"): (400, 404, 404, "Not Found. {}"),
+    errors.UnknownApiKey("1"): (400, 404, 400, "Bad Request. {}"),
+    errors.TooManyApiKeys(100): (400, 400, 400, "Bad Request. {}"),
     errors.AccessError("no"): (401, 401, 401, "Unauthorized"),
     errors.NotAuthenticated("not authenticated"): (401, 401, 401, "Unauthorized"),
     errors.WrongCredentials(): (401, 401, 401, "Unauthorized"),
@@ -99,6 +121,40 @@ ANSWERS: dict[Error, tuple[int, int, int, str]] = {
     errors.ModelBroken("a file is missing"): (500, 500, 400, GONE),
     errors.ProviderUnavailable("no cuda"): (500, 500, 400, GONE),
 }
+
+BAD = "invalid_request_error"
+# OpenAI's status, type, field and code
+OPENAI: dict[type[Error], tuple[int, str, str | None, str]] = {
+    Error: (500, "server_error", None, "error"),
+    errors.RequestError: (400, BAD, None, "bad_request"),
+    errors.InvalidParameter: (400, BAD, "top_k", "invalid_value"),
+    errors.UnknownParameter: (400, BAD, "top_q", "unknown_parameter"),
+    errors.Unsupported: (400, BAD, "audio", "unsupported_parameter"),
+    errors.BatchTooLarge: (400, BAD, "n", "batch_too_large"),
+    errors.ContextOverflow: (400, BAD, None, "context_length_exceeded"),
+    errors.UnknownModel: (404, BAD, "model", "model_not_found"),
+    errors.NoModelLoaded: (404, BAD, "model", "model_not_found"),
+    errors.UsernameTaken: (400, BAD, None, "username_taken"),
+    errors.UnsuitablePassword: (400, BAD, None, "unsuitable_password"),
+    errors.UnknownChat: (400, BAD, None, "unknown_chat"),
+    errors.UnknownApiKey: (400, BAD, None, "unknown_api_key"),
+    errors.TooManyApiKeys: (400, BAD, None, "too_many_api_keys"),
+    errors.AccessError: (401, BAD, None, "invalid_api_key"),
+    errors.NotAuthenticated: (401, BAD, None, "invalid_api_key"),
+    errors.WrongCredentials: (401, BAD, None, "invalid_api_key"),
+    errors.Forbidden: (403, "permission_error", None, "forbidden"),
+    errors.TryAgainLater: (503, "server_error", None, "try_again_later"),
+    errors.Overloaded: (429, "requests", None, "overloaded"),
+    errors.RateLimited: (429, "requests", None, "rate_limit_exceeded"),
+    errors.ShuttingDown: (503, "server_error", None, "shutting_down"),
+    errors.ServerError: (500, "server_error", None, "server_error"),
+    errors.EngineFailure: (500, "server_error", None, "engine_failure"),
+    errors.ModelBroken: (500, "server_error", None, "model_broken"),
+    errors.ProviderUnavailable: (500, "server_error", None, "provider_unavailable"),
+}
+TOO_LONG = (
+    "This model's maximum context length is 8192 tokens. However, your prompt has 9120 tokens."
+)
 
 
 def tree(kind: type[Error]) -> Iterator[type[Error]]:
@@ -134,10 +190,11 @@ async def whole_app(
         yield Server(app=app, service=service, **made)
 
 
-def test_the_table_below_has_every_error():
+def test_the_tables_have_every_error():
     kinds = [type(error) for error in ANSWERS]
     assert len(kinds) == len(set(kinds))
     assert set(kinds) == {kind for kind in tree(Error) if kind.__module__ == "app.errors"}
+    assert set(OPENAI) == set(kinds)
 
 
 async def test_the_rows_have_every_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,6 +211,11 @@ async def test_the_rows_have_every_route(tmp_path: Path, monkeypatch: pytest.Mon
 
 def answer_of(error: Error, dialect: str) -> tuple[int, object]:
     locallab, llm_host, neptun, words = ANSWERS[error]
+    if dialect == "OpenAI":
+        status, kind, param, code = OPENAI[type(error)]
+        message = TOO_LONG if isinstance(error, errors.ContextOverflow) else error.message
+        told = {"message": message, "type": kind, "param": param, "code": code}
+        return status, {"error": told}
     if dialect == "Neptun":
         message = words.format(error.message)
         return neptun, {"statusCode": neptun, "statusMessage": message}
@@ -183,6 +245,10 @@ async def test_every_endpoint_answers_every_error_in_its_own_words(
             assert answer.headers["content-type"] == "application/json", row
             later = isinstance(error, errors.TryAgainLater)
             assert answer.headers.get("retry-after") == ("7" if later else None), row
+            openai = row.dialect == "OpenAI"
+            precisely = "7000" if later and openai else None
+            assert answer.headers.get("retry-after-ms") == precisely, row
+            assert ("x-request-id" in answer.headers) is openai, row
             challenge = "Bearer" if answer.status == 401 else None
             assert answer.headers.get("www-authenticate") == challenge, row
 
@@ -200,8 +266,8 @@ async def test_a_closed_server_refuses_every_such_token_everywhere(
                 continue
             assert answer.status == 401, row
             assert answer.headers["www-authenticate"] == "Bearer", row
-            envelope = ["statusCode", "statusMessage"] if row.dialect == "Neptun" else ["detail"]
-            assert list(answer.json) == envelope, row
+            envelopes = {"Neptun": ["statusCode", "statusMessage"], "OpenAI": ["error"]}
+            assert list(answer.json) == envelopes.get(row.dialect, ["detail"]), row
         assert server.service.engine.submitted == []
 
 
@@ -222,3 +288,18 @@ async def test_doors_open_for_those_who_may_pass(
             nobody = await server.ask(row.method, row.path, row.body)
             if row.door in ("closable", "admin"):
                 assert (nobody.status == 401) is closed, (row, nobody.body)
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_on_a_closed_server_a_key_opens_what_its_user_may_but_not_the_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: Role
+):
+    async with whole_app(tmp_path, monkeypatch, require_auth=True) as server:
+        user = await server.auth.accounts.create("ada", PASSWORD, role)
+        key, _ = await server.auth.api_keys.create(user.id, "x")
+        for row in ROWS:
+            answer = await server.ask(row.method, row.path, row.body, token=key)
+            refused = row.door == "logins" or (row.door == "admin" and role is not Role.ADMIN)
+            assert (answer.status == 403) is refused, (row, answer.body)
+            if row.door != "open":
+                assert answer.status != 401, (row, answer.body)

@@ -1,4 +1,7 @@
-"""For schemathesis: somebody signed in and a model loaded, anew when a case has ended either."""
+"""For schemathesis: somebody signed in and a model loaded, anew when a case has ended either.
+
+OpenAI's bodies must name a model: where it is the documented example, the one that there is.
+"""
 
 import uuid
 
@@ -6,6 +9,7 @@ import httpx
 import schemathesis
 
 from tests.e2e.scripted_app import FIRST
+from tests.e2e.server import DEFAULT_MODEL
 
 FORM = {"username": f"u{uuid.uuid4().hex}", "password": "testpassword"}
 client = httpx.Client(timeout=60)
@@ -24,3 +28,10 @@ class SignedIn:
 
     def set(self, case, data: str, _context) -> None:
         case.headers["Authorization"] = data
+
+
+@schemathesis.hook
+def before_call(_context, case, _kwargs) -> None:
+    body = case.body
+    if isinstance(body, dict) and body.get("model") == DEFAULT_MODEL:
+        case.body = {**body, "model": FIRST}

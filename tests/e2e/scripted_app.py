@@ -54,7 +54,7 @@ class ScriptedDecoder(OrtDecoder):
         for index in np.flatnonzero(step.num_new):
             row = step.first_row + int(index)
             logits[index] = 0
-            logits[index, self._script[self._said[row]]] = 1000
+            logits[index, :, self._script[self._said[row]]] = 1000
             self._said[row] += 1
         return logits
 

@@ -3,7 +3,8 @@
 An absent field and an explicit null mean the default (app/dialects/body.py drops nulls).
 """
 
-from typing import Annotated, Literal
+from itertools import combinations
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,11 +19,18 @@ from app.generation.requests import (
 )
 
 DEFAULT_MAX_LENGTH = 8192
+LENGTH_NAMES: Final = ("max_length", "max_tokens", "max_new_tokens")
 
 Text = Annotated[str, Meta(min_length=1)]
 Length = Annotated[int, Meta(ge=1, le=16384)]
 Prompt = Annotated[Text, Meta(examples=["Explain quantum computing in simple terms"])]
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
+JsonSchema = dict[str, Any]
+
+
+def _together(**fields: JsonSchema) -> JsonSchema:
+    """Bodies that have all of these fields, with such values."""
+    return {"required": list(fields), "properties": fields}
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -34,6 +42,12 @@ class Message(msgspec.Struct, frozen=True):
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that all three endpoints share."""
+
+    # Two names of the same length are taken when they agree; the schema's words can't say that.
+    CONTRADICTIONS: ClassVar[tuple[JsonSchema, ...]] = tuple(
+        _together(**{name: {"type": "integer"} for name in names})
+        for names in combinations(LENGTH_NAMES, 2)
+    )
 
     model_id: Annotated[Text | None, Meta(description="Default: the loaded model.")] = None
     max_length: Annotated[
@@ -96,8 +110,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return self.request([], prompt)
 
     def _max_tokens(self) -> int:
-        names = ("max_length", "max_tokens", "max_new_tokens")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        named = {name: getattr(self, name) for name in LENGTH_NAMES}
+        given = {name: value for name, value in named.items() if value is not None}
         for name, value in given.items():
             first = next(iter(given))
             if value != given[first]:
@@ -105,8 +119,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return next(iter(given.values()), DEFAULT_MAX_LENGTH)
 
 
+_RAW_WITH_SYSTEM: Final = _together(system_prompt={"type": "string"}, raw={"const": True})
+
+
 class GenerateBody(Options, frozen=True, kw_only=True):
     """`POST /generate`."""
+
+    CONTRADICTIONS = (*Options.CONTRADICTIONS, _RAW_WITH_SYSTEM)
 
     prompt: Prompt
     stream: bool = False
@@ -115,6 +134,14 @@ class GenerateBody(Options, frozen=True, kw_only=True):
 
 class ChatBody(Options, frozen=True, kw_only=True):
     """`POST /chat`."""
+
+    CONTRADICTIONS = (
+        *Options.CONTRADICTIONS,
+        _together(
+            system_prompt={"type": "string"},
+            messages={"contains": _together(role={"const": "system"})},
+        ),
+    )
 
     messages: Annotated[
         list[Message],
@@ -135,6 +162,12 @@ class ChatBody(Options, frozen=True, kw_only=True):
 
 class BatchBody(Options, frozen=True, kw_only=True):
     """`POST /generate/batch`."""
+
+    CONTRADICTIONS = (
+        *Options.CONTRADICTIONS,
+        _RAW_WITH_SYSTEM,
+        _together(stream={"const": True}),
+    )
 
     prompts: Annotated[list[Prompt], Meta(min_length=1)]
     stream: Annotated[bool, Meta(description="Only false: a batch is answered whole.")] = False

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from app.errors import Error
 from app.generation.generation import Generation
-from app.generation.requests import Finished, TextDelta
+from app.generation.requests import Event, TextDelta
 from app.storage.chats import Turn, keep_turn
 from app.storage.database import Database
 
@@ -61,7 +61,7 @@ class KeptGeneration:
         self._pieces: list[str] = []
         self._kept = False
 
-    async def __anext__(self) -> TextDelta | Finished:
+    async def __anext__(self) -> Event:
         """What comes next.
 
         Raises:

@@ -1,0 +1,1 @@
+"""OpenAI: the API that most clients and libraries speak."""

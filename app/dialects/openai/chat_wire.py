@@ -1,0 +1,204 @@
+"""`POST /v1/chat/completions`: the answer, whole and as a stream."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
+from app.dialects.openai.wire import DONE, detail, frame
+from app.errors import Error
+from app.generation.requests import (
+    Event,
+    Finished,
+    FinishReason,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+    Whole,
+)
+
+# JSON has no infinity; this is what OpenAI writes for a token that can't be.
+_LOWEST_LOGPROB: Final = -9999.0
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    """A token that could have been."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class Logprob(TopLogprob, frozen=True):
+    """A token, and those that were likeliest in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+    @classmethod
+    def of(cls, token: TokenLogprob) -> "Logprob":
+        """From generation's record."""
+        tops = [TopLogprob(top.text, finite(top.logprob), list(top.bytes)) for top in token.top]
+        return cls(token.text, finite(token.logprob), list(token.bytes), tops)
+
+
+class Logprobs(msgspec.Struct, frozen=True):
+    """Of a choice's tokens."""
+
+    content: list[Logprob]
+    refusal: None = None
+
+    @classmethod
+    def of(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs | None":
+        """From generation's records; None: there are none."""
+        return cls([Logprob.of(token) for token in tokens]) if tokens else None
+
+
+class Called(msgspec.Struct, frozen=True):
+    """A function and its arguments, as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A tool call."""
+
+    id: str
+    type: Literal["function"]
+    function: Called
+
+
+class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The assistant's turn."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    tool_calls: list[Call] | UnsetType = UNSET
+
+
+class ChatChoice(msgspec.Struct, frozen=True):
+    """One of the `n` answers."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: Logprobs | None
+    finish_reason: str
+
+    @classmethod
+    def of(cls, index: int, whole: Whole) -> "ChatChoice":
+        """From a generation's end."""
+        calls = [Call(c.id, "function", Called(c.name, c.arguments)) for c in whole.tool_calls]
+        message = AnswerMessage(
+            content=None if calls and not whole.text else whole.text, tool_calls=calls or UNSET
+        )
+        reason = finish_reason(whole.finished, calls=bool(calls))
+        return cls(index, message, Logprobs.of(whole.logprobs), reason)
+
+
+class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: UsageAnswer
+
+    @classmethod
+    def of(cls, model_id: str, wholes: Sequence[Whole]) -> "ChatAnswer":
+        """From the generations' ends, one a choice."""
+        usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
+        return cls(
+            id=chat_id(),
+            created=int(time.time()),
+            model=model_id,
+            choices=[ChatChoice.of(index, whole) for index, whole in enumerate(wholes)],
+            usage=UsageAnswer.of(usages, len(wholes)),
+        )
+
+
+class ChatChunks:
+    """Frames the stream: for each choice its role, its pieces and its finish reason."""
+
+    def __init__(self, model_id: str, n: int, *, include_usage: bool) -> None:
+        self._chunk: dict[str, Any] = {
+            "id": chat_id(),
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model_id,
+        }
+        self._n = n
+        self._usage = {"usage": None} if include_usage else {}
+        self._begun: set[int] = set()
+        self._called: set[int] = set()
+        self._usages: dict[int, Usage] = {}
+
+    def take(self, index: int, event: Event) -> bytes:
+        """Frame what happened to a choice."""
+        begin = b"" if index in self._begun else self._begin(index, event)
+        match event:
+            case TextDelta(text, logprobs):
+                return begin + self._frame(index, {"content": text}, Logprobs.of(logprobs))
+            case ToolCallDelta():
+                self._called.add(index)
+                return begin + self._frame(index, {"tool_calls": [_call_delta(event)]})
+            case Finished(_, usage):
+                self._usages[index] = usage
+                reason = finish_reason(event, calls=index in self._called)
+                return begin + self._frame(index, {}, reason=reason)
+        return begin
+
+    def finish(self) -> bytes:
+        """Frame the usage, if asked for, and the end."""
+        if not self._usage:
+            return DONE
+        usage = UsageAnswer.of(self._usages, self._n)
+        return frame({**self._chunk, "choices": [], "usage": usage}) + DONE
+
+    def fail(self, error: Error) -> bytes:
+        """Frame a failure, which is not the end."""
+        return frame(ErrorAnswer(detail(error)))
+
+    def _begin(self, index: int, event: Event) -> bytes:
+        self._begun.add(index)
+        content = None if isinstance(event, ToolCallDelta) else ""
+        return self._frame(index, {"role": "assistant", "content": content, "refusal": None})
+
+    def _frame(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: Logprobs | None = None,
+        reason: str | None = None,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return frame({**self._chunk, "choices": [choice], **self._usage})
+
+
+def chat_id() -> str:
+    """A new id."""
+    return f"chatcmpl-{uuid4().hex}"
+
+
+def finite(logprob: float) -> float:
+    """The same, bounded below."""
+    return max(logprob, _LOWEST_LOGPROB)
+
+
+def finish_reason(finished: Finished, *, calls: bool) -> str:
+    """Why a choice ended; calls that were cut off are not complete calls."""
+    return "tool_calls" if calls and finished.reason is FinishReason.STOP else finished.reason.value
+
+
+def _call_delta(event: ToolCallDelta) -> dict[str, Any]:
+    if event.id is None:
+        return {"index": event.index, "function": {"arguments": event.arguments}}
+    function = {"name": event.name, "arguments": event.arguments}
+    return {"index": event.index, "id": event.id, "type": "function", "function": function}

@@ -1,0 +1,83 @@
+"""`POST /v1/completions`: what is sent, and the requests that it means."""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from app.dialects.openai.schemas import MAX_CHOICES, Options, TokenId, Unserved
+from app.errors import InvalidParameter, Unsupported
+from app.generation.requests import GenerationRequest
+
+COMPLETIONS_UNSERVED: Final[Mapping[str, Unserved]] = {
+    "suffix": Unserved("models here only write on, they don't fill in", ("",)),
+}
+Given = str | list[int]
+"""One prompt: a text, or its tokens."""
+
+
+class CompletionBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/completions`."""
+
+    prompt: Annotated[
+        str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2**20)],
+        Meta(
+            description="A text, several, the tokens of one, or those of several.",
+            examples=["Once upon a time"],
+        ),
+    ]
+    max_tokens: Annotated[
+        int, Meta(ge=0, le=2**31 - 1, description="0 only with echo: the prompt's own figures.")
+    ] = 16
+    echo: Annotated[bool, Meta(description="The text begins with the prompt.")] = False
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    best_of: Annotated[
+        Annotated[int, Meta(ge=1, le=128)] | None, Meta(description="Only what n is.")
+    ] = None
+
+    def prompts(self) -> list[Given]:
+        """The prompts, of which each gets `n` choices.
+
+        Raises:
+            InvalidParameter: texts and tokens are mixed, or too many choices.
+        """
+        given = self.prompt
+        if isinstance(given, str):
+            return [given]
+        kinds = {type(item) for item in given}
+        if len(kinds) > 1:
+            raise InvalidParameter("prompt", given, "texts alone, tokens alone or lists of tokens")
+        prompts: list[Given]
+        if kinds == {int}:
+            prompts = [[item for item in given if isinstance(item, int)]]
+        else:
+            prompts = [item for item in given if not isinstance(item, int)]
+        if len(prompts) * self.n > MAX_CHOICES:
+            raise InvalidParameter("n", self.n, f"at most {MAX_CHOICES} choices of all prompts")
+        return prompts
+
+    def requests(self, prompts: list[Given], tenant: str) -> list[GenerationRequest]:
+        """Make one request a choice, those of a prompt next to each other.
+
+        Raises:
+            InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
+        """
+        if self.best_of is not None and self.best_of != self.n:
+            reason = f"only n choices are made, which is {self.n}"
+            raise Unsupported("best_of", self.best_of, reason)
+        if self.max_tokens == 0 and not self.echo:
+            raise InvalidParameter("max_tokens", 0, ">= 1 without echo")
+        choices = self.choices(
+            max_tokens=self.max_tokens,
+            top_logprobs=self.logprobs,
+            prompt_logprobs=self.logprobs if self.echo else None,
+            tenant=tenant,
+        )
+        return [
+            msgspec.structs.replace(choice, prompt=prompt)
+            if isinstance(prompt, str)
+            else msgspec.structs.replace(choice, prompt_ids=prompt)
+            for prompt in prompts
+            for choice in choices
+        ]

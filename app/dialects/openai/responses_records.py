@@ -1,0 +1,161 @@
+"""`POST /v1/responses`: the records that an answer and its events are made of."""
+
+import time
+from typing import Any, Literal
+from uuid import uuid4
+
+import msgspec
+
+from app.dialects.openai.chat_wire import Logprob
+from app.dialects.openai.responses_schemas import ResponseBody
+from app.generation.requests import Usage
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+Json = dict[str, Any]
+
+
+class OutputText(msgspec.Struct, kw_only=True):
+    """The text of a message."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str = ""
+    annotations: list[Any] = []
+    logprobs: list[Logprob] = []
+
+
+class OutputMessage(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
+    """A message of the assistant."""
+
+    id: str
+    role: Literal["assistant"] = "assistant"
+    status: ItemStatus = "in_progress"
+    content: list[OutputText]
+
+
+class FunctionCall(msgspec.Struct, kw_only=True, tag_field="type", tag="function_call"):
+    """A call that the client is to make."""
+
+    id: str
+    status: ItemStatus = "in_progress"
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+class InputDetails(msgspec.Struct, frozen=True):
+    """Of the input's tokens."""
+
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class OutputDetails(msgspec.Struct, frozen=True):
+    """Of the output's tokens."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(msgspec.Struct, frozen=True):
+    """Tokens."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> "ResponseUsage":
+        """From generation's record."""
+        return cls(
+            usage.prompt_tokens,
+            InputDetails(usage.cached_tokens),
+            usage.completion_tokens,
+            OutputDetails(),
+            usage.total_tokens,
+        )
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a response failed after it had begun."""
+
+    code: str
+    message: str
+
+
+class IncompleteDetails(msgspec.Struct, frozen=True):
+    """Why a response ended early."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class NoReasoning(msgspec.Struct, frozen=True):
+    """As much as models here have of it."""
+
+    effort: None = None
+    summary: None = None
+
+
+class ResponseAnswer(msgspec.Struct, kw_only=True):
+    """A response, in the making or whole. What the client sent comes back with it."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed"] = "in_progress"
+    completed_at: int | None = None
+    error: Failure | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    model: str
+    output: list[OutputMessage | FunctionCall]
+    parallel_tool_calls: bool
+    temperature: float
+    top_p: float
+    text: Json
+    tool_choice: str | Json
+    tools: list[Json]
+    top_logprobs: int
+    metadata: dict[str, str]
+    usage: ResponseUsage | None = None
+    background: bool = False
+    previous_response_id: None = None
+    reasoning: NoReasoning = msgspec.field(default_factory=NoReasoning)
+    service_tier: Literal["default"] = "default"
+    store: Literal[False] = False
+    truncation: Literal["disabled"] = "disabled"
+    user: str | None = None
+
+    @classmethod
+    def begun(cls, asked: ResponseBody, model_id: str) -> "ResponseAnswer":
+        """One with nothing written yet."""
+        form = asked.text.format
+        shown_form: Json = {"type": "text"} if form is None else _without_nulls(form)
+        choice = asked.tool_choice
+        return cls(
+            id=new_id("resp"),
+            created_at=int(time.time()),
+            instructions=asked.instructions,
+            max_output_tokens=asked.max_output_tokens,
+            model=model_id,
+            output=[],
+            parallel_tool_calls=asked.parallel_tool_calls,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            text={"format": shown_form},
+            tool_choice=choice if isinstance(choice, str) else msgspec.to_builtins(choice),
+            tools=[{"strict": True, "parameters": None, **_without_nulls(t)} for t in asked.tools],
+            top_logprobs=asked.top_logprobs or 0,
+            metadata=asked.metadata,
+            user=asked.user or None,
+        )
+
+
+def new_id(kind: str) -> str:
+    """A new id."""
+    return f"{kind}_{uuid4().hex}"
+
+
+def _without_nulls(record: msgspec.Struct) -> Json:
+    return {name: value for name, value in msgspec.to_builtins(record).items() if value is not None}

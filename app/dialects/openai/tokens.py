@@ -1,0 +1,89 @@
+"""`POST /tokenize` and `/detokenize`: a model's tokens, in the form that vLLM gave them."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, post
+from litestar.di import NamedDependency
+from msgspec import Meta
+
+from app.catalog.catalog import Catalog
+from app.dialects.body import read_object, takes
+from app.dialects.openai.chat_schemas import Message, to_messages
+from app.dialects.openai.schemas import ModelId, TokenId, read
+from app.dialects.openai.wire import refusals
+from app.errors import InvalidParameter
+from app.generation.service import GenerationService
+
+
+class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /tokenize`: a prompt or messages."""
+
+    model: ModelId
+    prompt: Annotated[str | None, Meta(examples=["Hello"])] = None
+    messages: Annotated[list[Message], Meta(min_length=1)] | None = None
+    add_special_tokens: Annotated[
+        bool | None,
+        Meta(description="Default: true for a prompt; the chat template writes its own."),
+    ] = None
+
+
+class Tokenized(msgspec.Struct, frozen=True):
+    """A text's tokens."""
+
+    count: int
+    max_model_len: Annotated[int, Meta(description="Tokens of prompt and answer together.")]
+    tokens: list[int]
+
+
+class DetokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /detokenize`."""
+
+    model: ModelId
+    tokens: Annotated[list[TokenId], Meta(max_length=2**20, examples=[[1, 2, 3]])]
+
+
+class Detokenized(msgspec.Struct, frozen=True):
+    """A text."""
+
+    prompt: str
+
+
+AnyRequest = Request[Any, Any, Any]
+Service = NamedDependency[GenerationService]
+
+
+@post(
+    "/tokenize",
+    status_code=200,
+    summary="Tokenize",
+    operation_class=takes(TokenizeBody),
+    responses=refusals(400, 401, 404, 413, 429, 500, 503),
+)
+async def tokenize(
+    request: AnyRequest, service: Service, models: NamedDependency[Catalog]
+) -> Tokenized:
+    """Give the tokens of a text, or of a conversation as the model would get it."""
+    asked = read(await read_object(request), TokenizeBody, {})
+    if (asked.prompt is None) == (asked.messages is None):
+        raise InvalidParameter("prompt", asked.prompt, "either it or messages")
+    text = to_messages(asked.messages) if asked.messages is not None else asked.prompt
+    assert text is not None, "checked above"
+    special = asked.add_special_tokens
+    special = asked.prompt is not None if special is None else special
+    model = await models.get(asked.model)
+    tokens = await service.tokenize(text, asked.model, add_special_tokens=special)
+    return Tokenized(len(tokens), model.engine.capacity, tokens)
+
+
+@post(
+    "/detokenize",
+    status_code=200,
+    summary="Detokenize",
+    operation_class=takes(DetokenizeBody),
+    responses=refusals(400, 401, 404, 413, 429, 500, 503),
+)
+async def detokenize(request: AnyRequest, service: Service) -> Detokenized:
+    """Give the text of tokens."""
+    asked = read(await read_object(request), DetokenizeBody, {})
+    return Detokenized(await service.detokenize(asked.tokens, asked.model))

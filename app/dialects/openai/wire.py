@@ -1,0 +1,151 @@
+"""Errors and frames as OpenAI's clients read them, and the headers beside them."""
+
+import logging
+import math
+import re
+import time
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+import msgspec
+from litestar import Response
+from litestar.openapi import ResponseSpec
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import errors
+from app.dialects.openai.schemas import ErrorAnswer, ErrorDetail
+
+logger = logging.getLogger(__name__)
+
+PREFIXES: Final = ("/v1", "/tokenize", "/detokenize")
+"""Of this dialect's paths."""
+DONE: Final = b"data: [DONE]\n\n"
+# Ours or a proxy's; longer or stranger ones don't come back, nor reach a log.
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_LONGEST_PARAM: Final = 200
+_STARTED: Final = "openai_started"
+
+
+class Kind(NamedTuple):
+    """How an error is told."""
+
+    status: int
+    type: str
+    code: str | None = None
+    """None: the error's own code."""
+    param: str | None = None
+    """None: the field that the error names, if it does."""
+
+
+_BAD: Final = "invalid_request_error"
+KINDS: Final[dict[type[errors.Error], Kind]] = {
+    errors.RequestError: Kind(400, _BAD),
+    errors.InvalidParameter: Kind(400, _BAD, "invalid_value"),
+    errors.ContextOverflow: Kind(400, _BAD, "context_length_exceeded"),
+    errors.BatchTooLarge: Kind(400, _BAD, param="n"),
+    errors.UnknownModel: Kind(404, _BAD, "model_not_found", "model"),
+    errors.NoModelLoaded: Kind(404, _BAD, "model_not_found", "model"),
+    errors.AccessError: Kind(401, _BAD, "invalid_api_key"),
+    errors.Forbidden: Kind(403, "permission_error"),
+    errors.RateLimited: Kind(429, "requests", "rate_limit_exceeded"),
+    errors.TryAgainLater: Kind(503, "server_error"),
+    errors.Overloaded: Kind(429, "requests"),
+    errors.Error: Kind(500, "server_error"),
+}
+
+_DESCRIPTIONS: Final = {
+    400: "A field is wrong, unknown or not served, or the prompt is longer than the context",
+    401: "The server asks for a key and there is none that holds",
+    404: "No such model on this server",
+    413: "The body is too large",
+    429: "The queue is full or the rate limit reached; see Retry-After",
+    500: "The model failed",
+    503: "The server is shutting down; see Retry-After",
+}
+
+
+def refusals(*statuses: int) -> dict[int, ResponseSpec]:
+    """For the OpenAPI document: what a route may answer instead."""
+    return {
+        status: ResponseSpec(
+            ErrorAnswer, description=_DESCRIPTIONS[status], generate_examples=False
+        )
+        for status in statuses
+    }
+
+
+def kind_of(error: errors.Error) -> Kind:
+    """The row of the table for an error."""
+    return next(KINDS[kind] for kind in type(error).__mro__ if kind in KINDS)
+
+
+def detail(error: errors.Error) -> ErrorDetail:
+    """Tell an error of the tree, in a body or in a stream."""
+    kind, message = kind_of(error), error.message
+    if isinstance(error, errors.ContextOverflow):
+        # the words by which libraries over several providers know this case
+        message = (
+            f"This model's maximum context length is {error.limit} tokens. "
+            f"However, your prompt has {error.prompt_tokens} tokens."
+        )
+    field: str | None = getattr(error, "field", None)
+    param = kind.param or (field and field[:_LONGEST_PARAM])
+    return ErrorDetail(message, kind.type, param, kind.code or error.code)
+
+
+def refuse(error: errors.Error) -> Response[Any]:
+    """The answer to an error of the tree."""
+    status = kind_of(error).status
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, errors.TryAgainLater):
+        headers["Retry-After"] = str(error.retry_after_s)
+        headers["retry-after-ms"] = str(1000 * error.retry_after_s)
+    return Response(ErrorAnswer(detail(error)), status_code=status, headers=headers)
+
+
+def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:
+    """The body of an answer that is no success and comes from no error of the tree."""
+    kind = "server_error" if status >= 500 else _BAD
+    body = ErrorAnswer(ErrorDetail(message, kind, None, None))
+    return Response(body, status_code=status, headers=headers)
+
+
+def frame(data: Any) -> bytes:
+    """One event of a stream."""
+    return b"data: %b\n\n" % msgspec.json.encode(data)
+
+
+def timed(app: ASGIApp) -> ASGIApp:
+    """Middleware: note when a request began, for `add_headers`."""
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][_STARTED] = time.perf_counter()
+        await app(scope, receive, send)
+
+    return noting
+
+
+async def add_headers(message: Message, scope: Scope) -> None:
+    """Put on every answer under this dialect's paths what OpenAI's clients look for.
+
+    For the application's `before_send`, behind `add_rate_headers`.
+    """
+    if message["type"] != "http.response.start" or not scope["path"].startswith(PREFIXES):
+        return
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
+    if message["status"] >= 500:
+        logger.warning("request_failed request_id=%s status=%d", request_id, message["status"])
+    added = [(b"x-request-id", request_id.encode())]
+    if (started := scope["state"].get(_STARTED)) is not None:
+        milliseconds = 1000 * (time.perf_counter() - started)
+        added.append((b"openai-processing-ms", b"%d" % milliseconds))
+    present = dict(message["headers"])
+    if b"x-ratelimit-limit" in present:
+        wait_s = max(0, math.ceil(int(present[b"x-ratelimit-reset"]) - time.time()))
+        added += [
+            (b"x-ratelimit-limit-requests", present[b"x-ratelimit-limit"]),
+            (b"x-ratelimit-remaining-requests", present[b"x-ratelimit-remaining"]),
+            (b"x-ratelimit-reset-requests", b"%ds" % wait_s),
+        ]
+    message["headers"] = [*message["headers"], *added]

@@ -1,0 +1,291 @@
+"""Every field reaches the generation."""
+
+import pytest
+
+from app.dialects.openai.chat_schemas import CHAT_UNSERVED, ChatBody
+from app.dialects.openai.completions_schemas import COMPLETIONS_UNSERVED, CompletionBody
+from app.dialects.openai.responses_schemas import RESPONSES_UNSERVED, ResponseBody
+from app.generation.requests import (
+    ChatMessage,
+    GenerationRequest,
+    JsonObject,
+    JsonSchema,
+    SamplingParams,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+from tests.dialects.openai.scripted import (
+    CHAT,
+    COMPLETIONS,
+    NEEDED,
+    RESPONSES,
+    ScriptedService,
+    post,
+)
+
+USER = ChatMessage("user", "Hi")
+DEFAULTS = {
+    CHAT: GenerationRequest(messages=[USER], sampling=SamplingParams(), tools=[]),
+    COMPLETIONS: GenerationRequest(prompt="Hi", max_tokens=16, sampling=SamplingParams()),
+    RESPONSES: GenerationRequest(messages=[USER], sampling=SamplingParams(), tools=[]),
+}
+SCHEMA = {"type": "object", "properties": {"a": {"const": None}}}
+NAMED = {"name": "thing", "schema": SCHEMA, "strict": True}
+FUNCTION = {"name": "look_up", "description": "Find", "parameters": SCHEMA}
+FLAT = {"type": "function", **FUNCTION}
+NESTED = {"type": "function", "function": FUNCTION}
+TOOLS = {CHAT: [NESTED], RESPONSES: [FLAT]}
+LOOK_UP = Tool(name="look_up", description="Find", parameters=SCHEMA)
+
+# fields of a body → what of the request they change; `sampling` alone is changed in part
+SAMPLING = [
+    ({"temperature": 0.5}, {"temperature": 0.5}),
+    ({"temperature": 0}, {"temperature": 0.0}),
+    ({"top_p": 0.5}, {"top_p": 0.5}),
+    ({"top_p": 0}, {"temperature": 0.0}),
+]
+MORE_SAMPLING = [
+    *SAMPLING,
+    ({"presence_penalty": -2}, {"presence_penalty": -2.0}),
+    ({"frequency_penalty": 1.5}, {"frequency_penalty": 1.5}),
+    ({"logit_bias": {"7": -100, "50256": 2.5}}, {"logit_bias": {7: -100.0, 50256: 2.5}}),
+    ({"seed": 7}, {"seed": 7}),
+    ({"seed": -1}, {"seed": 2**64 - 1}),
+    ({"top_k": 3}, {"top_k": 3}),
+    ({"top_k": -1}, {}),
+    ({"min_p": 0.1}, {"min_p": 0.1}),
+    ({"repetition_penalty": 1.2}, {"repetition_penalty": 1.2}),
+]
+SHARED = [
+    ({"stop": "END"}, {"stop": ("END",)}),
+    ({"stop": ["a", "b"]}, {"stop": ("a", "b")}),
+    ({"stop_token_ids": [1, 2]}, {"stop_token_ids": (1, 2)}),
+    ({"min_tokens": 3}, {"min_tokens": 3}),
+    ({"ignore_eos": True}, {"ignore_eos": True}),
+    ({"user": "ada"}, {}),
+    ({"stream": False}, {}),
+]
+STRUCTURED = [
+    ({"type": "text"}, None, {}),
+    ({"type": "json_object"}, None, {"response_format": JsonObject()}),
+    ({"type": "json_schema"}, NAMED, {"response_format": JsonSchema(SCHEMA)}),
+]
+TABLE = {
+    CHAT: [
+        *SHARED,
+        (
+            {"messages": [{"role": "user", "content": "Yo"}]},
+            {"messages": [ChatMessage("user", "Yo")]},
+        ),
+        ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+        ({"max_completion_tokens": 5, "max_tokens": 5}, {"max_tokens": 5}),
+        ({"logprobs": True}, {"top_logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 20}, {"top_logprobs": 20}),
+        ({"tools": [NESTED]}, {"tools": [LOOK_UP]}),
+        ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
+        *(
+            ({"response_format": {**kind, **({"json_schema": named} if named else {})}}, changed)
+            for kind, named, changed in STRUCTURED
+        ),
+        ({"store": True, "metadata": {"a": "b"}}, {}),
+        ({"prompt_cache_key": "a", "safety_identifier": "b"}, {}),
+        ({"service_tier": "auto", "modalities": ["text"], "verbosity": "medium"}, {}),
+        ({"reasoning_effort": "none"}, {}),
+    ],
+    COMPLETIONS: [
+        *SHARED,
+        ({"prompt": "Yo"}, {"prompt": "Yo"}),
+        ({"prompt": ["Yo"]}, {"prompt": "Yo"}),
+        ({"prompt": [5, 6]}, {"prompt": None, "prompt_ids": [5, 6]}),
+        ({"prompt": [[5, 6]]}, {"prompt": None, "prompt_ids": [5, 6]}),
+        ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"max_tokens": 0, "echo": True}, {"max_tokens": 0}),
+        ({"logprobs": 5}, {"top_logprobs": 5}),
+        ({"logprobs": 0, "echo": True}, {"top_logprobs": 0, "prompt_logprobs": 0}),
+        ({"best_of": 1, "suffix": ""}, {}),
+    ],
+    RESPONSES: [
+        ({"input": "Yo"}, {"messages": [ChatMessage("user", "Yo")]}),
+        ({"instructions": "Be brief."}, {"messages": [ChatMessage("system", "Be brief."), USER]}),
+        ({"max_output_tokens": 5}, {"max_tokens": 5}),
+        ({"include": ["message.output_text.logprobs"]}, {"top_logprobs": 0}),
+        (
+            {"include": ["message.output_text.logprobs"], "top_logprobs": 3},
+            {"top_logprobs": 3},
+        ),
+        ({"tools": [FLAT]}, {"tools": [Tool(**FUNCTION, strict=True)]}),
+        ({"tools": [{**FLAT, "strict": False}]}, {"tools": [LOOK_UP]}),
+        ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
+        *(
+            ({"text": {"format": {**kind, **(named or {})}}}, changed)
+            for kind, named, changed in STRUCTURED
+        ),
+        ({"store": True, "metadata": {"a": "b"}, "user": "ada"}, {}),
+        ({"prompt_cache_key": "a", "safety_identifier": "b"}, {}),
+        ({"service_tier": "auto", "truncation": "disabled", "background": False}, {}),
+        ({"reasoning": {}, "stream": False}, {}),
+        ({"reasoning": {"effort": None, "summary": None}, "text": {"verbosity": "medium"}}, {}),
+    ],
+}
+CASES = [
+    *((path, fields, changed) for path, rows in TABLE.items() for fields, changed in rows),
+    *(
+        (path, fields, {"sampling": SamplingParams(**changed)})
+        for path in TABLE
+        for fields, changed in (SAMPLING if path == RESPONSES else MORE_SAMPLING)
+    ),
+]
+# of more effect than one request shows: tests below, or of streams and answers
+ELSEWHERE = {"model", "n", "stream_options", "tool_choice"}
+
+
+def changed(request: GenerationRequest, **fields: object) -> GenerationRequest:
+    known = {name: getattr(request, name) for name in request.__struct_fields__}
+    return GenerationRequest(**{**known, **fields})
+
+
+@pytest.mark.parametrize(("path", "fields", "expected"), CASES)
+async def test_a_field_reaches_the_generation(path, fields, expected):
+    service = ScriptedService()
+    answer = await post(service, path, **fields)
+    assert answer.status == 200, answer.body
+    assert service.requests == [changed(DEFAULTS[path], **expected)]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [(CHAT, ChatBody), (COMPLETIONS, CompletionBody), (RESPONSES, ResponseBody)]
+)
+async def test_the_table_above_has_every_field_and_null_is_its_default(path, kind):
+    tried = {name for case_path, fields, _ in CASES if case_path == path for name in fields}
+    fields = set(kind.__struct_fields__)
+    unserved = {
+        CHAT: CHAT_UNSERVED,
+        COMPLETIONS: COMPLETIONS_UNSERVED,
+        RESPONSES: RESPONSES_UNSERVED,
+    }
+    assert fields - ELSEWHERE <= tried, "a field has no test"
+    service = ScriptedService()
+    optional = (fields | set(unserved[path])) - set(NEEDED[path])
+    answer = await post(service, path, **dict.fromkeys(optional))
+    assert answer.status == 200, answer.body
+    assert service.requests == [DEFAULTS[path]]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_n_choices_differ_in_their_seeds_alone(path):
+    service = ScriptedService()
+    assert (await post(service, path, n=3, seed=2**63 - 1)).status == 200
+    assert [request.sampling.seed for request in service.requests] == [2**63 - 1, 2**63, 2**63 + 1]
+    unseeded = ScriptedService()
+    await post(unseeded, path, n=3)
+    assert unseeded.requests == [DEFAULTS[path]] * 3, "the engine draws a seed for each"
+
+
+async def test_prompts_are_prompt_major():
+    service = ScriptedService()
+    await post(service, COMPLETIONS, prompt=["a", "b"], n=2, seed=5)
+    assert [(r.prompt, r.sampling.seed) for r in service.requests] == [
+        ("a", 5),
+        ("a", 6),
+        ("b", 5),
+        ("b", 6),
+    ]
+    service = ScriptedService()
+    await post(service, COMPLETIONS, prompt=[[5], [6, 7]])
+    assert [request.prompt_ids for request in service.requests] == [[5], [6, 7]]
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize("mode", ["none", "auto", "required"])
+async def test_tool_choice_by_mode(path, mode):
+    service = ScriptedService()
+    await post(service, path, tools=TOOLS[path], tool_choice=mode)
+    assert service.requests[0].tool_choice == ToolChoice(mode)
+
+
+@pytest.mark.parametrize(
+    ("path", "choice"),
+    [
+        (CHAT, {"type": "function", "function": {"name": "look_up"}}),
+        (RESPONSES, {"type": "function", "name": "look_up"}),
+    ],
+)
+async def test_tool_choice_by_name(path, choice):
+    service = ScriptedService()
+    await post(service, path, tools=TOOLS[path], tool_choice=choice)
+    assert service.requests[0].tool_choice == ToolChoice("required", "look_up")
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+
+
+@pytest.mark.parametrize(
+    ("message", "turn"),
+    [
+        ({"role": "system", "content": "x"}, ChatMessage("system", "x")),
+        ({"role": "developer", "content": "x"}, ChatMessage("system", "x")),
+        ({"role": "user", "content": "x", "name": "ada"}, ChatMessage("user", "x", name="ada")),
+        ({"role": "assistant", "content": ""}, ChatMessage("assistant", "")),
+        ({"role": "assistant", "content": None, "refusal": "no"}, ChatMessage("assistant", "no")),
+        (
+            {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL]},
+            ChatMessage("assistant", "", (ToolCall("c1", "f", '{"a":1}'),)),
+        ),
+        (
+            {"role": "tool", "content": "7", "tool_call_id": "c1"},
+            ChatMessage("tool", "7", tool_call_id="c1"),
+        ),
+        (
+            {"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]},
+            ChatMessage("user", "a\nb"),
+        ),
+    ],
+)
+async def test_a_message_becomes_a_turn(message, turn):
+    service = ScriptedService()
+    answer = await post(service, CHAT, messages=[message])
+    assert answer.status == 200, answer.body
+    assert service.requests[0].messages == [turn]
+
+
+async def test_items_of_a_response_become_turns():
+    """As clients send them: our own output comes back, ids and all."""
+    part = {"type": "output_text", "text": "Let me see.", "annotations": [], "logprobs": []}
+    said = {"id": "m1", "type": "message", "role": "assistant", "status": "completed"}
+    called = {"type": "function_call", "name": "f", "arguments": "{}", "status": "completed"}
+    service = ScriptedService()
+    answer = await post(
+        service,
+        RESPONSES,
+        input=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+            {**said, "content": [part]},
+            {**called, "id": "fc1", "call_id": "c1"},
+            {**called, "call_id": "c2"},
+            {"type": "function_call_output", "call_id": "c1", "output": "7"},
+            {
+                "type": "function_call_output",
+                "call_id": "c2",
+                "output": [{"type": "input_text", "text": "8"}],
+            },
+        ],
+    )
+    assert answer.status == 200, answer.body
+    assert service.requests[0].messages == [
+        ChatMessage("system", "Be brief."),
+        USER,
+        ChatMessage(
+            "assistant", "Let me see.", (ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}"))
+        ),
+        ChatMessage("tool", "7", tool_call_id="c1"),
+        ChatMessage("tool", "8", tool_call_id="c2"),
+    ]
+
+
+async def test_a_schema_keeps_its_nulls():
+    service = ScriptedService()
+    await post(service, CHAT, response_format={"type": "json_schema", "json_schema": NAMED})
+    assert service.requests[0].response_format.schema["properties"]["a"] == {"const": None}

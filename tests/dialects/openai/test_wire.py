@@ -1,0 +1,152 @@
+"""Models, tokens, errors and headers."""
+
+import json
+
+import pytest
+
+from app import errors
+from app.dialects.openai.wire import refuse
+from app.generation.requests import ChatMessage
+from tests.asgi_client import ask
+from tests.dialects.openai.scripted import (
+    CHAT,
+    HI,
+    NEEDED,
+    RESPONSES,
+    ScriptedService,
+    app_for,
+    post,
+)
+from tests.fakes import MODEL_ID
+
+MODEL = {
+    "id": MODEL_ID,
+    "object": "model",
+    "created": 1_767_225_600,
+    "owned_by": "test",
+    "max_model_len": 40,
+}
+
+
+async def test_models_are_listed_and_shown():
+    app = app_for(ScriptedService())
+    answer = await ask(app, "GET", "/v1/models")
+    other = {**MODEL, "id": "test/other", "max_model_len": 4096}
+    assert (answer.status, answer.json) == (200, {"object": "list", "data": [MODEL, other]})
+    assert (await ask(app, "GET", f"/v1/models/{MODEL_ID}")).json == MODEL
+    unknown = await ask(app, "GET", "/v1/models/no/such")
+    assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_embeddings_are_refused_with_the_reason():
+    answer = await ask(app_for(ScriptedService()), "POST", "/v1/embeddings", {"input": "x"})
+    assert answer.status == 404
+    assert "no model that makes embeddings" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokenized"),
+    [
+        ({"prompt": "Hi"}, ("Hi", MODEL_ID, True)),
+        ({"prompt": "Hi", "add_special_tokens": False}, ("Hi", MODEL_ID, False)),
+        ({"messages": HI}, ([ChatMessage("user", "Hi")], MODEL_ID, False)),
+        (
+            {"messages": HI, "add_special_tokens": True},
+            ([ChatMessage("user", "Hi")], MODEL_ID, True),
+        ),
+    ],
+)
+async def test_tokenize(fields, tokenized):
+    service = ScriptedService()
+    answer = await post(service, "/tokenize", model=MODEL_ID, **fields)
+    assert answer.json == {"count": 3, "max_model_len": 40, "tokens": [1, 2, 3]}
+    assert service.tokenized == [tokenized]
+
+
+@pytest.mark.parametrize("fields", [{}, {"prompt": "Hi", "messages": HI}])
+async def test_tokenize_takes_one_of_a_prompt_and_messages(fields):
+    answer = await post(ScriptedService(), "/tokenize", model=MODEL_ID, **fields)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "prompt")
+
+
+async def test_detokenize():
+    service = ScriptedService()
+    answer = await post(service, "/detokenize", model=MODEL_ID, tokens=[72, 105])
+    assert (answer.status, answer.json) == (200, {"prompt": "Hi"})
+    answer = await post(service, "/detokenize", model="no/such", tokens=[72])
+    assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "param", "code"),
+    [
+        (
+            errors.InvalidParameter("n", 0, ">= 1"),
+            400,
+            "invalid_request_error",
+            "n",
+            "invalid_value",
+        ),
+        (errors.NotAuthenticated("no"), 401, "invalid_request_error", None, "invalid_api_key"),
+        (errors.Forbidden("no"), 403, "permission_error", None, "forbidden"),
+        (errors.Overloaded(9, 9, 7), 429, "requests", None, "overloaded"),
+        (errors.RateLimited("no", 7), 429, "requests", None, "rate_limit_exceeded"),
+        (errors.ShuttingDown(7), 503, "server_error", None, "shutting_down"),
+        (errors.ModelBroken("no"), 500, "server_error", None, "model_broken"),
+    ],
+)
+def test_each_error_has_its_status_type_and_code(error, status, kind, param, code):
+    answer = refuse(error)
+    told = answer.content.error
+    assert answer.status_code == status
+    assert (told.message, told.type, told.param, told.code) == (error.message, kind, param, code)
+    later = {"Retry-After": "7", "retry-after-ms": "7000"} if status in (429, 503) else {}
+    assert answer.headers == ({"WWW-Authenticate": "Bearer"} if status == 401 else later)
+
+
+async def test_the_name_of_a_field_comes_back_shortened():
+    answer = await post(ScriptedService(), CHAT, **{"x" * 5000: 1})
+    assert answer.status == 400
+    assert len(answer.body) < 500
+
+
+@pytest.mark.parametrize("path", [*NEEDED, "/nowhere"])
+@pytest.mark.parametrize(
+    ("given", "echoed"),
+    [("abc-123", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("é", False)],
+)
+async def test_a_request_id_is_echoed_or_made(path, given, echoed):
+    path = path if path in NEEDED else f"/v1{path}"
+    answer = await ask(
+        app_for(ScriptedService()), "POST", path, NEEDED.get(path), headers={"x-request-id": given}
+    )
+    request_id = answer.headers["x-request-id"]
+    assert (request_id == given) is echoed
+    assert echoed or (request_id.startswith("req_") and len(request_id) == 36)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_time_until_the_answer_is_told(stream):
+    answer = await post(ScriptedService(), RESPONSES, stream=stream)
+    assert 0 <= int(answer.headers["openai-processing-ms"]) < 5000
+
+
+def test_the_openapi_document_has_every_endpoint_with_its_body_and_errors():
+    document = json.loads(json.dumps(app_for(ScriptedService()).openapi_schema.to_schema()))
+    for path, needed in NEEDED.items():
+        operation = document["paths"][path]["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert sorted(schema["required"]) == sorted(needed)
+        assert schema["properties"]["temperature"]["maximum"] == 2
+        assert schema["additionalProperties"] is False
+        statuses = {"200", "400", "401", "404", "413", "429", "500", "503"}
+        assert set(operation["responses"]) == statuses
+        assert "text/event-stream" in operation["responses"]["200"]["content"]
+    assert set(document["paths"]) == {
+        *NEEDED,
+        "/v1/models",
+        "/v1/models/{model_id}",
+        "/v1/embeddings",
+        "/tokenize",
+        "/detokenize",
+    }
