@@ -42,7 +42,7 @@ class Prepared(msgspec.Struct, frozen=True):
         return None if self.format is None else ToolCallParser(self.format, self.tool_names)
 
 
-def prepare(model: LoadedModel, request: GenerationRequest) -> Prepared:
+def prepare(model: LoadedModel, request: GenerationRequest, tenant: str) -> Prepared:
     """Make what the engine and the text layer need.
 
     Raises:
@@ -72,6 +72,7 @@ def prepare(model: LoadedModel, request: GenerationRequest) -> Prepared:
     stop_ids = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos_ids)
     engine = EngineRequest(
         prompt_ids=ids,
+        tenant=tenant,
         max_tokens=max(1, min(max_tokens, room)),
         sampling=request.sampling,
         stop_ids=stop_ids,

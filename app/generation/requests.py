@@ -85,8 +85,6 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """False: at most one call an answer."""
     response_format: JsonSchema | JsonObject | None = None
     max_time_s: float | None = None
-    tenant: str = ""
-    """Whose prompts may share cached prefixes; "" is everybody."""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -61,17 +61,24 @@ class GenerationService:
             waiting=load.waiting,
         )
 
-    async def start(self, request: GenerationRequest, model_id: str | None = None) -> Generation:
+    async def start(
+        self, request: GenerationRequest, model_id: str | None = None, tenant: str = ""
+    ) -> Generation:
         """Start one generation; close it in any case.
+
+        Args:
+            request: what to generate.
+            model_id: None for the current model.
+            tenant: who shares kept prefixes with nobody else; "" is everybody without a name.
 
         Raises:
             RequestError, TryAgainLater, ServerError: nothing was started.
         """
-        [generation] = await self.start_batch([request], model_id)
+        [generation] = await self.start_batch([request], model_id, tenant)
         return generation
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str | None = None
+        self, requests: Sequence[GenerationRequest], model_id: str | None = None, tenant: str = ""
     ) -> list[Generation]:
         """Start all of the requests or none; they share the engine's steps.
 
@@ -82,7 +89,7 @@ class GenerationService:
         with places:
             all_prepared = await _off_loop_if_long(
                 sum(map(_length, requests)),
-                lambda: [prepare(model, request) for request in requests],
+                lambda: [prepare(model, request, tenant) for request in requests],
             )
             engine_requests = [await _constrained(model, prepared) for prepared in all_prepared]
             generations: list[Generation] = []

@@ -9,7 +9,14 @@ from litestar.handlers import HTTPRouteHandler
 
 from app.auth.accounts import name_key
 from app.auth.auth import Auth
-from app.auth.guards import LOGIN_SECURITY, SECURITY, SignedInRequest, not_by_key, signed_in
+from app.auth.guards import (
+    LOGIN_SECURITY,
+    SECURITY,
+    SignedInRequest,
+    not_by_key,
+    signed_in,
+    tenant_of,
+)
 from app.auth.logins import TokenPair
 from app.dialects import sse
 from app.dialects.body import Body, read_object, takes, to_record
@@ -171,7 +178,9 @@ async def generate(
             messages=[ChatMessage("user", to_record(body, Query).query)],
             max_tokens=max_tokens,
             sampling=SAMPLING,
-        )
+        ),
+        None,  # the current model
+        tenant_of(request),
     )
     try:
         if not streamed:

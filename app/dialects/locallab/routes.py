@@ -12,6 +12,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import Guard
 
+from app.auth.guards import tenant_of
 from app.dialects import sse
 from app.dialects.body import Body, read_object, takes, to_record
 from app.dialects.locallab import wire
@@ -54,7 +55,7 @@ async def generate(
     """Go on from one prompt."""
     asked = to_record(body, GenerateBody)
     generation = await service.start(
-        asked.prompt_request(asked.prompt, raw=asked.raw), asked.model_id
+        asked.prompt_request(asked.prompt, raw=asked.raw), asked.model_id, tenant_of(request)
     )
     if asked.stream:
         return await _stream(request, generation, wire.PlainText())
@@ -75,7 +76,7 @@ async def chat(request: AnyRequest, service: Service) -> Response[ChatAnswer]:
     With `stream: true` the answer is `text/event-stream`: `data:` lines, then `data: [DONE]`.
     """
     asked = to_record(await read_object(request), ChatBody)
-    generation = await service.start(asked.chat_request(), asked.model_id)
+    generation = await service.start(asked.chat_request(), asked.model_id, tenant_of(request))
     if asked.stream:
         return await _stream(request, generation, wire.PlainChat())
     text, finished = await while_connected(request.receive, generation.whole())
@@ -86,7 +87,7 @@ async def chat(request: AnyRequest, service: Service) -> Response[ChatAnswer]:
 async def generate_batch(request: AnyRequest, service: Service) -> Response[BatchAnswer]:
     """Go on from several prompts at once; they share the engine's steps."""
     asked = to_record(await read_object(request), BatchBody)
-    generations = await service.start_batch(asked.requests(), asked.model_id)
+    generations = await service.start_batch(asked.requests(), asked.model_id, tenant_of(request))
     results = await while_connected(request.receive, whole_batch(generations))
     return Response(
         BatchAnswer(

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.exceptions import ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.auth.guards import SECURITY, SignedInRequest, signed_in, within_rate_limit
+from app.auth.guards import SECURITY, SignedInRequest, signed_in, tenant_of, within_rate_limit
 from app.dialects import sse
 from app.dialects.body import read_object, takes, to_record
 from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
@@ -82,6 +82,7 @@ async def chat(
             sampling=SAMPLING,
         ),
         f"{model_publisher}/{model_name}",
+        tenant_of(request),
     )
     source: TextSource = generation
     if chat_id != NOTHING_KEPT:

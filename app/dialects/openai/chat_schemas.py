@@ -52,14 +52,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     file: dict[str, Any] | None = None
 
 
-class CalledFunction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
     """What was called."""
 
     name: str
     arguments: Annotated[str, Meta(description="JSON text.")]
 
 
-class MadeCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MadeCall(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call of an assistant's turn."""
 
     id: str
@@ -70,8 +70,12 @@ class MadeCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 Content = str | list[Part] | None
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One turn of a conversation."""
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn of a conversation.
+
+    Unknown fields are passed over here and in the calls, as OpenAI does: clients send our turns
+    back with what they put on them (`parsed`, `parsed_arguments`, `provider_specific_fields`).
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[Content, Meta(description="Parts are joined by newlines.")] = None
@@ -108,11 +112,8 @@ class ChatBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_key: Label = ""
     safety_identifier: Label = ""
 
-    def requests(self, tenant: str) -> list[GenerationRequest]:
+    def requests(self) -> list[GenerationRequest]:
         """Make one request a choice.
-
-        Args:
-            tenant: whose prompts may share cached prefixes.
 
         Raises:
             InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
@@ -137,7 +138,6 @@ class ChatBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 None if named_schema is None else named_schema.schema,
                 "response_format.json_schema",
             ),
-            tenant=tenant,
         )
 
     def _max_tokens(self) -> int | None:

@@ -57,7 +57,7 @@ class CompletionBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise InvalidParameter("n", self.n, f"at most {MAX_CHOICES} choices of all prompts")
         return prompts
 
-    def requests(self, prompts: list[Given], tenant: str) -> list[GenerationRequest]:
+    def requests(self, prompts: list[Given]) -> list[GenerationRequest]:
         """Make one request a choice, those of a prompt next to each other.
 
         Raises:
@@ -72,7 +72,6 @@ class CompletionBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=T
             max_tokens=self.max_tokens,
             top_logprobs=self.logprobs,
             prompt_logprobs=self.logprobs if self.echo else None,
-            tenant=tenant,
         )
         return [
             msgspec.structs.replace(choice, prompt=prompt)

@@ -136,11 +136,8 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prompt_cache_key: Label = ""
     safety_identifier: Label = ""
 
-    def request(self, tenant: str) -> GenerationRequest:
+    def request(self) -> GenerationRequest:
         """Make the request.
-
-        Args:
-            tenant: whose prompts may share cached prefixes.
 
         Raises:
             InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
@@ -165,7 +162,6 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             tool_choice=to_tool_choice(mode, named, tools, "tool_choice.name"),
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=to_format(form.type, form.schema, "text.format.schema"),
-            tenant=tenant,
         )
 
     def _messages(self) -> list[ChatMessage]:

@@ -7,7 +7,7 @@ from litestar import Request, Response, Router, post
 from litestar.di import NamedDependency, Provide
 from litestar.types import Guard
 
-from app.auth.logins import Principal
+from app.auth.guards import tenant_of
 from app.catalog.catalog import Catalog
 from app.dialects import sse
 from app.dialects.body import read_object, takes
@@ -45,8 +45,8 @@ NO_EMBEDDINGS: Final = "this server makes texts: it has no model that makes embe
 async def chat(request: AnyRequest, service: Service) -> Response[ChatAnswer]:
     """Write the assistant's next turn of a conversation, or let it call tools."""
     asked = read(await read_object(request), ChatBody, CHAT_UNSERVED)
-    requests = asked.requests(_tenant(request))
-    choices = Choices(await service.start_batch(requests, asked.model))
+    requests = asked.requests()
+    choices = Choices(await service.start_batch(requests, asked.model, tenant_of(request)))
     try:
         if asked.stream:
             framing = ChatChunks(choices.model_id, asked.n, include_usage=asked.include_usage)
@@ -69,8 +69,8 @@ async def completions(request: AnyRequest, service: Service) -> Response[Complet
     """Go on from a text or from tokens, past the chat template."""
     asked = read(await read_object(request), CompletionBody, COMPLETIONS_UNSERVED)
     prompts = asked.prompts()
-    requests = asked.requests(prompts, _tenant(request))
-    choices = Choices(await service.start_batch(requests, asked.model))
+    requests = asked.requests(prompts)
+    choices = Choices(await service.start_batch(requests, asked.model, tenant_of(request)))
     try:
         echoes: list[str | None] = [
             (p if isinstance(p, str) else await service.detokenize(p, asked.model))
@@ -100,7 +100,8 @@ async def completions(request: AnyRequest, service: Service) -> Response[Complet
 async def responses(request: AnyRequest, service: Service) -> Response[ResponseAnswer]:
     """Answer an input, which is the whole conversation: nothing is stored."""
     asked = read(await read_object(request), ResponseBody, RESPONSES_UNSERVED)
-    choices = Choices([await service.start(asked.request(_tenant(request)), asked.model)])
+    generation = await service.start(asked.request(), asked.model, tenant_of(request))
+    choices = Choices([generation])
     try:
         answering = Answering(asked, choices.model_id)
         if asked.stream:
@@ -152,9 +153,3 @@ async def _run(choices: Choices, answering: Answering) -> None:
     async for _, event in choices.events():
         for _ in answering.take(event):
             pass
-
-
-def _tenant(request: AnyRequest) -> str:
-    """Who shares cached prefixes with whom: a user alone, everybody who has no name."""
-    principal: Principal | None = request.scope.get("user")
-    return "" if principal is None else str(principal.user_id)

@@ -111,12 +111,14 @@ class ScriptedService(GenerationService):
         self.generations: list[ScriptedGeneration] = []
         self.tokenized: list[tuple] = []
 
-    async def start(self, request: GenerationRequest, model_id: str) -> ScriptedGeneration:
-        [generation] = await self.start_batch([request], model_id)
+    async def start(
+        self, request: GenerationRequest, model_id: str, tenant: str
+    ) -> ScriptedGeneration:
+        [generation] = await self.start_batch([request], model_id, tenant)
         return generation
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str
+        self, requests: Sequence[GenerationRequest], model_id: str, _tenant: str
     ) -> list[ScriptedGeneration]:
         if model_id != MODEL_ID:
             raise UnknownModel(model_id)

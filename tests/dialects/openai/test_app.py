@@ -71,8 +71,8 @@ async def test_a_user_shares_cached_prefixes_with_nobody(
 ):
     tenants: list[str] = []
 
-    async def record(requests: list[Any], _: str) -> None:
-        tenants.append(requests[0].tenant)
+    async def record(_requests: list[Any], _model: str, tenant: str) -> None:
+        tenants.append(tenant)
         raise RequestError("seen")
 
     async with whole_app(tmp_path, monkeypatch) as server:

@@ -233,6 +233,28 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '
             {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL]},
             ChatMessage("assistant", "", (ToolCall("c1", "f", '{"a":1}'),)),
         ),
+        # as the official client and LiteLLM send our answers back
+        (
+            {"role": "assistant", "content": "x", "parsed": {"a": 1}, "function_call": None},
+            ChatMessage("assistant", "x"),
+        ),
+        (
+            {"role": "assistant", "content": "x", "provider_specific_fields": {"refusal": None}},
+            ChatMessage("assistant", "x"),
+        ),
+        (
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {
+                        **CALL,
+                        "index": 0,
+                        "function": {**CALL["function"], "parsed_arguments": {"a": 1}},
+                    }
+                ],
+            },
+            ChatMessage("assistant", "", (ToolCall("c1", "f", '{"a":1}'),)),
+        ),
         (
             {"role": "tool", "content": "7", "tool_call_id": "c1"},
             ChatMessage("tool", "7", tool_call_id="c1"),

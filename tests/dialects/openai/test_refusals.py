@@ -100,7 +100,6 @@ INSIDE = [
     ),
     (CHAT, {"messages": [{"role": "user", "content": "x", "audio": {}}]}, "messages[0].audio"),
     (CHAT, {"messages": [{"role": "assistant", "function_call": {}}]}, "messages[0].function_call"),
-    (CHAT, {"messages": [{"role": "user", "content": "x", "extra": 1}]}, "messages[0].extra"),
     (CHAT, {"logit_bias": {"1": 101}}, "logit_bias[...]"),
     (CHAT, {"stop": ["x", ""]}, "stop[1]"),
     (CHAT, {"tools": [{"type": "custom"}]}, "tools[0].type"),
