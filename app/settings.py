@@ -66,7 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Users and chats: a SQLAlchemy URL (`postgresql://…` with the extra `postgres`); empty: a
     SQLite file in the data directory."""
     require_auth: bool = False
-    """Whether LocalLab's endpoints need a token too; LLM Host's and Neptun's always do."""
+    """Whether LocalLab's and OpenAI's endpoints need a token too; LLM Host's and Neptun's always
+    do."""
     registration: Literal["open", "closed"] = "open"
     """Whether anybody may register; closed: only `python -m app users create`."""
     jwt_secret: str = ""
