@@ -1,10 +1,17 @@
-"""`python -m bench load …` (over HTTP) and `python -m bench decode …` (the engine alone)."""
+"""`python -m bench PART …`: load and soak (over HTTP), decode (the engine alone), compare, peers."""
 
 import argparse
 
-from bench import decode, load
+from bench import compare, decode, load, soak
+from bench.peers import environments
 
-PARTS = {"load": load, "decode": decode}
+PARTS = {
+    "load": load,
+    "soak": soak,
+    "decode": decode,
+    "compare": compare,
+    "peers": environments,
+}
 
 
 def main() -> None:

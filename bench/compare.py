@@ -1,0 +1,159 @@
+"""Ours and other engines on this machine, in one run: speed, quality and memory side by side.
+
+Every engine is a process of its own with the same weights, prompts and number of threads, and
+chooses tokens greedily; a figure is the median of the steps of all rounds (`peers.rounds`). The
+result is one table, the same as JSON, and one plot.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.peers.bandwidth import read_bandwidth
+from bench.peers.child import Child
+from bench.peers.http_load import http_load
+from bench.peers.programs.protocol import SPARE
+from bench.peers.recipes import PEERS, Place
+from bench.peers.report import markdown, plot
+from bench.peers.rounds import WARM_UP_STEPS, Comparison, Entry, Plan
+
+PROGRAMS = "bench.peers.programs"
+DEFAULT_CELLS = ["1x128", "2x128", "4x128", "8x128", "16x128", "1x1024", "4x1024", "8x1024"]
+FULL_CELLS = [f"{b}x{c}" for c in (128, 1024, 4096) for b in (1, 2, 4, 8, 16, 32)]
+QUIET_LOAD = 0.5
+"""With two foreign processes on two cores llama.cpp took 1,080 ms a step instead of 7."""
+DEFAULT_PREFILL, FULL_PREFILL = [128, 512], [128, 512, 2048]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m bench compare`."""
+    parser.add_argument("--into", type=Path, required=True, help="where `bench peers` put them")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        nargs="+",
+        default=[Path("models/HuggingFaceTB--SmolLM2-135M-Instruct")],
+        help="our model folders; ratios are of the first",
+    )
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--cells", nargs="+", type=cell, help="batch x context, such as 8x1024")
+    parser.add_argument("--prefill", nargs="*", type=int, help="lengths of prompts")
+    parser.add_argument("--full", action="store_true", help="batch 1 … 32 × context 128 … 4096")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps a cell and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--sampled", action="store_true", help="ours also at the sampling defaults")
+    parser.add_argument("--no-quality", action="store_true", help="no logits over the text")
+    parser.add_argument("--http", action="store_true", help="load over HTTP, with `--llama-server`")
+    parser.add_argument("--llama-server", type=Path, help="its binary; default: that of --into")
+    parser.add_argument("--out", type=Path, default=Path("bench/compare"), help=".json .md .svg")
+
+
+def cell(text: str) -> tuple[int, int]:
+    """`8x1024` as (batch, context)."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not batch x context, such as 8x1024")
+    return int(match[1]), int(match[2])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print the table, and write it as Markdown, JSON and SVG."""
+    tokens = arguments.rounds * (WARM_UP_STEPS + arguments.steps)
+    if tokens >= SPARE:
+        raise SystemExit(f"{tokens} steps a cell in all rounds, a row has room for {SPARE - 1}")
+    place = Place(arguments.into.resolve())
+    if not arguments.no_quality and not place.shared.reference.is_file():
+        raise SystemExit(f"{place.shared.reference} is missing: run `python -m bench peers` first")
+    # `timeout` and CI end programs so: the processes that stand still must not stay behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    busy = os.getloadavg()[0]
+    if busy > QUIET_LOAD:
+        print(f"load average {busy:.1f}: libraries that spin at barriers crawl beside other work")
+    bytes_per_s = read_bandwidth(arguments.threads)
+    print(f"memory is read at {bytes_per_s / 1e9:.1f} GB/s", flush=True)
+    plan = _plan(arguments)
+    comparison = Comparison(plan, _entries(arguments, place))
+    try:
+        for entry in comparison.alive:
+            comparison.load(entry)
+        comparison.decode()
+        comparison.prefills()
+        comparison.memory()
+        if not arguments.no_quality:
+            comparison.qualities(place.shared)
+    finally:
+        for entry in comparison.entries:
+            if entry.child is not None:
+                entry.child.end()
+    result: dict[str, Any] = {
+        "machine": _processor(),
+        "bytes_per_s": bytes_per_s,
+        "load_average_before": busy,
+        **asdict(plan),
+        "engines": [entry.record() for entry in comparison.entries],
+    }
+    _write(result, arguments.out)
+    if arguments.http:
+        server = arguments.llama_server or place.llama_server()
+        result["http"] = http_load(
+            arguments.model[0], server, place.shared.gguf, arguments.threads, arguments.rounds
+        )
+        _write(result, arguments.out)
+    print(arguments.out.with_suffix(".md").read_text())
+
+
+def _write(result: dict[str, Any], out: Path) -> None:
+    """The JSON first: whatever happens later, the table and the plot can be made from it."""
+    out.with_suffix(".json").write_text(json.dumps(result, indent=1))
+    out.with_suffix(".md").write_text(markdown(result))
+    plot(result, out.with_suffix(".svg"))
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    full = arguments.full
+    default = FULL_PREFILL if full else DEFAULT_PREFILL
+    return Plan(
+        cells=arguments.cells or [cell(c) for c in (FULL_CELLS if full else DEFAULT_CELLS)],
+        prefill=default if arguments.prefill is None else arguments.prefill,
+        rounds=arguments.rounds,
+        steps=arguments.steps,
+        threads=arguments.threads,
+    )
+
+
+def _entries(arguments: argparse.Namespace, place: Place) -> list[Entry]:
+    """Ours, one a model folder, then the peers in their order."""
+    python = Path(sys.executable)
+    entries = []
+    for model in arguments.model:
+        for mode in ["greedy", "sampled"] if arguments.sampled else ["greedy"]:
+            name = f"ours {model.name}" if len(arguments.model) > 1 else "ours"
+            name += ", sampled" if mode == "sampled" else ""
+            child = Child(python, f"{PROGRAMS}.ours", place.log(f"ours-{model.name}"), mode)
+            entries.append(Entry(name, name, child, str(model.resolve())))
+    missing = place.missing()
+    for name in arguments.peers:
+        peer = PEERS[name]
+        child = Child(
+            place.bin(peer.environment), f"{PROGRAMS}.{peer.program}", place.log(f"run-{name}")
+        )
+        if name in missing:
+            entries.append(Entry(name, peer.label, cannot=missing[name]))
+        else:
+            entries.append(Entry(name, peer.label, child, str(place.model(name))))
+    return entries
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,1 @@
+"""Other engines, measured beside ours: their environments, their processes, their figures."""

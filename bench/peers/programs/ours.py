@@ -1,0 +1,98 @@
+"""This project's engine, without HTTP: `Engine` over `OrtDecoder`, as the server runs them.
+
+Greedy, like the peers; with `sampled` as its argument at LocalLab's documented defaults instead,
+which cost more. Each step brings every row one token: speculation would be another measurement.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from app.engine.engine import Engine
+from app.engine.sequence import EngineRequest, SamplingParams
+from app.manifest import read_manifest
+from app.runtime.decoder import StepInput
+from app.runtime.ort_decoder import OrtDecoder
+from bench.decode import SAMPLING, filled
+from bench.peers.programs.protocol import SPARE, Batches, Cannot, Ids, Program, serve
+
+CHUNK = 128
+
+
+class Ours(Program):
+    """A decoder and an engine for each batch, as large as it needs."""
+
+    def __init__(self, sampling: SamplingParams) -> None:
+        self.sampling = sampling
+
+    def load(self, model: str, threads: int, batches: Batches) -> dict[str, int]:
+        """Load the model folder."""
+        self.folder, self.threads = Path(model), threads
+        self.manifest = read_manifest(self.folder)
+        graph = self.manifest.graph
+        self.longest = max(tokens for _, tokens in batches) + SPARE
+        self.decoder = self.open(1, self.longest)
+        return {
+            "weights_bytes": self.manifest.files[f"{graph.file}.data"].size_bytes,
+            "kv_bytes_per_token": graph.kv_bytes_per_token,
+        }
+
+    def open(self, slots: int, capacity: int) -> OrtDecoder:
+        """A decoder with a cache of that size."""
+        return OrtDecoder(
+            self.folder,
+            self.manifest,
+            slots=slots,
+            capacity=min(capacity, self.manifest.graph.context_length),
+            intra_op_threads=self.threads,
+        )
+
+    def fill(self, prompts: list[Ids]) -> None:
+        """Read the prompts as the engine does, chunk by chunk."""
+        self.decoder.close()
+        self.decoder = self.open(len(prompts), len(prompts[0]) + SPARE)
+        self.engine = filled(self.decoder, prompts, 1, self.sampling)
+        self.rows = len(prompts)
+
+    def step(self) -> None:
+        """One step of the engine, sampling and all."""
+        events = itertools.chain.from_iterable(self.engine.step())
+        tokens = sum(event.token_id is not None for _, event in events)
+        if tokens != self.rows:
+            raise Cannot(f"a step brought {tokens} tokens for {self.rows} rows")
+
+    def drop(self) -> None:
+        """Give the cache's memory back."""
+        self.decoder.close()
+        self.decoder = self.open(1, self.longest)
+
+    def prefill(self, ids: Ids) -> None:
+        """One request for one token."""
+        engine = Engine(self.decoder)
+        engine.add(0, EngineRequest(prompt_ids=ids, max_tokens=1, sampling=self.sampling))
+        while not engine.idle:
+            for _ in engine.step():
+                pass
+
+    def logits(self, ids: Ids, out: str) -> None:
+        """All positions, in chunks like a prompt's."""
+        decoder = self.open(1, len(ids))
+        saved = np.empty((len(ids), decoder.vocab_size), np.float32)
+        for start in range(0, len(ids), CHUNK):
+            part = ids[start : start + CHUNK]
+            step = StepInput(
+                first_row=0,
+                token_ids=np.array([part], np.int64),
+                num_new=np.array([len(part)], np.int32),
+                num_cached=np.array([start], np.int32),
+                all_logits=True,
+            )
+            saved[start : start + len(part)] = decoder.run(step)[0]
+        decoder.close()
+        np.save(out, saved)
+
+
+if __name__ == "__main__":
+    serve(Ours(SAMPLING if "sampled" in sys.argv[1:] else SamplingParams(temperature=0.0)))

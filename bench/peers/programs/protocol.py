@@ -1,0 +1,127 @@
+"""What a peer's program answers: one JSON command a line on stdin, one JSON answer a line.
+
+Commands, in `do`: `load` (model, threads, batches: the [rows, tokens] to come), `fill` (prompts:
+make them the running batch, read to their ends), `decode` (steps: time each), `drop` (forget the
+batch), `prefill` (ids: time one prompt up to its first new token), `logits` (ids, out: save
+float32 [S, V] as .npy), `memory`, `quit`. An answer holds `cannot` where something is not given.
+
+Runs under every peer's own Python: the standard library and numpy, nothing of this project.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+SPARE = 256
+"""Tokens that a row of a batch has room for beyond its prompt: more than are timed."""
+Ids = list[int]
+Batches = list[tuple[int, int]]
+
+
+class Cannot(Exception):
+    """This engine can't do what is asked; the reason goes into the table."""
+
+
+class Program(ABC):
+    """One engine. Greedy everywhere: the choice of the next token is part of what is timed."""
+
+    @abstractmethod
+    def load(self, model: str, threads: int, batches: Batches) -> dict[str, Any]:
+        """Load; says `weights_bytes` and `kv_bytes_per_token`, as read in a decode step."""
+
+    @abstractmethod
+    def fill(self, prompts: list[Ids]) -> None:
+        """Read prompts of equal length into a new batch; the first new tokens are chosen."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Feed each row its latest token and choose the next."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget the batch."""
+
+    @abstractmethod
+    def prefill(self, ids: Ids) -> None:
+        """Read one prompt that was never seen and choose one token; keep nothing."""
+
+    @abstractmethod
+    def logits(self, ids: Ids, out: str) -> None:
+        """Save the logits of all positions."""
+
+    def steps(self, count: int) -> list[float]:
+        """Seconds of each of `count` steps."""
+        return [_seconds(self.step) for _ in range(count)]
+
+
+def serve(program: Program) -> None:
+    """Answer commands until `quit` or the end of stdin."""
+    # The coordinator stops us between commands: if it dies then, we would stand still for ever.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Libraries print to stdout: they get stderr instead, and the answers a descriptor of their own.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if command["do"] == "quit":
+            return
+        try:
+            answer = _answer(program, command)
+        except Cannot as error:
+            answer = {"cannot": str(error)}
+        except Exception as error:  # noqa: BLE001 - reported to the coordinator, which shows it
+            traceback.print_exc()
+            answer = {"cannot": f"{type(error).__name__}: {error}"[:300]}
+        answers.write(json.dumps(answer) + "\n")
+
+
+def _answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:
+    do, rest = command["do"], {k: v for k, v in command.items() if k != "do"}
+    if do == "load":
+        return program.load(**rest)
+    if do == "decode":
+        return {"ms": [seconds * 1e3 for seconds in program.steps(rest["steps"])]}
+    if do == "prefill":
+        return {"ms": _seconds(lambda: program.prefill(rest["ids"])) * 1e3}
+    if do == "memory":
+        return {"peak_bytes": peak_bytes()}
+    others: dict[str, Callable[..., None]] = {
+        "fill": program.fill,
+        "drop": program.drop,
+        "logits": program.logits,
+    }
+    others[do](**rest)
+    return {}
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process so far (Linux)."""
+    with open("/proc/self/status") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    raise Cannot("the system does not tell the peak memory")
+
+
+@contextmanager
+def failing_as(reason: str) -> Iterator[None]:
+    """Turn any failure inside into `Cannot`."""
+    try:
+        yield
+    except Exception as error:
+        raise Cannot(f"{reason}: {error}") from error
