@@ -1,4 +1,4 @@
-"""`python -m bench PART …`: load and soak (over HTTP), decode (the engine alone), compare, peers."""
+"""`python -m bench PART …`: load, soak (over HTTP), decode (the engine alone), compare, peers."""
 
 import argparse
 
