@@ -1,0 +1,86 @@
+"""Clients of others that don't fit into the tests' own environment: each gets its own, made once.
+
+They lie in `.venv/clients`, which git ignores and `make clean` removes. One that can't be
+installed (no network, no Node) skips its tests with the reason.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import ROOT
+
+ENVIRONMENTS = ROOT / ".venv" / "clients"
+PROGRAMS = Path(__file__).parent / "programs"
+INSTALL_TIMEOUT_S = 900
+
+
+def python_environment(name: str, *requirements: str, heavy: bool = False) -> Path:
+    """The `bin` folder of an environment with these packages; a heavy one isn't made unasked."""
+    folder = ENVIRONMENTS / name
+    if heavy and not _is_made(folder, requirements) and "ALL_CLIENTS" not in os.environ:
+        pytest.skip(f"{name} is large: ALL_CLIENTS=1 installs it, once")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python"]
+    _make(
+        folder,
+        requirements,
+        [sys.executable, "-m", "venv", "--without-pip", "--clear", str(folder)],
+        # --no-compile: most of what comes along is never imported
+        [*pip, str(folder / "bin/python"), "install", "--quiet", "--no-compile", *requirements],
+    )
+    return folder / "bin"
+
+
+def node_environment(name: str, *packages: str) -> Path:
+    """A folder from which Node finds these packages."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("there is no Node")
+    folder = ENVIRONMENTS / name
+    npm = ["npm", "install", "--loglevel", "error", "--no-save", "--no-package-lock"]
+    _make(folder, packages, [*npm, "--prefix", str(folder), *packages])
+    return folder
+
+
+def run(*command: object, environment: dict[str, str] | None = None, timeout_s: float = 120) -> str:
+    """What a client's command prints. It gets no variable that would lead it elsewhere."""
+    theirs = ("OPENAI_", "LITELLM_", "LANGCHAIN_", "LANGSMITH_", "LLM_", "HF_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=kept | (environment or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def _is_made(folder: Path, packages: tuple[str, ...]) -> bool:
+    made = folder / "made.txt"
+    return made.is_file() and made.read_text() == "\n".join(packages)
+
+
+def _make(folder: Path, packages: tuple[str, ...], *commands: list[str]) -> None:
+    if _is_made(folder, packages):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "made.txt").unlink(missing_ok=True)
+    for command in commands:
+        try:
+            subprocess.run(
+                command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=True
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"{', '.join(packages)}: not installed in {INSTALL_TIMEOUT_S} s")
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.splitlines()
+            why = next((line for line in said if "error" in line.lower()), str(error))
+            pytest.skip(f"{', '.join(packages)} can't be installed: {why}")
+    (folder / "made.txt").write_text("\n".join(packages))
