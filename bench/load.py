@@ -218,16 +218,20 @@ async def _running_streams(
 
 
 def _gaps_around(running: list[Stream], intruder: Stream) -> dict[str, float]:
-    before, during = [], []
+    """Gaps between pieces before and beside the intruder, in seconds and in median steps.
+
+    The server holds half a character back, so a character of two tokens comes after two steps.
+    That is no stop: those gaps are counted apart.
+    """
+    before, during, of_characters = [], [], []
     until_s = intruder.pieces[0][0]
     all_started_s = max(stream.pieces[0][0] for stream in running)
     for stream in running:
-        times = [at for at, _ in stream.pieces]
-        for start, end in pairwise(times):
+        for (start, _), (end, text) in pairwise(stream.pieces):
             if all_started_s <= start and end <= intruder.started_s:
                 before.append(end - start)
             elif start < until_s:
-                during.append(end - start)
+                (during if text.isascii() else of_characters).append(end - start)
     median_s = statistics.median(before)
     return {
         "intruder_ttft_ms": intruder.ttft_s * 1e3,
@@ -237,6 +241,9 @@ def _gaps_around(running: list[Stream], intruder: Stream) -> dict[str, float]:
         "gap_during_max_ms": max(during) * 1e3,
         "p99_in_median_steps": percentile(during, 0.99) / median_s,
         "max_in_median_steps": max(during) / median_s,
+        "gaps": len(during),
+        "gaps_before_other_characters": len(of_characters),
+        "their_max_in_median_steps": max(of_characters, default=0.0) / median_s,
     }
 
 

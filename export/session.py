@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from app.manifest import Graph
+from app.runtime.ort_decoder import choose_attention_kernel
 
 Logits = npt.NDArray[np.float32]
 
@@ -20,6 +21,7 @@ class GraphSession:
     """A loaded graph and the cache of `rows` sequences."""
 
     def __init__(self, folder: Path, graph: Graph, *, rows: int, capacity: int) -> None:
+        choose_attention_kernel()  # what is judged is what will be served
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False

@@ -93,10 +93,8 @@ class Engine:
         for chunk in plan.prefill:
             yield self._run(chunk_input(chunk), [chunk.sequence])
         if plan.decode:
-            self._pacer.note_decode(decoded_s - started_s)
-            if plan.prefill:
-                num_tokens = sum(chunk.num_tokens for chunk in plan.prefill)
-                self._pacer.note_prefill(num_tokens, self._clock_s() - decoded_s)
+            num_prefilled = sum(chunk.num_tokens for chunk in plan.prefill)
+            self._pacer.note_step(decoded_s - started_s, num_prefilled, self._clock_s() - decoded_s)
 
     def check(self) -> None:
         """Assert the invariants; tests call it after every scenario."""

@@ -10,16 +10,17 @@ from typing import Final
 
 from app.engine.scheduler import TokenBudget
 
-IDLE_BUDGET: Final = 128
-"""Prompt tokens a step while nothing decodes: larger chunks are hardly faster and make a request
-that arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
-MIN_BUSY_BUDGET: Final = 6
+IDLE_BUDGET: Final = 64
+"""Prompt tokens a step while nothing decodes: larger chunks are no faster and make a request that
+arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
+MIN_BUSY_BUDGET: Final = 4
 """Below this a token costs twice as much and prompts would starve."""
-STALL_STEPS: Final = 1.5
-"""Decode steps that the chunks of one step may take …"""
-STALL_S: Final = 0.036
-"""… or seconds, if that is more: nobody reads that fast, and while few sequences decode their
-steps are too short for a chunk that is worth its overhead (bench/LOG.md, 2026-11-22)."""
+STEPS_A_TOKEN: Final = 2.0
+"""Undisturbed decode steps that a stream may wait for its next token beside a prompt …"""
+STALL_S: Final = 0.024
+"""… but a step's chunks may take so many seconds in any case: nobody reads that fast, and what is
+left of the steps can be too short for a chunk that is worth its overhead (bench/LOG.md,
+2026-11-22)."""
 SMOOTHING: Final = 0.2
 """Weight of the newest decode step in their mean."""
 
@@ -29,26 +30,30 @@ class Pacer:
 
     def __init__(self) -> None:
         self._busy_budget = float(MIN_BUSY_BUDGET)
-        self._decode_s: float | None = None
+        self._calm_decode_s: float | None = None
+        """Mean of decode runs in steps that fed no prompt; of the first run until there is one."""
 
     @property
     def budget(self) -> TokenBudget:
         """For the next step."""
         return TokenBudget(busy=int(self._busy_budget), idle=IDLE_BUDGET)
 
-    def note_decode(self, seconds: float) -> None:
-        """A decode run took so long."""
-        if self._decode_s is None:
-            self._decode_s = seconds
-        self._decode_s += SMOOTHING * (seconds - self._decode_s)
+    def note_step(self, decode_s: float, num_prefilled: int, prefill_s: float) -> None:
+        """A step decoded.
 
-    def note_prefill(self, num_tokens: int, seconds: float) -> None:
-        """The chunks of a step together took so long while sequences decoded."""
-        if self._decode_s is None:
+        Args:
+            decode_s: seconds of its decode run.
+            num_prefilled: prompt tokens that it fed besides; 0: none.
+            prefill_s: seconds that they took.
+        """
+        if self._calm_decode_s is None:
+            self._calm_decode_s = decode_s
+        if not num_prefilled:
+            self._calm_decode_s += SMOOTHING * (decode_s - self._calm_decode_s)
             return
+        allowed_s = max(STEPS_A_TOKEN * self._calm_decode_s - decode_s, STALL_S)
         # At most twice as many next time: one short run must not cause one very long one.
-        allowed_s = max(STALL_STEPS * self._decode_s, STALL_S)
-        factor = min(allowed_s / seconds, 2.0)
-        if factor > 1.0 and num_tokens < int(self._busy_budget):
+        factor = min(allowed_s / prefill_s, 2.0)
+        if factor > 1.0 and num_prefilled < int(self._busy_budget):
             return  # the end of a prompt: that it was short says nothing about the rest
-        self._busy_budget = min(max(factor * num_tokens, MIN_BUSY_BUDGET), IDLE_BUDGET)
+        self._busy_budget = min(max(factor * num_prefilled, MIN_BUSY_BUDGET), IDLE_BUDGET)

@@ -10,6 +10,7 @@ Knows nothing about requests, scheduling or sampling.
 import ctypes
 import math
 import mmap
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -305,7 +306,18 @@ def trim_heap() -> None:
         libc.malloc_trim(0)
 
 
+def choose_attention_kernel() -> None:
+    """Let GroupQueryAttention on a CPU take its plain kernel, for sessions made from now on.
+
+    Its flash kernel packs the cached keys and values anew for every head of a small chunk: on
+    4,000 cached tokens 4 new ones cost 47 ms with it and 36 without, 64 cost 217 and 187
+    (bench/LOG.md, 2026-11-22). Whoever has set the variable has chosen.
+    """
+    os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
+
+
 def _load(path: Path, provider: Provider, intra_op_threads: int) -> ort.InferenceSession:
+    choose_attention_kernel()
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     # The event loop needs the cores too: a spinning pool would take them between two steps.

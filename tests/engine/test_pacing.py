@@ -1,47 +1,53 @@
-"""The budget follows the clock: a step's chunks take about as long as they may."""
+"""The budget follows the clock: a stream waits for its next token about as long as it may."""
 
 import pytest
 
-from app.engine.pacing import IDLE_BUDGET, MIN_BUSY_BUDGET, STALL_S, STALL_STEPS, Pacer
+from app.engine.pacing import IDLE_BUDGET, MIN_BUSY_BUDGET, STALL_S, STEPS_A_TOKEN, Pacer
 
 
-def settle(token_s: float, fixed_s: float, decode_s: float, steps: int = 60) -> tuple[int, float]:
+def settle(
+    token_s: float, decode_s: float, *, calm_s: float | None = None, steps: int = 60
+) -> tuple[int, float]:
     """Budget and chunk seconds after some steps on a machine of that speed."""
     pacer, seconds = Pacer(), 0.0
+    pacer.note_step(decode_s if calm_s is None else calm_s, 0, 0.0)
     for _ in range(steps):
-        pacer.note_decode(decode_s)
         num_tokens = pacer.budget.busy
-        seconds = fixed_s + token_s * num_tokens
-        pacer.note_prefill(num_tokens, seconds)
+        seconds = 0.002 + token_s * num_tokens
+        pacer.note_step(decode_s, num_tokens, seconds)
     return pacer.budget.busy, seconds
 
 
-@pytest.mark.parametrize("token_s", [0.0005, 0.001, 0.004])
+@pytest.mark.parametrize("token_s", [0.001, 0.002, 0.004])
 @pytest.mark.parametrize("decode_s", [0.001, 0.040])
-def test_chunks_come_to_take_the_time_that_they_may(token_s, decode_s):
-    budget, seconds = settle(token_s, 0.002, decode_s)
+def test_a_step_comes_to_take_the_time_that_it_may(token_s, decode_s):
+    budget, seconds = settle(token_s, decode_s)
     assert MIN_BUSY_BUDGET < budget < IDLE_BUDGET, "at a limit this proves nothing"
-    assert seconds == pytest.approx(max(STALL_STEPS * decode_s, STALL_S), rel=0.15)
+    assert seconds == pytest.approx(max((STEPS_A_TOKEN - 1) * decode_s, STALL_S), rel=0.2)
+
+
+def test_decode_runs_that_grow_beside_a_prompt_leave_it_less():
+    calm, grown = settle(0.001, 0.040)[1], settle(0.001, 0.052, calm_s=0.040)[1]
+    assert calm == pytest.approx(0.040, rel=0.1)
+    assert grown == pytest.approx(0.028, rel=0.1)
 
 
 def test_a_slow_machine_still_feeds_and_a_fast_one_has_a_limit():
-    assert settle(token_s=1.0, fixed_s=0.0, decode_s=0.01)[0] == MIN_BUSY_BUDGET
-    assert settle(token_s=1e-7, fixed_s=0.0, decode_s=0.01)[0] == IDLE_BUDGET
+    assert settle(token_s=1.0, decode_s=0.01)[0] == MIN_BUSY_BUDGET
+    assert settle(token_s=1e-7, decode_s=0.01)[0] == IDLE_BUDGET
 
 
 def test_one_short_run_at_most_doubles_the_budget():
     pacer = Pacer()
-    pacer.note_decode(1.0)
     before = pacer.budget.busy
-    pacer.note_prefill(before, 1e-6)
+    pacer.note_step(1.0, before, 1e-6)
     assert pacer.budget.busy == 2 * before
 
 
 def test_the_short_end_of_a_prompt_does_not_shrink_the_budget():
     pacer = Pacer()
-    pacer.note_decode(1.0)
     for _ in range(2):
-        pacer.note_prefill(pacer.budget.busy, 1.0)
+        pacer.note_step(1.0, pacer.budget.busy, 0.5)
     before = pacer.budget.busy
-    pacer.note_prefill(3, 0.1)
+    pacer.note_step(1.0, 3, 0.1)
     assert pacer.budget.busy == before
