@@ -17,10 +17,12 @@ MIN_BUSY_BUDGET: Final = 4
 """Below this a token costs twice as much and prompts would starve."""
 STEPS_A_TOKEN: Final = 2.0
 """Undisturbed decode steps that a stream may wait for its next token beside a prompt …"""
+TOKEN_S: Final = 0.052
+"""… or so many seconds, if that is more: nobody reads that fast, and while few sequences decode
+their steps are too short for a chunk that is worth its overhead …"""
 STALL_S: Final = 0.024
-"""… but a step's chunks may take so many seconds in any case: nobody reads that fast, and what is
-left of the steps can be too short for a chunk that is worth its overhead (bench/LOG.md,
-2026-11-22)."""
+"""… and a step's chunks may take so many in any case, or prompts would starve beside streams whose
+steps have grown (all in bench/LOG.md, 2026-11-22)."""
 SMOOTHING: Final = 0.2
 """Weight of the newest decode step in their mean."""
 
@@ -51,7 +53,8 @@ class Pacer:
         if not num_prefilled:
             self._calm_decode_s += SMOOTHING * (decode_s - self._calm_decode_s)
             return
-        allowed_s = max(STEPS_A_TOKEN * self._calm_decode_s - decode_s, STALL_S)
+        step_s = max(STEPS_A_TOKEN * self._calm_decode_s, TOKEN_S)
+        allowed_s = max(step_s - decode_s, STALL_S)
         # At most twice as many next time: one short run must not cause one very long one.
         factor = min(allowed_s / prefill_s, 2.0)
         if factor > 1.0 and num_prefilled < int(self._busy_budget):

@@ -69,8 +69,8 @@ class Entry:
     """Cell → why it has no times."""
 
     def record(self) -> dict[str, Any]:
-        """For the JSON file."""
-        shown = {name: value for name, value in vars(self).items() if name != "child"}
+        """For the JSON file; where things lie on this machine stays here."""
+        shown = {name: v for name, v in vars(self).items() if name not in ("child", "model")}
         return {**shown, "ms": {cell: statistics.median(ms) for cell, ms in self.times.items()}}
 
 

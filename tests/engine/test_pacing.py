@@ -2,7 +2,14 @@
 
 import pytest
 
-from app.engine.pacing import IDLE_BUDGET, MIN_BUSY_BUDGET, STALL_S, STEPS_A_TOKEN, Pacer
+from app.engine.pacing import (
+    IDLE_BUDGET,
+    MIN_BUSY_BUDGET,
+    STALL_S,
+    STEPS_A_TOKEN,
+    TOKEN_S,
+    Pacer,
+)
 
 
 def settle(
@@ -19,11 +26,16 @@ def settle(
 
 
 @pytest.mark.parametrize("token_s", [0.001, 0.002, 0.004])
-@pytest.mark.parametrize("decode_s", [0.001, 0.040])
+@pytest.mark.parametrize("decode_s", [0.010, 0.040])
 def test_a_step_comes_to_take_the_time_that_it_may(token_s, decode_s):
     budget, seconds = settle(token_s, decode_s)
     assert MIN_BUSY_BUDGET < budget < IDLE_BUDGET, "at a limit this proves nothing"
-    assert seconds == pytest.approx(max((STEPS_A_TOKEN - 1) * decode_s, STALL_S), rel=0.2)
+    step_s = max(STEPS_A_TOKEN * decode_s, TOKEN_S)
+    assert decode_s + seconds == pytest.approx(step_s, rel=0.15)
+
+
+def test_streams_whose_steps_have_grown_do_not_starve_a_prompt():
+    assert settle(0.001, 0.2, calm_s=0.02)[1] == pytest.approx(STALL_S, rel=0.1)
 
 
 def test_decode_runs_that_grow_beside_a_prompt_leave_it_less():
