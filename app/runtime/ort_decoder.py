@@ -8,6 +8,7 @@ Knows nothing about requests, scheduling or sampling.
 """
 
 import ctypes
+import gc
 import math
 import mmap
 import os
@@ -301,6 +302,7 @@ def trim_heap() -> None:
     glibc keeps it: of 348 MB with the default model 292 stayed after it was dropped, 76 with this
     (bench/LOG.md, 2026-11-22). Other C libraries have no such call.
     """
+    gc.collect()  # an engine and its thread refer to each other
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
