@@ -108,7 +108,7 @@ class ChatBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     parallel_tool_calls: bool = True
     response_format: ChatFormat = ChatFormat()
     store: Annotated[bool, Meta(description="Nothing is stored, whatever it says.")] = False
-    metadata: Annotated[Metadata, Meta(description=NOT_USED)] = {}  # noqa: RUF012
+    metadata: Annotated[Metadata, Meta(description=NOT_USED)] = {}  # noqa: RUF012 # msgspec copies it
     prompt_cache_key: Label = ""
     safety_identifier: Label = ""
 
