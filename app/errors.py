@@ -25,6 +25,7 @@ Error: the root
 └── ServerError             nothing the client can do
     ├── EngineFailure       the decoder failed in a step of this request
     ├── ModelBroken         a model's files can't be loaded
+    ├── ModelTooLarge       a model doesn't fit the free memory with these settings
     └── ProviderUnavailable the execution provider asked for is not installed
 """
 
@@ -240,6 +241,12 @@ class ModelBroken(ServerError):
     """A model's files are missing, changed or unreadable."""
 
     code = "model_broken"
+
+
+class ModelTooLarge(ServerError):
+    """A model, full to its last slot, would need more memory than is free."""
+
+    code = "model_too_large"
 
 
 class ProviderUnavailable(ServerError):

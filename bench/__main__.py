@@ -1,14 +1,15 @@
-"""`python -m bench PART …`: load, soak (over HTTP), decode (the engine alone), compare, peers."""
+"""`python -m bench PART …`: load, soak (HTTP); decode, reuse (the engine); compare, peers."""
 
 import argparse
 
-from bench import compare, decode, load, soak
+from bench import compare, decode, load, reuse, soak
 from bench.peers import environments
 
 PARTS = {
     "load": load,
     "soak": soak,
     "decode": decode,
+    "reuse": reuse,
     "compare": compare,
     "peers": environments,
 }

@@ -11,6 +11,7 @@ import json
 import random
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -41,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--intruder-tokens",
         type=int,
         default=0,
-        help="a prompt of this length arrives once all the other streams run",
+        help="prompts of this length arrive, one after the other, once all the other streams run",
     )
+    parser.add_argument("--intruders", type=int, default=1, help="how many of them")
     parser.add_argument("--health", action="store_true", help="poll /health meanwhile")
 
 
@@ -65,12 +67,16 @@ class Stream:
         return [b - a for a, b in pairwise(times)]
 
 
-class Client:
-    """Sends one kind of request and counts tokens."""
+class Client(ABC):
+    """Draws prompts, the same ones as every other client, and counts tokens."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer) -> None:
-        self._session, self._url, self._tokenizer = session, url, tokenizer
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._random = random.Random(0)  # noqa: S311 # prompts, not secrets
+
+    @abstractmethod
+    async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
+        """Generate once; `stream` grows while the answer comes."""
 
     def prompt(self, num_tokens: int) -> str:
         """A text of about that many tokens that no other request has."""
@@ -83,6 +89,14 @@ class Client:
         """Tokens of a stream's text."""
         text = "".join(piece for _, piece in stream.pieces)
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+class LocalLabClient(Client):
+    """Sends `POST /generate`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self._session, self._url = session, url
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
         """Generate once; `stream` grows while the answer comes."""
@@ -115,7 +129,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        client = Client(session, arguments.url, tokenizer)
+        client = LocalLabClient(session, arguments.url, tokenizer)
         await client.stream(client.prompt(8), 4, Stream())  # warm up
         health: list[float] = []
         poll = asyncio.create_task(_poll_health(session, arguments, health))
@@ -184,12 +198,16 @@ async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, o
     for concurrency in arguments.concurrency:
         for _ in range(arguments.rounds):
             running, tasks = await _running_streams(client, arguments, concurrency)
-            intruder = Stream()
-            await client.stream(client.prompt(arguments.intruder_tokens), 1, intruder)
+            intruders = [Stream() for _ in range(arguments.intruders)]
+            for intruder in intruders:
+                await client.stream(client.prompt(arguments.intruder_tokens), 1, intruder)
+            ended = sum(task.done() for task in tasks)
+            if ended:
+                print(f"{ended} of {concurrency} streams ended before the last prompt was read")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            rows.append(_gaps_around(running, intruder))
+            rows.append(_gaps_around(running, intruders))
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     for key, value in medians.items():
         print(f"{key}: {value:.1f}")
@@ -217,24 +235,24 @@ async def _running_streams(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _gaps_around(running: list[Stream], intruder: Stream) -> dict[str, float]:
-    """Gaps between pieces before and beside the intruder, in seconds and in median steps.
+def _gaps_around(running: list[Stream], intruders: list[Stream]) -> dict[str, float]:
+    """Gaps between pieces before and beside the intruders, in seconds and in median steps.
 
     The server holds half a character back, so a character of two tokens comes after two steps.
     That is no stop: those gaps are counted apart.
     """
     before, during, of_characters = [], [], []
-    until_s = intruder.pieces[0][0]
+    since_s, until_s = intruders[0].started_s, intruders[-1].pieces[0][0]
     all_started_s = max(stream.pieces[0][0] for stream in running)
     for stream in running:
         for (start, _), (end, text) in pairwise(stream.pieces):
-            if all_started_s <= start and end <= intruder.started_s:
+            if all_started_s <= start and end <= since_s:
                 before.append(end - start)
             elif start < until_s:
                 (during if text.isascii() else of_characters).append(end - start)
     median_s = statistics.median(before)
     return {
-        "intruder_ttft_ms": intruder.ttft_s * 1e3,
+        "intruder_ttft_ms": statistics.median(one.ttft_s for one in intruders) * 1e3,
         "gap_before_median_ms": median_s * 1e3,
         "gap_during_median_ms": statistics.median(during) * 1e3,
         "gap_during_p99_ms": percentile(during, 0.99) * 1e3,

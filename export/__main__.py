@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
@@ -18,6 +19,11 @@ from export.source import model_id_of
 from export.steps import STEPS, Options, figures, read_findings, read_shape
 
 MODELS = Path("models")
+PROFILES: dict[str, tuple[Literal["int8", "int4"], str]] = {
+    "exact": ("int8", ""),
+    "fast": ("int4", "-fast"),
+}
+"""Scheme, and what the model's name gets behind it, so that both lie side by side."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +39,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "from PyPI",
     )
     parser.add_argument("--out", type=Path, help="default: models/<publisher>--<name>")
-    parser.add_argument("--quantise", choices=("int8", "int4", "none"), default="int8")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--profile",
+        choices=tuple(PROFILES),
+        help="exact: 8 bit, answers don't depend on who else is served; fast: 4 bit, another model "
+        "beside it, named …-fast",
+    )
+    weights.add_argument("--quantise", choices=("int8", "int4", "none"), default="int8")
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="float16 is for CUDA"
     )
@@ -52,12 +65,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the chosen steps; 0 if the model was made, 1 if it was refused."""
     args = parse(arguments)
-    out: Path = args.out or MODELS / folder_name(model_id_of(args.source))
+    scheme, suffix = PROFILES[args.profile] if args.profile else (args.quantise, "")
+    out: Path = args.out or MODELS / folder_name(model_id_of(args.source) + suffix)
     options = Options(
         source=args.source,
         out=out,
         work=out.parent / ".work" / out.name,
-        scheme=args.quantise,
+        scheme=scheme,
+        suffix=suffix,
         dtype=args.dtype,
         gate=args.gate,
     )

@@ -5,6 +5,12 @@ multiplies with int8 activations (`accuracy_level` 4). An embedding that is the 
 matrix is read from the same bytes through GatherBlockQuantized. Judges nothing: whether the
 result is good enough is measured in `validate.py`.
 
+In 4 bits a block is `step × code + minimum`. The kernel takes the minimum only as a whole number
+of steps, and rounding it there costs sixty times the divergence of 8 bits. What the rounding
+leaves over is one number a block, so its share of a product is a product with the sums of the
+input's blocks: those are appended to the input, and the numbers to the matrix, in 4 bits too.
+The output layer stays in 8 bits.
+
 Source: com.microsoft.MatMulNBits and GatherBlockQuantized in ContribOperators.md.
 """
 
@@ -39,7 +45,7 @@ def quantise_rows(weight: Array, scheme: Scheme) -> Blocks:
     """Round [N, K] to codes, each block of 32 on a grid of its own.
 
     8 bits are symmetric around 128, like GGUF's Q8_0, so that such a source comes back exactly.
-    4 bits run from the block's minimum to its maximum.
+    4 bits run from the block's minimum to its maximum, zero being one of the codes.
     """
     rows, columns = weight.shape
     blocks = -(-columns // BLOCK_SIZE)
@@ -54,10 +60,53 @@ def quantise_rows(weight: Array, scheme: Scheme) -> Blocks:
     scales = (high - low) / 15
     zero = np.clip(np.rint(-low / _nonzero(scales)), 0, 15)
     codes = np.clip(np.rint(values / _nonzero(scales)[..., None]) + zero[..., None], 0, 15)
+    return _four_bits(codes, scales, zero, weight.dtype)
+
+
+def quantise_with_sums(weight: Array) -> Blocks:
+    """Round [N, K] to 4 bits, and behind it what rounding each block's minimum leaves over.
+
+    Minimum and step are the block's own, so a GGUF's Q4_1 comes back exactly. Returns
+    [N, K + K / 32 rounded up to whole blocks], for the input that `append_sums` makes.
+    """
+    values = weight.reshape(len(weight), -1, BLOCK_SIZE).astype(np.float32)
+    low = values.min(-1)
+    scales = (values.max(-1) - low) / 15
+    step = _nonzero(scales)
+    codes = np.rint((values - low[..., None]) / step[..., None])
+    zero = np.clip(np.rint(-low / step), 0, 15)
+    left_over = quantise_rows((low + zero * scales).astype(weight.dtype), "int4")
+    whole = _four_bits(codes, scales, zero, weight.dtype)
+    zeros = np.concatenate([zero, _unpair(left_over.zero_points, left_over.scales.shape[1])], -1)
     return Blocks(
-        _pair_up(codes.astype(np.uint8)),
-        scales.astype(weight.dtype),
-        _pair_up(zero.astype(np.uint8)),
+        np.concatenate([whole.codes, left_over.codes], 1),
+        np.concatenate([whole.scales, left_over.scales], 1),
+        _pair_up(zeros.astype(np.uint8)),
+    )
+
+
+def append_sums(graph: Graph, source: str, size: int) -> str:
+    """Append to a value [B, S, size] the sums of its blocks, and zeros up to a whole block."""
+    blocks = size // BLOCK_SIZE
+    width = -(-blocks // BLOCK_SIZE) * BLOCK_SIZE
+    name = f"sums_of_blocks.{size}"
+    if name not in graph.initializers:
+        member = np.arange(size)[:, None] // BLOCK_SIZE == np.arange(width)
+        graph.add_constant(member.astype(np.float32), name, exact=True)
+    sums, extended = graph.fresh_name("sums"), graph.fresh_name("with_sums")
+    graph.add("MatMul", [source, name], [sums])
+    graph.add("Concat", [source, sums], [extended], axis=-1)
+    return extended
+
+
+def _four_bits(
+    codes: npt.NDArray[np.float32],
+    scales: npt.NDArray[np.float32],
+    zero: npt.NDArray[np.float32],
+    dtype: np.dtype[np.generic],
+) -> Blocks:
+    return Blocks(
+        _pair_up(codes.astype(np.uint8)), scales.astype(dtype), _pair_up(zero.astype(np.uint8))
     )
 
 
@@ -73,17 +122,37 @@ def _pair_up(nibbles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return packed
 
 
+def _unpair(pairs: npt.NDArray[np.uint8] | None, count: int) -> npt.NDArray[np.uint8]:
+    """The first `count` 4-bit values of each row, one to a byte."""
+    assert pairs is not None
+    both = np.stack([pairs & 15, pairs >> 4], -1)
+    return both.reshape(len(pairs), -1)[:, :count]
+
+
 def quantise(graph: Graph, scheme: Scheme) -> int:
     """Quantise every projection in place; returns how many."""
     done: dict[str, Blocks] = {}
-    products = [n for n in graph.nodes("MatMul") if _matrix(graph, n) is not None]
+    with_sums: dict[str, str] = {}
+    products = [
+        n for n in graph.sorted_nodes() if n.op_type == "MatMul" and _matrix(graph, n) is not None
+    ]
     for node in products:
+        source, name = node.input
         weight = _matrix(graph, node)
         assert weight is not None
-        blocks = done.setdefault(node.input[1], quantise_rows(weight.T, scheme))
-        _replace_product(graph, node, blocks, weight.shape, scheme)
-    if scheme == "int8":
-        share_embedding(graph, done)
+        bits: Scheme = "int8" if node is products[-1] else scheme
+        columns = len(weight)
+        if bits == "int4" and columns % BLOCK_SIZE == 0:
+            if source not in with_sums:
+                with_sums[source] = append_sums(graph, source, columns)
+            node.input[0] = with_sums[source]
+            blocks = done.get(name) or quantise_with_sums(weight.T)
+            columns = blocks.scales.shape[1] * BLOCK_SIZE
+        else:
+            blocks = done.get(name) or quantise_rows(weight.T, bits)
+        done[name] = blocks
+        _replace_product(graph, node, blocks, columns, bits)
+    share_embedding(graph, done)
     graph.prune()
     return len(products)
 
@@ -94,7 +163,7 @@ def _matrix(graph: Graph, node: NodeProto) -> Array | None:
 
 
 def _replace_product(
-    graph: Graph, node: NodeProto, blocks: Blocks, shape: tuple[int, ...], scheme: Scheme
+    graph: Graph, node: NodeProto, blocks: Blocks, columns: int, scheme: Scheme
 ) -> None:
     name, output = node.input[1], node.output[0]
     inputs = [node.input[0]]
@@ -109,7 +178,7 @@ def _replace_product(
     if len(users) == 1 and users[0].op_type == "Add" and output not in graph.outputs:
         other = next(n for n in users[0].input if n != output)
         bias = graph.constant(other)
-        if bias is not None and bias.shape == (shape[1],):
+        if bias is not None and bias.shape == blocks.scales.shape[:1]:
             inputs += ["", other]
             output = users[0].output[0]
             gone.append(users[0])
@@ -120,8 +189,8 @@ def _replace_product(
         "MatMulNBits",
         inputs,
         [output],
-        K=shape[0],
-        N=shape[1],
+        K=columns,
+        N=len(blocks.codes),
         bits=BITS[scheme],
         block_size=BLOCK_SIZE,
         accuracy_level=INT8_ACTIVATIONS,
@@ -137,7 +206,8 @@ def share_embedding(graph: Graph, done: dict[str, Blocks]) -> None:
             continue
         for name, blocks in done.items():
             matrix = graph.constant(name)
-            if matrix is None or not np.array_equal(matrix.T, table):
+            whole_bytes = blocks.zero_points is None
+            if matrix is None or not whole_bytes or not np.array_equal(matrix.T, table):
                 continue
             codes = graph.add_constant(blocks.codes.reshape(table.shape), "embedding.codes")
             middle = np.full(blocks.scales.shape, 128, np.uint8)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from app.manifest import Graph
-from app.runtime.ort_decoder import choose_attention_kernel
+from app.runtime.ort_decoder import session_options
 
 Logits = npt.NDArray[np.float32]
 
@@ -21,13 +21,9 @@ class GraphSession:
     """A loaded graph and the cache of `rows` sequences."""
 
     def __init__(self, folder: Path, graph: Graph, *, rows: int, capacity: int) -> None:
-        choose_attention_kernel()  # what is judged is what will be served
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # what is judged is what will be served
         self.session = ort.InferenceSession(
-            folder / graph.file, options, providers=["CPUExecutionProvider"]
+            folder / graph.file, session_options(), providers=["CPUExecutionProvider"]
         )
         self.graph, self.rows, self.capacity = graph, rows, capacity
         shape = (rows, graph.num_kv_heads, capacity, graph.head_dim)

@@ -49,6 +49,8 @@ class Options:
     out: Path
     work: Path
     scheme: Literal["none", "int8", "int4"] = "int8"
+    suffix: str = ""
+    """Behind the model's name."""
     dtype: Literal["float32", "float16"] = "float32"
     gate: float = 0.02
     text_tokens: int = TEXT_TOKENS
@@ -197,7 +199,7 @@ def run_publish(options: Options) -> str:
     for name in names:
         shutil.copy2(options.work / name, part / name)
     manifest = contract.Manifest(
-        model_id=source.model_id,
+        model_id=source.model_id + options.suffix,
         description=source.description,
         architecture=shape.architecture,
         source=source.described,

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
 from app.engine.thread import EngineThread
-from app.errors import ModelBroken
+from app.errors import ModelBroken, ModelTooLarge
 from app.manifest import Graph, Manifest, read_manifest
 from app.metrics import ModelMetrics
 from app.runtime.decoder import BLOCK_TOKENS
@@ -68,6 +68,7 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
 
     Raises:
         ModelBroken: a file is missing or can't be used.
+        ModelTooLarge: it would not fit the free memory once every slot is full.
         ProviderUnavailable: the execution provider asked for is not installed.
     """
     manifest = read_manifest(folder)
@@ -75,6 +76,8 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     capacity = min(settings.context_length or graph.context_length, graph.context_length)
     slots = settings.slots or auto_slots(graph, capacity)
     provider = choose_provider(settings.execution_provider)
+    if provider == "cpu":  # a GPU's memory is reserved at once: what doesn't fit shows there
+        check_memory(manifest, slots, capacity, settings.prefix_cache_mb)
     decoder = OrtDecoder(
         folder,
         manifest,
@@ -95,6 +98,24 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     tokenizer = _read_tokenizer(folder)
     template = _read_template(folder, manifest, tokenizer)
     return ModelParts(manifest, tokenizer, template, decoder, provider)
+
+
+def check_memory(manifest: Manifest, slots: int, capacity: int, prefix_cache_mb: int) -> None:
+    """Refuse now what would end the process later, for the cache's pages come as they are used.
+
+    Raises:
+        ModelTooLarge: with the numbers and the settings that they come from.
+    """
+    cache = slots * capacity * manifest.graph.kv_bytes_per_token
+    needed = manifest.size_bytes + cache + prefix_cache_mb * 2**20
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ModelTooLarge(
+            f"{manifest.model_id} needs {needed / 1e9:.1f} GB: {manifest.size_bytes / 1e9:.1f} of "
+            f"files, {cache / 1e9:.1f} for {slots} slots (LLMHOST_SLOTS) of {capacity} tokens "
+            f"(LLMHOST_CONTEXT_LENGTH), {prefix_cache_mb} MB of LLMHOST_PREFIX_CACHE_MB; "
+            f"{free / 1e9:.1f} GB are free"
+        )
 
 
 def auto_slots(graph: Graph, capacity: int) -> int:

@@ -308,25 +308,30 @@ def trim_heap() -> None:
         libc.malloc_trim(0)
 
 
-def choose_attention_kernel() -> None:
-    """Let GroupQueryAttention on a CPU take its plain kernel, for sessions made from now on.
+def session_options(intra_op_threads: int = 0) -> ort.SessionOptions:
+    """How sessions run here, also those that judge an export.
 
-    Its flash kernel packs the cached keys and values anew for every head of a small chunk: on
-    4,000 cached tokens 4 new ones cost 47 ms with it and 36 without, 64 cost 217 and 187
-    (bench/LOG.md, 2026-11-22). Whoever has set the variable has chosen.
+    GroupQueryAttention on a CPU takes its plain kernel: its flash kernel packs the cached keys and
+    values anew for every head of a small chunk, so that 4 new tokens on 4,000 cached ones cost 47
+    ms with it and 36 without. Whoever has set the variable has chosen.
+
+    Threads spin while a step runs, for they meet at each of its hundreds of nodes, and stop with
+    it: the event loop needs the cores between two steps. A step of one row takes 0.85 of its time
+    without (both in bench/LOG.md).
     """
     os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
-
-
-def _load(path: Path, provider: Provider, intra_op_threads: int) -> ort.InferenceSession:
-    choose_attention_kernel()
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
-    # The event loop needs the cores too: a spinning pool would take them between two steps.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # The arena keeps the largest block of every shape it ever saw; steps vary in shape.
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
+    return options
+
+
+def _load(path: Path, provider: Provider, intra_op_threads: int) -> ort.InferenceSession:
+    options = session_options(intra_op_threads)
     try:
         return ort.InferenceSession(path, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime's exception classes share no public base

@@ -1,8 +1,8 @@
-"""The same load over HTTP against our server and llama.cpp's, in turn.
+"""The same load over HTTP against our server and llama.cpp's, and on our engine without HTTP.
 
-Both have 16 slots, the same number of threads, no prompt cache and the same sampling; the
-clients, prompts and figures are those of `bench.load`. Only the requests' form differs. The
-server that is not under load is stopped by signal.
+All have 16 slots, the same number of threads, no prompt cache and the same sampling; the
+clients, prompts and figures are those of `bench.load`. Only the requests' form differs. They take
+turns: a server that is not under load is stopped by signal.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,12 @@ from typing import Any
 import aiohttp
 from tokenizers import Tokenizer
 
-from app.manifest import read_manifest
-from bench.load import Client, Stream
+from app.engine.sequence import EngineRequest
+from app.engine.thread import EngineThread
+from app.manifest import Tokens, read_manifest
+from app.runtime.ort_decoder import OrtDecoder
+from bench.decode import SAMPLING
+from bench.load import Client, LocalLabClient, Stream
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOTS = 16
@@ -36,10 +40,15 @@ CONTEXT = 512
 STREAMS = (1, SLOTS)
 START_S = 120.0
 Row = dict[str, Any]
+MakeClient = Callable[[aiohttp.ClientSession, str, Tokenizer], Client]
 
 
 class LlamaClient(Client):
-    """The same client, speaking llama-server's `/completion` at LocalLab's sampling defaults."""
+    """Sends llama-server's `/completion`, at LocalLab's sampling defaults."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self._session, self._url = session, url
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
         """Generate once; `stream` grows while the answer comes."""
@@ -61,6 +70,39 @@ class LlamaClient(Client):
         raise RuntimeError(f"the stream ended without stop after {len(stream.pieces)} pieces")
 
 
+class EngineClient(Client):
+    """The same requests handed to an engine in this process, as tokens."""
+
+    def __init__(self, engine: EngineThread, tokens: Tokens, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self._engine, self._stop_ids = engine, frozenset(tokens.eos_ids)
+
+    async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
+        """Generate once; `stream` gets an empty piece a token."""
+        ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        stream.started_s = time.monotonic()
+        with self._engine.reserve() as places:
+            events = places.submit(
+                EngineRequest(
+                    prompt_ids=ids,
+                    max_tokens=max_tokens,
+                    sampling=SAMPLING,
+                    stop_ids=self._stop_ids,
+                )
+            )
+        while True:
+            for event in await events.next():
+                if event.error is not None:
+                    raise event.error
+                stream.pieces.append((time.monotonic(), ""))
+                if event.finish_reason is not None:
+                    return
+
+    def count(self, stream: Stream) -> int:
+        """Tokens of a stream."""
+        return len(stream.pieces)
+
+
 def http_load(
     model: Path, llama_server: Path | None, gguf: Path, threads: int, rounds: int
 ) -> list[Row]:
@@ -77,20 +119,35 @@ def http_load(
                 _llama_server(llama_server, gguf, folder, threads)
             )
         tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-        return asyncio.run(_load(servers, tokenizer, rounds)) + rows
+        manifest = read_manifest(model)
+        decoder = OrtDecoder(
+            model, manifest, slots=SLOTS, capacity=CONTEXT, intra_op_threads=threads
+        )
+        return asyncio.run(_load(servers, decoder, manifest.tokens, tokenizer, rounds)) + rows
 
 
-async def _load(servers: dict[str, "_Server"], tokenizer: Tokenizer, rounds: int) -> list[Row]:
+async def _load(
+    servers: dict[str, "_Server"],
+    decoder: OrtDecoder,
+    tokens: Tokens,
+    tokenizer: Tokenizer,
+    rounds: int,
+) -> list[Row]:
     cells: dict[tuple[str, int], tuple[list[float], list[Stream]]] = {}
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=None)
+    engine = EngineThread(decoder, max_waiting=0)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         # Each draws the same prompts, one after the other: never one twice.
-        clients = {name: s.client(session, s.url, tokenizer) for name, s in servers.items()}
+        clients: dict[str, Client] = {
+            name: s.client(session, s.url, tokenizer) for name, s in servers.items()
+        }
+        clients["our engine alone"] = EngineClient(engine, tokens, tokenizer)
         for _ in range(rounds):
             for count in STREAMS:
-                for name, server in servers.items():
-                    client = clients[name]
-                    server.go_on()
+                for name, client in clients.items():
+                    server = servers.get(name)
+                    if server is not None:
+                        server.go_on()
                     await client.stream(client.prompt(8), 4, Stream())  # warm up
                     rates, streams = cells.setdefault((name, count), ([], []))
                     batch = [Stream() for _ in range(count)]
@@ -103,7 +160,9 @@ async def _load(servers: dict[str, "_Server"], tokenizer: Tokenizer, rounds: int
                     )
                     rates.append(sum(map(client.count, batch)) / (time.monotonic() - start))
                     streams += batch
-                    server.stand_still()
+                    if server is not None:
+                        server.stand_still()
+    await engine.stop(0)
     return [
         {
             "server": name,
@@ -120,7 +179,7 @@ async def _load(servers: dict[str, "_Server"], tokenizer: Tokenizer, rounds: int
 class _Server:
     """A running server, the leader of a process group of its own."""
 
-    client: type[Client]
+    client: MakeClient
     url: str
     process_group: int
 
@@ -148,7 +207,7 @@ def _our_server(model: Path, folder: Path, threads: int) -> Iterator[_Server]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LLMHOST_")}
     environment |= {f"LLMHOST_{name}": str(value) for name, value in settings.items()}
     command = [str(granian), "--port", str(port), "app:app"]
-    with _started(Client, command, port, folder / "ours.log", environment) as server:
+    with _started(LocalLabClient, command, port, folder / "ours.log", environment) as server:
         yield server
 
 
@@ -165,7 +224,11 @@ def _llama_server(binary: Path, gguf: Path, folder: Path, threads: int) -> Itera
 
 @contextlib.contextmanager
 def _started(
-    client: type[Client], command: list[str], port: int, log: Path, environment: dict[str, str]
+    client: MakeClient,
+    command: list[str],
+    port: int,
+    log: Path,
+    environment: dict[str, str],
 ) -> Iterator[_Server]:
     """Start a server, wait until it answers, let it stand still, and end it after the block."""
     with log.open("wb") as output:

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from app.catalog import catalog as catalog_module
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import MAX_AUTO_SLOTS, ModelParts, auto_slots, open_model
-from app.errors import ModelBroken, NoModelLoaded, ShuttingDown, UnknownModel
+from app.errors import ModelBroken, ModelTooLarge, NoModelLoaded, ShuttingDown, UnknownModel
 from app.generation.requests import GenerationRequest, SamplingParams
 from app.generation.service import GenerationService
 from app.manifest import read_manifest
@@ -305,6 +306,21 @@ def test_auto_slots_follow_the_free_memory(models_dir, monkeypatch):
         memory = type("Memory", (), {"available": free_rows * row_bytes})
         monkeypatch.setattr("app.catalog.loaded.psutil.virtual_memory", lambda m=memory: m)
         assert auto_slots(graph, 256) == slots
+
+
+async def test_settings_that_do_not_fit_the_memory_are_refused_with_the_numbers(models_dir):
+    manifest = read_manifest(models_dir / "tiny--a")
+    free = psutil.virtual_memory().available
+    capacity = manifest.graph.context_length
+    fitting = free // 2 // (capacity * manifest.graph.kv_bytes_per_token)
+    async with opened(models_dir, slots=fitting) as catalog:
+        await catalog.load(A)
+    async with opened(models_dir, slots=4 * fitting) as catalog:
+        with pytest.raises(ModelTooLarge) as refused:
+            await catalog.load(A)
+        assert not catalog.loaded
+    for named in (f"{4 * fitting} slots (LLMHOST_SLOTS)", f"{capacity} tokens", "GB are free"):
+        assert named in str(refused.value)
 
 
 async def test_kv_bytes_are_those_of_every_slot_full(models_dir):

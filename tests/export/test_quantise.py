@@ -62,6 +62,64 @@ def test_matrix_from_a_gguf_q8_0_block_comes_back_exactly() -> None:
     assert (blocks.codes.astype(int) - 128 == codes).all()
 
 
+def q4_1(random: np.random.Generator) -> Array:
+    """[N, K] on the grids that GGUF's Q4_1 has: step × 0 … 15 + minimum, both float16."""
+    codes = random.integers(0, 16, (N, K // BLOCK_SIZE, BLOCK_SIZE))
+    codes[..., 0], codes[..., 1] = 0, 15  # Q4_1 spans from the least to the largest
+    steps = random.uniform(0.01, 0.1, (N, K // BLOCK_SIZE, 1)).astype(np.float16)
+    low = (-random.uniform(4, 11, steps.shape) * steps).astype(np.float16)
+    return (codes.astype(np.float32) * steps + low).reshape(N, K)
+
+
+def two_products(first: Array, last: Array) -> Graph:
+    """x @ first @ last: the output layer stays in 8 bits, so 4 bits are seen before it."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "first"], ["hidden"]),
+            helper.make_node("MatMul", ["hidden", "last"], ["y"]),
+        ],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "tokens", K])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "tokens", N])],
+        [numpy_helper.from_array(first, "first"), numpy_helper.from_array(last, "last")],
+    )
+    return Graph(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    )
+
+
+def test_sums_of_blocks_bring_4_bits_as_close_as_8(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weight = q4_1(random)
+    x = random.uniform(0, 1, (2, 3, K)).astype(np.float32)  # blocks whose sums are not 0
+    wanted = x @ weight.T @ np.eye(N, dtype=np.float32)
+    errors: dict[Scheme, float] = {}
+    for scheme in ("int8", "int4"):
+        graph = two_products(weight.T.copy(), np.eye(N, dtype=np.float32))
+        assert quantise(graph, scheme) == 2
+        bits = [attribute.i for node in graph.nodes("MatMulNBits")
+                for attribute in node.attribute if attribute.name == "bits"]  # fmt: skip
+        assert bits == [int(scheme[3:]), 8]
+        errors[scheme] = float(np.abs(run(graph, tmp_path, x=x) - wanted).mean())
+    blocks = weight.reshape(N, -1, BLOCK_SIZE)
+    low, step = blocks.min(-1), (blocks.max(-1) - blocks.min(-1)) / 15
+    left_over = low - np.rint(low / step) * step
+    without = x.reshape(2, 3, -1, BLOCK_SIZE).sum(-1) @ left_over.T
+    assert np.abs(without).mean() > 5 * errors["int8"], "else the sums are not needed here"
+    assert errors["int4"] < 1.5 * errors["int8"], errors
+
+
+def test_products_of_one_input_share_its_sums() -> None:
+    random = np.random.default_rng(0)
+    graph = two_products(q4_1(random).T.copy(), np.eye(N, dtype=np.float32))
+    graph.add("MatMul", ["x", "first"], ["again"])
+    graph.add("Add", ["hidden", "again"], ["both"])
+    graph.nodes("MatMul")[1].input[0] = "both"
+    graph.index()
+    assert quantise(graph, "int4") == 3
+    assert len(graph.nodes("Concat")) == 1
+
+
 def test_bias_moves_into_the_product(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     weight = random.uniform(-1, 1, (K, N)).astype(np.float32)

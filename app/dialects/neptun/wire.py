@@ -18,6 +18,7 @@ ANSWERS: Final[dict[type[errors.Error], tuple[int, str]]] = {
     errors.UnknownModel: (400, "Invalid model name or publisher"),
     errors.NoModelLoaded: (400, NOT_AVAILABLE),
     errors.ModelBroken: (400, NOT_AVAILABLE),
+    errors.ModelTooLarge: (400, NOT_AVAILABLE),
     errors.ProviderUnavailable: (400, NOT_AVAILABLE),
     errors.TryAgainLater: (400, NOT_AVAILABLE),
     errors.RateLimited: (429, "Too Many Requests. {}"),
