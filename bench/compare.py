@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.peers.bandwidth import read_bandwidth
 from bench.peers.child import Child
-from bench.peers.http_load import http_load
+from bench.peers.http_load import http_load, label
 from bench.peers.programs.protocol import SPARE
 from bench.peers.recipes import PEERS, Place
 from bench.peers.report import markdown, plot
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.http:
         server = arguments.llama_server or place.llama_server()
         result["http"] = http_load(
-            arguments.model[0], server, place.shared.gguf, arguments.threads, arguments.rounds
+            arguments.model, server, place.shared.gguf, arguments.threads, arguments.rounds
         )
         _write(result, arguments.out)
     print(arguments.out.with_suffix(".md").read_text())
@@ -135,8 +135,7 @@ def _entries(arguments: argparse.Namespace, place: Place) -> list[Entry]:
     entries = []
     for model in arguments.model:
         for mode in ["greedy", "sampled"] if arguments.sampled else ["greedy"]:
-            name = f"ours {model.name}" if len(arguments.model) > 1 else "ours"
-            name += ", sampled" if mode == "sampled" else ""
+            name = label(model) + (", sampled" if mode == "sampled" else "")
             child = Child(python, f"{PROGRAMS}.ours", place.log(f"ours-{model.name}"), mode)
             entries.append(Entry(name, name, child, str(model.resolve())))
     missing = place.missing()

@@ -1,8 +1,8 @@
 """Load over HTTP: streams of `POST /generate`; TTFT, ITL and tokens/s by concurrency.
 
 Sees only the URL, and a tokenizer.json to count tokens with: a piece of a stream may hold
-several. Every prompt is another one, so no cache between requests can help. The server runs
-with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and LLMHOST_RATE_LIMIT_BURST=0.
+several. Every prompt is another one, in this run and in others, so no cache between requests can
+help. The server runs with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and LLMHOST_RATE_LIMIT_BURST=0.
 """
 
 import argparse
@@ -68,11 +68,12 @@ class Stream:
 
 
 class Client(ABC):
-    """Draws prompts, the same ones as every other client, and counts tokens."""
+    """Draws prompts and counts tokens."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
+        """Draw the prompts that every other client of this seed draws."""
         self._tokenizer = tokenizer
-        self._random = random.Random(0)  # noqa: S311 # prompts, not secrets
+        self._random = random.Random(seed)  # noqa: S311 # prompts, not secrets
 
     @abstractmethod
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
@@ -94,8 +95,10 @@ class Client(ABC):
 class LocalLabClient(Client):
     """Sends `POST /generate`."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer) -> None:
-        super().__init__(tokenizer)
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer, seed: int
+    ) -> None:
+        super().__init__(tokenizer, seed)
         self._session, self._url = session, url
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
@@ -129,7 +132,8 @@ async def _run(arguments: argparse.Namespace) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        client = LocalLabClient(session, arguments.url, tokenizer)
+        # prompts of an earlier run would still be in the server's prefix cache
+        client = LocalLabClient(session, arguments.url, tokenizer, seed=time.time_ns())
         await client.stream(client.prompt(8), 4, Stream())  # warm up
         health: list[float] = []
         poll = asyncio.create_task(_poll_health(session, arguments, health))

@@ -21,6 +21,8 @@ from app.runtime.decoder import BLOCK_TOKENS
 from app.runtime.ort_decoder import OrtDecoder, choose_provider
 
 GREEDY = SamplingParams(temperature=0.0)
+MAX_TOKENS = 128
+"""Generated of each text."""
 LETTERS = """\
 Dear Anna, thank you for the parcel that came on Monday. The red scarf fits me well, and the tea \
 from the small shop by the harbour is the best I have had this year. We will visit you in the \
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         manifest,
         slots=1,
-        capacity=max(arguments.prompt_tokens + 2, 512),
+        capacity=min(max(arguments.prompt_tokens + 2, 512), manifest.graph.context_length),
         provider=choose_provider("auto"),
         intra_op_threads=arguments.threads,
         pool_blocks=2 * arguments.prompt_tokens // BLOCK_TOKENS,
@@ -102,11 +104,12 @@ def _guesses(
     differing = 0
     for _ in range(arguments.rounds):
         for text in texts:
-            prompt = tokenizer.encode(text, add_special_tokens=False).ids
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            prompt = ids[: decoder.capacity - MAX_TOKENS]
             written = []
             for draft_tokens, seen in rates.items():
                 engine = Engine(decoder, draft_tokens=draft_tokens)
-                tokens, seconds = _generate(engine, prompt, 128)
+                tokens, seconds = _generate(engine, prompt, MAX_TOKENS)
                 seen.append((len(tokens) - 1) / seconds)
                 written.append(tokens)
             differing += written[0] != written[1]

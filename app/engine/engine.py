@@ -14,7 +14,7 @@ from app.engine.logprobs import token_logprob
 from app.engine.pacing import Pacer
 from app.engine.prefix_cache import block_keys
 from app.engine.sampler import sample
-from app.engine.scheduler import Scheduler
+from app.engine.scheduler import Scheduler, StepPlan
 from app.engine.sequence import EngineRequest, FinishReason, Sequence, TokenEvent
 from app.errors import EngineFailure
 from app.runtime.decoder import BLOCK_TOKENS, Decoder, FloatArray, StepInput
@@ -93,12 +93,19 @@ class Engine:
         for chunk in plan.prefill:
             yield self._run(chunk_input(chunk), [chunk.sequence])
         if plan.decode:
-            num_prefilled = sum(chunk.num_tokens for chunk in plan.prefill)
-            self._pacer.note_step(decoded_s - started_s, num_prefilled, self._clock_s() - decoded_s)
+            self._note_step(plan, decoded_s - started_s, self._clock_s() - decoded_s)
 
     def check(self) -> None:
         """Assert the invariants; tests call it after every scenario."""
         self.scheduler.check()
+
+    def _note_step(self, plan: StepPlan, decode_s: float, prefill_s: float) -> None:
+        rows = len(plan.decode)
+        if plan.prefill:
+            num_prefilled = sum(chunk.num_tokens for chunk in plan.prefill)
+            self._pacer.note_step(rows, plan.joining, decode_s, num_prefilled, prefill_s)
+        else:
+            self._pacer.note_calm_step(rows, decode_s)
 
     def _decode(self, sequences: list[Sequence]) -> Events:
         """One token for each sequence, or several for a lone one whose next can be guessed."""

@@ -6,6 +6,7 @@ follows the clock: it grows and shrinks until a step's chunks take as long as th
 prompt is cut changes nothing in the results (`scheduler.chunk_size`).
 """
 
+import math
 from typing import Final
 
 from app.engine.scheduler import TokenBudget
@@ -16,13 +17,12 @@ arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
 MIN_BUSY_BUDGET: Final = 4
 """Below this a token costs twice as much and prompts would starve."""
 STEPS_A_TOKEN: Final = 2.0
-"""Undisturbed decode steps that a stream may wait for its next token beside a prompt …"""
-TOKEN_S: Final = 0.052
-"""… or so many seconds, if that is more: nobody reads that fast, and while few sequences decode
-their steps are too short for a chunk that is worth its overhead …"""
+"""Undisturbed decode steps that a stream may wait for its next token beside a prompt. They are
+those of the batch that it will be in once the prompts that are being read have joined: while one
+stream runs and seven prompts come, its own short steps are soon over anyway …"""
 STALL_S: Final = 0.024
-"""… and a step's chunks may take so many in any case, or prompts would starve beside streams whose
-steps have grown (all in bench/LOG.md, 2026-11-22)."""
+"""… and a step's chunks may take so many seconds in any case, or prompts would starve beside
+streams whose steps have grown (both in bench/LOG.md)."""
 SMOOTHING: Final = 0.2
 """Weight of the newest decode step in their mean."""
 
@@ -32,31 +32,44 @@ class Pacer:
 
     def __init__(self) -> None:
         self._busy_budget = float(MIN_BUSY_BUDGET)
-        self._calm_decode_s: float | None = None
-        """Mean of decode runs in steps that fed no prompt; of the first run until there is one."""
+        self._calm_decode_s: dict[int, float] = {}
+        """By number of rows: mean of decode runs in steps that fed no prompt."""
 
     @property
     def budget(self) -> TokenBudget:
         """For the next step."""
         return TokenBudget(busy=int(self._busy_budget), idle=IDLE_BUDGET)
 
-    def note_step(self, decode_s: float, num_prefilled: int, prefill_s: float) -> None:
-        """A step decoded.
+    def note_calm_step(self, rows: int, decode_s: float) -> None:
+        """A step decoded so many rows and did nothing else."""
+        mean_s = self._calm_decode_s.setdefault(rows, decode_s)
+        self._calm_decode_s[rows] = mean_s + SMOOTHING * (decode_s - mean_s)
+
+    def note_step(
+        self, rows: int, joining: int, decode_s: float, num_prefilled: int, prefill_s: float
+    ) -> None:
+        """A step decoded and fed prompts.
 
         Args:
-            decode_s: seconds of its decode run.
-            num_prefilled: prompt tokens that it fed besides; 0: none.
+            rows: that decoded.
+            joining: prompts that are being read, in whole or in part.
+            decode_s: seconds of the decode run.
+            num_prefilled: prompt tokens that were fed.
             prefill_s: seconds that they took.
         """
-        if self._calm_decode_s is None:
-            self._calm_decode_s = decode_s
-        if not num_prefilled:
-            self._calm_decode_s += SMOOTHING * (decode_s - self._calm_decode_s)
-            return
-        step_s = max(STEPS_A_TOKEN * self._calm_decode_s, TOKEN_S)
+        step_s = STEPS_A_TOKEN * self._calm_step_s(rows + joining, rows, decode_s)
         allowed_s = max(step_s - decode_s, STALL_S)
         # At most twice as many next time: one short run must not cause one very long one.
         factor = min(allowed_s / prefill_s, 2.0)
         if factor > 1.0 and num_prefilled < int(self._busy_budget):
             return  # the end of a prompt: that it was short says nothing about the rest
         self._busy_budget = min(max(factor * num_prefilled, MIN_BUSY_BUDGET), IDLE_BUDGET)
+
+    def _calm_step_s(self, wanted: int, rows: int, decode_s: float) -> float:
+        """Seconds of an undisturbed step of `wanted` rows, from the most similar one that was seen.
+
+        A step of eight rows takes about three times one of one: so as the root of their number.
+        """
+        seen = self._calm_decode_s or {rows: decode_s}
+        nearest = min(seen, key=lambda count: abs(count - wanted))
+        return seen[nearest] * math.sqrt(wanted / nearest)

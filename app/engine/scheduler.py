@@ -48,6 +48,8 @@ class StepPlan:
     loads: list[Load]
     decode: list[Sequence]
     prefill: list[Chunk]
+    joining: int
+    """Sequences with a row whose prompt is not in the cache yet."""
 
 
 MIN_BUDGET: Final = 3
@@ -131,7 +133,8 @@ class Scheduler:
         decode = [sequence for sequence in self._running.values() if not sequence.prefilling]
         moves = self._close_gaps(decode) if self._movable_rows else []
         loads = self._loads()
-        return StepPlan(moves, loads, decode, self._chunks(budget.busy if decode else budget.idle))
+        chunks = self._chunks(budget.busy if decode else budget.idle)
+        return StepPlan(moves, loads, decode, chunks, len(self._running) - len(decode))
 
     def check(self) -> None:
         """Assert the invariants of rows and counters."""

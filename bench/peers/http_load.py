@@ -39,15 +39,18 @@ PROMPT_TOKENS, MAX_TOKENS = 110, 64
 CONTEXT = 512
 STREAMS = (1, SLOTS)
 START_S = 120.0
+SEED = 0
 Row = dict[str, Any]
-MakeClient = Callable[[aiohttp.ClientSession, str, Tokenizer], Client]
+MakeClient = Callable[[aiohttp.ClientSession, str, Tokenizer, int], Client]
 
 
 class LlamaClient(Client):
     """Sends llama-server's `/completion`, at LocalLab's sampling defaults."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer) -> None:
-        super().__init__(tokenizer)
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer, seed: int
+    ) -> None:
+        super().__init__(tokenizer, seed)
         self._session, self._url = session, url
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
@@ -74,7 +77,7 @@ class EngineClient(Client):
     """The same requests handed to an engine in this process, as tokens."""
 
     def __init__(self, engine: EngineThread, tokens: Tokens, tokenizer: Tokenizer) -> None:
-        super().__init__(tokenizer)
+        super().__init__(tokenizer, SEED)
         self._engine, self._stop_ids = engine, frozenset(tokens.eos_ids)
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
@@ -104,13 +107,15 @@ class EngineClient(Client):
 
 
 def http_load(
-    model: Path, llama_server: Path | None, gguf: Path, threads: int, rounds: int
+    models: list[Path], llama_server: Path | None, gguf: Path, threads: int, rounds: int
 ) -> list[Row]:
-    """Start both servers, load them in turn, and say what each brought by number of streams."""
-    ours = f"ours, {model.name}"
+    """Start all servers, load them in turn, and say what each brought by number of streams."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = {ours: stack.enter_context(_our_server(model, folder, threads))}
+        servers = {
+            label(model): stack.enter_context(_our_server(model, folder, threads))
+            for model in models
+        }
         if llama_server is None:
             rows: list[Row] = [{"server": "llama-server", "cannot": "no binary"}]
         else:
@@ -118,12 +123,17 @@ def http_load(
             servers["llama-server"] = stack.enter_context(
                 _llama_server(llama_server, gguf, folder, threads)
             )
-        tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-        manifest = read_manifest(model)
+        tokenizer = Tokenizer.from_file(str(models[0] / "tokenizer.json"))
+        manifest = read_manifest(models[0])
         decoder = OrtDecoder(
-            model, manifest, slots=SLOTS, capacity=CONTEXT, intra_op_threads=threads
+            models[0], manifest, slots=SLOTS, capacity=CONTEXT, intra_op_threads=threads
         )
         return asyncio.run(_load(servers, decoder, manifest.tokens, tokenizer, rounds)) + rows
+
+
+def label(model: Path) -> str:
+    """What one of our models is called in tables."""
+    return f"ours {read_manifest(model).quantisation.scheme}"
 
 
 async def _load(
@@ -139,9 +149,9 @@ async def _load(
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         # Each draws the same prompts, one after the other: never one twice.
         clients: dict[str, Client] = {
-            name: s.client(session, s.url, tokenizer) for name, s in servers.items()
+            name: s.client(session, s.url, tokenizer, SEED) for name, s in servers.items()
         }
-        clients["our engine alone"] = EngineClient(engine, tokens, tokenizer)
+        clients["the first without HTTP"] = EngineClient(engine, tokens, tokenizer)
         for _ in range(rounds):
             for count in STREAMS:
                 for name, client in clients.items():
@@ -197,7 +207,7 @@ def _our_server(model: Path, folder: Path, threads: int) -> Iterator[_Server]:
     settings = {
         "MODELS_DIR": model.resolve().parent,
         "MODEL": read_manifest(model).model_id,
-        "DATA_DIR": folder / "data",
+        "DATA_DIR": folder / model.name,
         "SLOTS": SLOTS,
         "CONTEXT_LENGTH": CONTEXT,
         "INTRA_OP_THREADS": threads,
@@ -207,7 +217,9 @@ def _our_server(model: Path, folder: Path, threads: int) -> Iterator[_Server]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LLMHOST_")}
     environment |= {f"LLMHOST_{name}": str(value) for name, value in settings.items()}
     command = [str(granian), "--port", str(port), "app:app"]
-    with _started(LocalLabClient, command, port, folder / "ours.log", environment) as server:
+    with _started(
+        LocalLabClient, command, port, folder / f"{model.name}.log", environment
+    ) as server:
         yield server
 
 
@@ -252,6 +264,9 @@ def _started(
     finally:
         if process.poll() is None:
             server.go_on()
+            # a main thread that still stands would leave the signal to another one, which can't
+            # wake it
+            time.sleep(0.5)
             process.terminate()
             process.wait(60)
 
