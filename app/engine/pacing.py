@@ -14,7 +14,7 @@ from app.engine.scheduler import TokenBudget
 IDLE_BUDGET: Final = 64
 """Prompt tokens a step while nothing decodes: larger chunks are no faster and make a request that
 arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
-MIN_BUSY_BUDGET: Final = 4
+MIN_BUSY_BUDGET: Final = 3
 """Below this a token costs twice as much and prompts would starve."""
 STEPS_A_TOKEN: Final = 2.0
 """Undisturbed decode steps that a stream may wait for its next token beside a prompt. They are
