@@ -119,6 +119,7 @@ ANSWERS: dict[Error, tuple[int, int, int, str]] = {
     errors.ServerError("our fault"): (500, 500, 500, "Internal Server Error"),
     errors.EngineFailure("a step failed"): (500, 500, 500, "Internal Server Error"),
     errors.ModelBroken("a file is missing"): (500, 500, 400, GONE),
+    errors.ModelTooLarge("it needs 9 GB"): (500, 500, 400, GONE),
     errors.ProviderUnavailable("no cuda"): (500, 500, 400, GONE),
 }
 
@@ -150,6 +151,7 @@ OPENAI: dict[type[Error], tuple[int, str, str | None, str]] = {
     errors.ServerError: (500, "server_error", None, "server_error"),
     errors.EngineFailure: (500, "server_error", None, "engine_failure"),
     errors.ModelBroken: (500, "server_error", None, "model_broken"),
+    errors.ModelTooLarge: (500, "server_error", None, "model_too_large"),
     errors.ProviderUnavailable: (500, "server_error", None, "provider_unavailable"),
 }
 TOO_LONG = (
