@@ -69,6 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
     tokens = arguments.rounds * (WARM_UP_STEPS + arguments.steps)
     if tokens >= SPARE:
         raise SystemExit(f"{tokens} steps a cell in all rounds, a row has room for {SPARE - 1}")
+    labels = [label(model) for model in arguments.model]
+    if len(set(labels)) < len(labels):
+        raise SystemExit(f"--model: two are called the same in the table: {', '.join(labels)}")
     place = Place(arguments.into.resolve())
     if not arguments.no_quality and not place.shared.reference.is_file():
         raise SystemExit(f"{place.shared.reference} is missing: run `python -m bench peers` first")

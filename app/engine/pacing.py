@@ -9,13 +9,14 @@ prompt is cut changes nothing in the results (`scheduler.chunk_size`).
 import math
 from typing import Final
 
-from app.engine.scheduler import TokenBudget
+from app.engine.scheduler import MIN_BUDGET, TokenBudget
 
 IDLE_BUDGET: Final = 64
 """Prompt tokens a step while nothing decodes: larger chunks are no faster and make a request that
 arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
-MIN_BUSY_BUDGET: Final = 3
-"""Below this a token costs twice as much and prompts would starve."""
+MIN_BUSY_BUDGET: Final = MIN_BUDGET
+"""A token costs twice as much here as in a large chunk, but one token more at the end of a long
+prompt stops the streams for 4.0 of their steps instead of 3.5 (bench/LOG.md, 2026-11-24)."""
 STEPS_A_TOKEN: Final = 2.0
 """Undisturbed decode steps that a stream may wait for its next token beside a prompt. They are
 those of the batch that it will be in once the prompts that are being read have joined: while one

@@ -46,6 +46,15 @@ def test_folder_holds_what_the_manifest_says(llama: Source) -> None:
     )
 
 
+def test_profile_fast_is_4_bit_under_a_name_of_its_own(llama: Source, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    # random weights are not made for 4 bit: quality is not the question here
+    assert main([str(llama[0]), "--out", str(out), "--profile", "fast", "--gate", "1000"]) == 0
+    manifest = read_manifest(out)
+    assert manifest.model_id == f"local/{llama[0].name}-fast"
+    assert manifest.quantisation.scheme == "int4"
+
+
 def test_over_the_gate_is_refused_with_figures_and_leaves_nothing(
     llama: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
