@@ -7,7 +7,7 @@ result is good enough is measured in `validate.py`.
 
 In 4 bits a block is `step × code + minimum`. The kernel takes the minimum only as a whole number
 of steps, and rounding it there costs sixty times the divergence of 8 bits. What the rounding
-leaves over is one number a block, so its share of a product is a product with the sums of the
+leaves over is one number a block, so its share of a product is a product with the means of the
 input's blocks: those are appended to the input, and the numbers to the matrix, in 4 bits too.
 The output layer stays in 8 bits.
 
@@ -63,11 +63,11 @@ def quantise_rows(weight: Array, scheme: Scheme) -> Blocks:
     return _four_bits(codes, scales, zero, weight.dtype)
 
 
-def quantise_with_sums(weight: Array) -> Blocks:
+def quantise_with_means(weight: Array) -> Blocks:
     """Round [N, K] to 4 bits, and behind it what rounding each block's minimum leaves over.
 
     Minimum and step are the block's own, so a GGUF's Q4_1 comes back exactly. For the input that
-    `append_sums` makes, K + K / 32 wide.
+    `append_means` makes, K + K / 32 wide.
     """
     values = weight.reshape(len(weight), -1, BLOCK_SIZE).astype(np.float32)
     low = values.min(-1)
@@ -75,30 +75,26 @@ def quantise_with_sums(weight: Array) -> Blocks:
     step = _nonzero(scales)
     codes = np.rint((values - low[..., None]) / step[..., None])
     zero = np.clip(np.rint(-low / step), 0, 15)
-    left_over = quantise_rows((low + zero * scales).astype(weight.dtype), "int4")
+    left_over = BLOCK_SIZE * (low + zero * scales)  # times the mean what it is times the sum
+    rest = quantise_rows(left_over.astype(weight.dtype), "int4")
     whole = _four_bits(codes, scales, zero, weight.dtype)
-    zeros = np.concatenate([zero, _unpair(left_over.zero_points, left_over.scales.shape[1])], -1)
+    zeros = np.concatenate([zero, _unpair(rest.zero_points, rest.scales.shape[1])], -1)
     return Blocks(
-        np.concatenate([whole.codes, left_over.codes], 1),
-        np.concatenate([whole.scales, left_over.scales], 1),
+        np.concatenate([whole.codes, rest.codes], 1),
+        np.concatenate([whole.scales, rest.scales], 1),
         _pair_up(zeros.astype(np.uint8)),
     )
 
 
-def append_sums(graph: Graph, source: str, columns: int) -> str:
-    """Append to a value [B, S, columns] the sums of its blocks.
+def append_means(graph: Graph, source: str) -> str:
+    """Append to a value [B, S, K] the means of its blocks.
 
-    A product with a matrix of 0 and 1 needs a node less and takes more time: a step 0.92 of it in
-    this way, a prompt 0.87 (bench/LOG.md).
+    Of three ways the fastest: a product with a 0/1 matrix takes a tenth longer a step, Reshape and
+    ReduceSum a fiftieth (bench/LOG.md).
     """
-    blocks, sums, extended = (
-        graph.fresh_name(hint) for hint in ("blocks_of_input", "sums_of_blocks", "with_sums")
-    )
-    shape = np.array([0, 0, columns // BLOCK_SIZE, BLOCK_SIZE], np.int64)
-    graph.add("Reshape", [source, graph.add_constant(shape, "blocks")], [blocks])
-    last = graph.add_constant(np.array([-1], np.int64), "last_axis")
-    graph.add("ReduceSum", [blocks, last], [sums], keepdims=0)
-    graph.add("Concat", [source, sums], [extended], axis=-1)
+    means, extended = graph.fresh_name("means_of_blocks"), graph.fresh_name("with_means")
+    graph.add("AveragePool", [source], [means], kernel_shape=[BLOCK_SIZE], strides=[BLOCK_SIZE])
+    graph.add("Concat", [source, means], [extended], axis=-1)
     return extended
 
 
@@ -135,7 +131,7 @@ def _unpair(pairs: npt.NDArray[np.uint8] | None, count: int) -> npt.NDArray[np.u
 def quantise(graph: Graph, scheme: Scheme) -> int:
     """Quantise every projection in place; returns how many."""
     done: dict[str, Blocks] = {}
-    with_sums: dict[str, str] = {}
+    with_means: dict[str, str] = {}
     products = [
         n for n in graph.sorted_nodes() if n.op_type == "MatMul" and _matrix(graph, n) is not None
     ]
@@ -146,10 +142,10 @@ def quantise(graph: Graph, scheme: Scheme) -> int:
         bits: Scheme = "int8" if node is products[-1] else scheme
         columns = len(weight)
         if bits == "int4" and columns % BLOCK_SIZE == 0:
-            if source not in with_sums:
-                with_sums[source] = append_sums(graph, source, columns)
-            node.input[0] = with_sums[source]
-            blocks = done.get(name) or quantise_with_sums(weight.T)
+            if source not in with_means:
+                with_means[source] = append_means(graph, source)
+            node.input[0] = with_means[source]
+            blocks = done.get(name) or quantise_with_means(weight.T)
             columns += columns // BLOCK_SIZE
         else:
             blocks = done.get(name) or quantise_rows(weight.T, bits)

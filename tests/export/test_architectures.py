@@ -99,6 +99,8 @@ def test_llama_graph_has_no_shape_arithmetic_and_packed_attention(tmp_path: Path
     for node in graph.nodes("GroupQueryAttention"):
         assert list(node.input[1:3]) == ["", ""], "queries, keys and values in one"
         assert node.input[16] == "query_seqlens"
+        scale = next(a.f for a in node.attribute if a.name == "scale")
+        assert scale == 1.0, "the kernel for one query takes no other"
     assert len(graph.nodes("SkipSimplifiedLayerNormalization")) == 4
 
 

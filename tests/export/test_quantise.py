@@ -88,10 +88,10 @@ def two_products(first: Array, last: Array) -> Graph:
     )
 
 
-def test_sums_of_blocks_bring_4_bits_as_close_as_8(tmp_path: Path) -> None:
+def test_means_of_blocks_bring_4_bits_as_close_as_8(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     weight = q4_1(random)
-    x = random.uniform(0, 1, (2, 3, K)).astype(np.float32)  # blocks whose sums are not 0
+    x = random.uniform(0, 1, (2, 3, K)).astype(np.float32)  # blocks whose means are not 0
     wanted = x @ weight.T @ np.eye(N, dtype=np.float32)
     errors: dict[Scheme, float] = {}
     for scheme in ("int8", "int4"):
@@ -105,11 +105,11 @@ def test_sums_of_blocks_bring_4_bits_as_close_as_8(tmp_path: Path) -> None:
     low, step = blocks.min(-1), (blocks.max(-1) - blocks.min(-1)) / 15
     left_over = low - np.rint(low / step) * step
     without = x.reshape(2, 3, -1, BLOCK_SIZE).sum(-1) @ left_over.T
-    assert np.abs(without).mean() > 5 * errors["int8"], "else the sums are not needed here"
+    assert np.abs(without).mean() > 5 * errors["int8"], "else the means are not needed here"
     assert errors["int4"] < 1.5 * errors["int8"], errors
 
 
-def test_products_of_one_input_share_its_sums() -> None:
+def test_products_of_one_input_share_its_means() -> None:
     random = np.random.default_rng(0)
     graph = two_products(q4_1(random).T.copy(), np.eye(N, dtype=np.float32))
     graph.add("MatMul", ["x", "first"], ["again"])
