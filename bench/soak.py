@@ -1,8 +1,10 @@
 """Mixed load over HTTP for a long time: does memory grow, does anything unexpected happen?
 
 Clients generate texts of all lengths, whole and streamed, hang up in the middle, and with
-`--manage` load and unload the server's models meanwhile. Needs the server's process on this
-machine, to read its resident memory. The server runs with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and
+`--manage` load and unload the server's models meanwhile. Before they begin, every row of the
+cache takes the longest text that they will send: its pages come when they are first reached, and
+what comes later than that is growth. Needs the server's process on this machine, to read its
+resident memory from Linux. The server runs with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and
 LLMHOST_RATE_LIMIT_BURST=0.
 """
 
@@ -13,6 +15,8 @@ import random
 import statistics
 import time
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,6 +25,8 @@ import psutil
 from bench.load import WORDS
 
 SAMPLE_S = 2.0
+LAST = int(30 / SAMPLE_S)
+"""Samples of half a minute."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-prompt-words", type=int, default=600)
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--manage", action="store_true", help="load and unload models as well")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What of a process is resident, in MB."""
+
+    at_s: float
+    all_mb: float
+    caches_mb: float
+    """Shared anonymous pages: the rows' cache and the kept prompts, and nothing else."""
+
+    @property
+    def rest_mb(self) -> float:
+        """Weights, heap, code."""
+        return self.all_mb - self.caches_mb
 
 
 class Soak:
@@ -46,9 +67,23 @@ class Soak:
         self.unexpected: list[str] = []
 
     async def find_models(self) -> None:
-        """Ask which models there are."""
+        """Ask which models there are; without `--manage` only the one in memory counts."""
         async with self._session.get("/models/available") as response:
             self.models = [model["id"] for model in (await response.json())["models"]]
+        if not self._arguments.manage:
+            async with self._session.get("/health") as response:
+                self.models = [(await response.json())["model"]]
+
+    async def reach_peak(self) -> None:
+        """Generate the longest text in every row at once."""
+        async with self._session.get("/health") as response:
+            slots = (await response.json())["slots"]
+        await asyncio.gather(
+            *(
+                self._ask("peak", "/generate", self._body(self._arguments.max_prompt_words))
+                for _ in range(slots)
+            )
+        )
 
     async def client(self, until_s: float) -> None:
         """Send one request after another."""
@@ -69,18 +104,20 @@ class Soak:
             await self._ask("unload", "/models/unload", {"model_id": model})
 
     async def _generate(self) -> None:
-        words = self._random.choices(
-            WORDS, k=int(self._arguments.max_prompt_words ** self._random.random())
-        )
-        body = {
-            "prompt": " ".join(words),
+        body = self._body(int(self._arguments.max_prompt_words ** self._random.random())) | {
             "max_length": self._random.randint(1, self._arguments.max_tokens),
-            "model_id": self._model(),
             "stream": self._random.random() < 0.7,
             "temperature": self._random.choice([0.0, 0.7, 1.2]),
         }
         drops = body["stream"] and self._random.random() < 0.2
         await self._ask("drop" if drops else "generate", "/generate", body, drops=drops)
+
+    def _body(self, num_words: int) -> dict[str, object]:
+        return {
+            "prompt": " ".join(self._random.choices(WORDS, k=num_words)),
+            "max_length": self._arguments.max_tokens,
+            "model_id": self._model(),
+        }
 
     async def _ask(self, what: str, path: str, body: object, *, drops: bool = False) -> None:
         async with self._session.post(path, json=body) as response:
@@ -113,26 +150,29 @@ async def _run(arguments: argparse.Namespace) -> None:
     ) as session:
         soak = Soak(session, arguments)
         await soak.find_models()
-        rss_mb: list[tuple[float, float]] = []
+        seen: list[Memory] = []
         if arguments.manage:  # memory counts between states without a model
             await _drive(soak, arguments.warm_up, server, [])
             await soak.unload_all()
-            start_mb = _rss_mb(server)
-            await _drive(soak, arguments.seconds, server, rss_mb)
+            start = _memory(server)
+            await _drive(soak, arguments.seconds, server, seen)
             await soak.unload_all()
-            end_mb = _rss_mb(server)
+            end = _memory(server)
         else:
-            await _drive(soak, arguments.warm_up, server, rss_mb)
-            start_mb = _mean_of_last(rss_mb)
-            await _drive(soak, arguments.seconds - arguments.warm_up, server, rss_mb)
-            end_mb = _mean_of_last(rss_mb)
+            await soak.reach_peak()
+            await _drive(soak, arguments.warm_up, server, seen)
+            start = _mean(seen[-LAST:])
+            seen.clear()
+            await _drive(soak, arguments.seconds - arguments.warm_up, server, seen)
+            end = _mean(seen[-LAST:])
     result = {
         "seconds": arguments.seconds,
-        "start_mb": round(start_mb, 1),
-        "end_mb": round(end_mb, 1),
-        "ratio": round(end_mb / start_mb, 4),
-        "highest_mb": round(max(mb for _, mb in rss_mb), 1),
-        "slope_mb_per_hour": round(_slope(rss_mb, arguments) * 3600, 2),
+        "all_mb": [round(m.all_mb, 1) for m in (start, end)],
+        "caches_mb": [round(m.caches_mb, 1) for m in (start, end)],
+        "rest_mb": [round(m.rest_mb, 1) for m in (start, end)],
+        "ratio": round(end.all_mb / start.all_mb, 4),
+        "highest_mb": round(max(m.all_mb for m in seen), 1),
+        "slope_mb_per_hour": round(_slope(seen) * 3600, 2),
         "seen": dict(sorted(soak.seen.items())),
         "unexpected": soak.unexpected[:20],
     }
@@ -141,13 +181,11 @@ async def _run(arguments: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
-async def _drive(
-    soak: Soak, seconds: float, server: psutil.Process, rss_mb: list[tuple[float, float]]
-) -> None:
+async def _drive(soak: Soak, seconds: float, server: psutil.Process, seen: list[Memory]) -> None:
     until_s = time.monotonic() + seconds
     clients = asyncio.gather(*(soak.client(until_s) for _ in range(soak.num_clients)))
     while not clients.done():
-        rss_mb.append((time.monotonic(), _rss_mb(server)))
+        seen.append(_memory(server))
         await asyncio.wait([clients], timeout=SAMPLE_S)
     await clients
 
@@ -170,17 +208,22 @@ def find_server(port: int) -> psutil.Process:
     return max(family, key=lambda process: process.memory_info().rss)
 
 
-def _rss_mb(server: psutil.Process) -> float:
-    return server.memory_info().rss / 1e6
+def _memory(server: psutil.Process) -> Memory:
+    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
+    values = dict(line.split(":", 1) for line in lines)
+    parts = (int(values[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "RssShmem"))
+    return Memory(time.monotonic(), *parts)
 
 
-def _mean_of_last(rss_mb: list[tuple[float, float]]) -> float:
-    """Over the last half minute, for memory breathes with what is being generated."""
-    return statistics.fmean(mb for _, mb in rss_mb[-int(30 / SAMPLE_S) :])
+def _mean(seen: list[Memory]) -> Memory:
+    """Of several moments, for memory breathes with what is being generated."""
+    return Memory(
+        seen[-1].at_s,
+        statistics.fmean(m.all_mb for m in seen),
+        statistics.fmean(m.caches_mb for m in seen),
+    )
 
 
-def _slope(rss_mb: list[tuple[float, float]], arguments: argparse.Namespace) -> float:
-    """Megabytes a second, by least squares, without the warm-up."""
-    begin_s = rss_mb[0][0] + (0 if arguments.manage else arguments.warm_up)
-    points = [(at, mb) for at, mb in rss_mb if at >= begin_s]
-    return statistics.linear_regression(*zip(*points, strict=True)).slope
+def _slope(seen: list[Memory]) -> float:
+    """Megabytes a second, by least squares."""
+    return statistics.linear_regression([m.at_s for m in seen], [m.all_mb for m in seen]).slope
