@@ -1,9 +1,9 @@
 """Mixed load over HTTP for a long time: does memory grow, does anything unexpected happen?
 
 Clients generate texts of all lengths, whole and streamed, hang up in the middle, and with
-`--manage` load and unload the server's models meanwhile. Before they begin, every row of the
-cache takes the longest text that they will send: its pages come when they are first reached, and
-what comes later than that is growth. Needs the server's process on this machine, to read its
+`--manage` load and unload the server's models meanwhile. Without it every row of the cache first
+takes a prompt as long as any that will come: pages come when they are first reached, and what
+comes later is growth. Needs the server's process on this machine, to read its
 resident memory from Linux. The server runs with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and
 LLMHOST_RATE_LIMIT_BURST=0.
 """
@@ -75,7 +75,7 @@ class Soak:
                 self.models = [(await response.json())["model"]]
 
     async def reach_peak(self) -> None:
-        """Generate the longest text in every row at once."""
+        """Read the longest prompt in every row at once, and generate."""
         async with self._session.get("/health") as response:
             slots = (await response.json())["slots"]
         await asyncio.gather(

@@ -1,8 +1,9 @@
 """Take out of a traced decoder what costs time and changes nothing.
 
 Every pass is a rewrite that keeps the numbers (packing changes the order in which nothing is
-summed); `validate.py` still compares the result with torch. Knows the operators that
-`onnx_config.py` emits and those of projections; nothing about architectures.
+summed; a scale that is no power of two rounds elsewhere); `validate.py` still compares the result
+with torch. Knows the operators that `onnx_config.py` emits and those of projections; nothing about
+architectures.
 """
 
 import numpy as np
@@ -228,24 +229,23 @@ def fold_query_scales(graph: Graph) -> None:
         scale = next(a for a in node.attribute if a.name == "scale")
         if scale.f == 1.0:
             continue
-        dtype = helper.tensor_dtype_to_np_dtype(graph.types[node.input[3]])
+        past_key, packed = node.input[3], not node.input[1]
+        factor = np.array(scale.f, helper.tensor_dtype_to_np_dtype(graph.types[past_key]))
         places = _query_weights(graph, node)
-        if places is None and not node.input[1]:
+        if places is not None:
+            heads = next(a.i for a in node.attribute if a.name == "num_heads")
+            width = heads * graph.shapes[past_key][-1]
+            for maker, position in places:
+                weight = np.array(graph.constant(maker.input[position]))
+                weight[..., :width] *= factor  # all of it, or the queries' part of a packed one
+                maker.input[position] = graph.add_constant(weight, maker.input[position])
+        elif packed:
             continue
-        if places is None:
+        else:
             scaled_query = graph.fresh_name("scaled_query")
-            factor = graph.add_constant(np.array(scale.f, dtype), "query_scale")
-            graph.add("Mul", [node.input[0], factor], [scaled_query])
-            node.input[0], places = scaled_query, []
-        heads = next(a.i for a in node.attribute if a.name == "num_heads")
-        width = heads * graph.shapes[node.input[3]][-1]
-        for maker, position in places:
-            weight = graph.constant(maker.input[position])
-            assert weight is not None
-            scaled = weight.copy()
-            # all of it, or the queries' part of a packed product
-            scaled[..., :width] *= dtype.type(scale.f)
-            maker.input[position] = graph.add_constant(scaled, maker.input[position])
+            name = graph.add_constant(factor, "query_scale")
+            graph.add("Mul", [node.input[0], name], [scaled_query])
+            node.input[0] = scaled_query
         scale.f = 1.0
     graph.prune()
 

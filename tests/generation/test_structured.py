@@ -306,7 +306,7 @@ async def test_what_cannot_be_enforced_is_refused_by_name_and_soon(schema, field
     before_s = processor_s()
     with pytest.raises(InvalidParameter) as refused:
         await constraint_of(schema)
-    assert processor_s() - before_s < CPU_S + 1, "ours besides: its limit is the child's own"
+    assert processor_s() - before_s < CPU_S + 1, "the child's limit, and what we do besides"
     assert refused.value.field == f"response_format{field}"
     assert message in refused.value.limit
     assert "x-guidance" not in str(refused.value).replace("as x-guidance", "").replace(
