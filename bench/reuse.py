@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from app.contract.sampling import SamplingParams
 from app.engine.engine import Engine
-from app.engine.sequence import EngineRequest, SamplingParams
+from app.engine.sequence import EngineRequest
 from app.manifest import read_manifest
 from app.runtime.decoder import BLOCK_TOKENS
 from app.runtime.ort_decoder import OrtDecoder, choose_provider

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
-from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
+from app.contract.sampling import FinishReason
+from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.thread import EngineLoad, Places, TokenStream
 from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
 from app.generation.service import GenerationService

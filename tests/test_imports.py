@@ -9,9 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"errors", "manifest", "metrics", "settings", "system"}
+LEAVES = {"contract", "errors", "manifest", "metrics", "settings", "system"}
 MAY_IMPORT = {
     "app.errors": set(),
+    "app.contract": set(),
     "app.settings": set(),
     "app.system": set(),
     "app.manifest": {"app.errors"},
@@ -20,16 +21,18 @@ MAY_IMPORT = {
     "app.shutdown": set(),
     "app.rsgi": set(),
     "app.runtime": {"app.errors", "app.manifest"},
-    "app.engine": {"app.errors", "app.metrics", "app.runtime"},
+    "app.engine": {"app.contract", "app.errors", "app.metrics", "app.runtime"},
     "app.catalog": {
-        *("app.errors", "app.manifest", "app.metrics", "app.settings"),
+        *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),
         *("app.runtime", "app.engine"),
     },
-    "app.generation": {"app.errors", "app.manifest", "app.engine", "app.catalog"},
+    "app.generation": {
+        *("app.contract", "app.errors", "app.manifest", "app.engine", "app.catalog"),
+    },
     "app.storage": {"app.errors", "app.settings"},
     "app.auth": {"app.errors", "app.settings", "app.storage"},
     "app.dialects": {
-        *("app.errors", "app.manifest", "app.metrics", "app.system"),
+        *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.system"),
         *("app.catalog", "app.generation", "app.auth", "app.storage"),
     },
     "app.__main__": {"app.errors", "app.settings", "app.auth", "app.catalog"},

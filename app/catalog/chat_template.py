@@ -13,46 +13,14 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
-import msgspec
 from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 from jinja2.nodes import CallBlock, Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from app.contract.conversation import ChatMessage, Tool, ToolCall
 from app.errors import InvalidParameter, ModelBroken
-
-
-class ToolCall(msgspec.Struct, frozen=True):
-    """An assistant's call of a tool."""
-
-    id: str
-    name: str
-    arguments: str
-    """JSON text."""
-
-
-class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may ask to be called."""
-
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] = {}
-    """JSON Schema of its arguments."""
-    strict: bool = False
-    """Calls must follow `parameters`."""
-
-
-class ChatMessage(msgspec.Struct, frozen=True):
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-    tool_calls: tuple[ToolCall, ...] = ()
-    """Of an assistant's turn."""
-    tool_call_id: str | None = None
-    """Of a tool's turn: the call that it answers."""
-    name: str | None = None
 
 
 class ChatTemplate:
@@ -120,7 +88,7 @@ class ChatTemplate:
         role = message.role
         if role == "developer" and not self._knows_developer:
             role = "system"
-        turn: dict[str, Any] = {"role": role, "content": message.content}
+        turn: dict[str, Any] = {"role": role, "content": message.text}
         if message.tool_calls:
             turn["tool_calls"] = [_called(call) for call in message.tool_calls]
         if message.tool_call_id is not None:

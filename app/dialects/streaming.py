@@ -13,8 +13,8 @@ from litestar.response import Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from app.contract.generation import Event, TextDelta
 from app.errors import Error
-from app.generation.requests import Event, TextDelta
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -7,6 +7,7 @@ sequences of that run and nothing else; a failure while one sequence is sampled 
 import time
 from collections.abc import Callable, Iterator
 
+from app.contract.sampling import FinishReason
 from app.engine.batch import chunk_input, decode_input, draft_input, slot_of
 from app.engine.constraint import accept
 from app.engine.drafts import Drafts
@@ -15,7 +16,7 @@ from app.engine.pacing import Pacer
 from app.engine.prefix_cache import block_keys
 from app.engine.sampler import sample
 from app.engine.scheduler import Scheduler, StepPlan
-from app.engine.sequence import EngineRequest, FinishReason, Sequence, TokenEvent
+from app.engine.sequence import EngineRequest, Sequence, TokenEvent
 from app.errors import EngineFailure
 from app.runtime.decoder import BLOCK_TOKENS, Decoder, FloatArray, StepInput
 

@@ -17,8 +17,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from app.contract.sampling import SamplingParams
 from app.engine.constraint import restrict
-from app.engine.sequence import SamplingParams, Sequence, TokenCounts
+from app.engine.sequence import Sequence, TokenCounts
 from app.errors import EngineFailure
 from app.runtime.decoder import FloatArray, IdArray
 

@@ -5,54 +5,17 @@ for a request's `Constraint`, which is handed over with it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 import numpy as np
 
+from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.drafts import Drafts
 from app.engine.prefix_cache import BlockKey
 from app.runtime.decoder import CountArray, FloatArray, IdArray
-
-
-class FinishReason(StrEnum):
-    """Why a sequence ended."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    CANCELLED = "cancelled"
-    ERROR = "error"
-
-
-class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is chosen; applied in the order of the fields, see `sampler`."""
-
-    logit_bias: Mapping[int, float] = {}
-    """Token id → what is added to its logit."""
-    repetition_penalty: float = 1.0
-    """1 is off; over prompt and generated tokens, as in Transformers."""
-    presence_penalty: float = 0.0
-    """0 is off; taken once from every token that was generated, as OpenAI has it."""
-    frequency_penalty: float = 0.0
-    """0 is off; taken as often as a token was generated, as OpenAI has it."""
-    temperature: float = 1.0
-    """0 is greedy."""
-    top_k: int = 0
-    """0 is off."""
-    top_p: float = 1.0
-    """1 is off."""
-    min_p: float = 0.0
-    """0 is off; drops what is less likely than `min_p` times the likeliest token."""
-    seed: int | None = None
-    """None draws one."""
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token is taken without drawing."""
-        return self.temperature == 0.0 or self.top_k == 1
 
 
 class Constraint(Protocol):

@@ -18,8 +18,9 @@ from typing import Self
 
 import msgspec
 
+from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
-from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
+from app.engine.sequence import EngineRequest, TokenEvent
 from app.errors import BatchTooLarge, EngineFailure, Error, Overloaded, ShuttingDown
 from app.metrics import EngineState, Metrics, ModelMetrics, RequestMeter
 from app.runtime.decoder import Decoder

@@ -10,12 +10,8 @@ from typing import Self
 
 from tokenizers import Tokenizer
 
-from app.catalog.chat_template import ToolCall
-from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
-from app.engine.thread import TokenStream
-from app.errors import EngineFailure, Error
-from app.generation.detokenizer import Detokenizer
-from app.generation.requests import (
+from app.contract.conversation import ToolCall
+from app.contract.generation import (
     Event,
     Finished,
     PromptLogprobs,
@@ -25,6 +21,11 @@ from app.generation.requests import (
     Usage,
     Whole,
 )
+from app.contract.sampling import FinishReason
+from app.engine.sequence import EngineRequest, TokenEvent
+from app.engine.thread import TokenStream
+from app.errors import EngineFailure, Error
+from app.generation.detokenizer import Detokenizer
 from app.generation.stop_strings import StopStrings
 from app.generation.token_ledger import TokenLedger
 from app.generation.token_text import TokenTexts

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.catalog.chat_template import ChatMessage, ChatTemplate, Tool
+from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammar
 from app.catalog.loaded import LoadedModel
+from app.contract.conversation import ChatMessage, Tool
+from app.contract.generation import GenerationRequest
 from app.engine.sequence import EngineRequest
 from app.errors import ContextOverflow, InvalidParameter, RequestError
-from app.generation.requests import GenerationRequest
 from app.generation.structured import response_grammar
 from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import (

@@ -13,12 +13,14 @@ import msgspec
 
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import LoadedModel
-from app.engine.sequence import EngineRequest, FinishReason, TokenEvent
+from app.contract.conversation import ChatMessage
+from app.contract.generation import GenerationRequest
+from app.contract.sampling import FinishReason
+from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.thread import TokenStream
 from app.errors import Error
 from app.generation.generation import Generation
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize
-from app.generation.requests import ChatMessage, GenerationRequest
 
 T = TypeVar("T")
 
@@ -178,4 +180,4 @@ def _length(request: GenerationRequest) -> int:
 
 
 def _message_length(message: ChatMessage) -> int:
-    return len(message.content) + sum(len(call.arguments) for call in message.tool_calls)
+    return len(message.text) + sum(len(call.arguments) for call in message.tool_calls)

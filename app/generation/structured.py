@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from app.catalog.grammars import Grammar, SchemaText
+from app.contract.generation import JsonObject, JsonSchema
 from app.errors import InvalidParameter
-from app.generation.requests import JsonObject, JsonSchema
 
 MAX_SCHEMA_CHARACTERS: Final = 65_536
 MAX_NESTING: Final = 32

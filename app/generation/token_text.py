@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
+from app.contract.generation import PromptToken, TokenLogprob
 from app.engine.sequence import TokenLogprob as EngineLogprob
-from app.generation.requests import PromptToken, TokenLogprob
 
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 

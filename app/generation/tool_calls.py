@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from app.generation.requests import ToolCallDelta
+from app.contract.generation import ToolCallDelta
 from app.generation.tool_formats import ToolFormat, written
 
 Piece = tuple[int, str | ToolCallDelta | None]

@@ -13,10 +13,11 @@ from typing import Any, Final
 import msgspec
 from tokenizers import Tokenizer
 
-from app.catalog.chat_template import ChatMessage, ChatTemplate, Tool
+from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammar, SchemaText
+from app.contract.conversation import ChatMessage, Tool
+from app.contract.generation import GenerationRequest, JsonObject, JsonSchema
 from app.errors import InvalidParameter
-from app.generation.requests import GenerationRequest, JsonObject, JsonSchema
 from app.generation.structured import ANY_OBJECT, checked, json_rule, schema_text
 
 MAX_CALLS: Final = 16
@@ -121,27 +122,27 @@ def in_plain_turns(
     """
     turns: list[ChatMessage] = []
     for message in messages:
-        content = message.content
+        content = message.text
         if message.role == "tool":
             content = f"<tool_response>\n{content}\n</tool_response>"
-            if turns and turns[-1].content.endswith("</tool_response>"):
-                content = f"{turns.pop().content}\n{content}"
-            turns.append(ChatMessage("user", content))
+            if turns and turns[-1].text.endswith("</tool_response>"):
+                content = f"{turns.pop().text}\n{content}"
+            turns.append(ChatMessage.of("user", content))
             continue
         for call in message.tool_calls:
             text = HERMES.head + written(call.name) + HERMES.middle + call.arguments + HERMES.tail
             content = f"{content}\n{text}" if content else text
-        turns.append(ChatMessage(message.role, content))
+        turns.append(ChatMessage.of(message.role, content))
     if not tools:
         return turns
     text = _description(tools)
     takers = ("system", "developer") if in_system else ("user",)
     for index, turn in enumerate(turns):
         if turn.role in takers:
-            parts = (turn.content, text) if in_system else (text, turn.content)
-            turns[index] = ChatMessage(turn.role, "\n\n".join(parts))
+            parts = (turn.text, text) if in_system else (text, turn.text)
+            turns[index] = ChatMessage.of(turn.role, "\n\n".join(parts))
             return turns
-    return [ChatMessage(takers[0], text), *turns]
+    return [ChatMessage.of(takers[0], text), *turns]
 
 
 def tool_grammar(format_: ToolFormat, request: GenerationRequest, tokenizer: Tokenizer) -> Grammar:

@@ -14,8 +14,9 @@ import pytest
 from app.catalog import catalog as catalog_module
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import MAX_AUTO_SLOTS, ModelParts, auto_slots, open_model
+from app.contract.generation import GenerationRequest
+from app.contract.sampling import SamplingParams
 from app.errors import ModelBroken, ModelTooLarge, NoModelLoaded, ShuttingDown, UnknownModel
-from app.generation.requests import GenerationRequest, SamplingParams
 from app.generation.service import GenerationService
 from app.manifest import read_manifest
 from app.settings import Settings

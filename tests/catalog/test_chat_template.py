@@ -1,8 +1,8 @@
 import pytest
 
-from app.catalog.chat_template import ChatTemplate, Tool, ToolCall
+from app.catalog.chat_template import ChatTemplate
+from app.contract.conversation import ChatMessage, Tool, ToolCall
 from app.errors import InvalidParameter, ModelBroken
-from app.generation.requests import ChatMessage
 
 TEMPLATES = {
     "SmolLM2": (
@@ -76,7 +76,7 @@ TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
 def messages(*turns: tuple[str, str]) -> list[ChatMessage]:
-    return [ChatMessage(role, content) for role, content in turns]
+    return [ChatMessage.of(role, content) for role, content in turns]
 
 
 @pytest.mark.parametrize(("name", "conversation"), CASES)
@@ -252,13 +252,13 @@ THEIR_TOOL = {
     },
 }
 CALLING = [
-    ChatMessage("user", "Weather in Zürich?"),
-    ChatMessage(
+    ChatMessage.of("user", "Weather in Zürich?"),
+    ChatMessage.of(
         "assistant", "", (ToolCall("abc123def", "weather", '{"city": "Zürich", "days": [1, 2.5]}'),)
     ),
-    ChatMessage("tool", '{"sky": "grey"}', tool_call_id="abc123def", name="weather"),
-    ChatMessage("assistant", "Grey."),
-    ChatMessage("user", "And now?"),
+    ChatMessage.of("tool", '{"sky": "grey"}', tool_call_id="abc123def", name="weather"),
+    ChatMessage.of("assistant", "Grey."),
+    ChatMessage.of("user", "And now?"),
 ]
 THEIR_CALLING = [
     {"role": "user", "content": "Weather in Zürich?"},
@@ -324,7 +324,7 @@ def test_a_developer_is_a_system_where_the_template_has_no_word_of_developers():
 
 @pytest.mark.parametrize("arguments", ["", "{", "[1]", '"x"', "null", "[" * 9999])
 def test_arguments_that_are_no_object_are_refused_by_name(arguments):
-    turn = ChatMessage("assistant", "", (ToolCall("1", "weather", arguments),))
+    turn = ChatMessage.of("assistant", "", (ToolCall("1", "weather", arguments),))
     with pytest.raises(InvalidParameter, match="arguments"):
         ChatTemplate(TOOL_TEMPLATES["Hermes"]).render([turn])
 

@@ -1,9 +1,10 @@
 """How the tests of this folder run an engine: at a pace that no clock moves, until it is idle."""
 
+from app.contract.sampling import SamplingParams
 from app.engine.engine import Engine
 from app.engine.pacing import Pacer
 from app.engine.scheduler import TokenBudget
-from app.engine.sequence import EngineRequest, SamplingParams, TokenEvent
+from app.engine.sequence import EngineRequest, TokenEvent
 
 GREEDY = SamplingParams(temperature=0.0)
 

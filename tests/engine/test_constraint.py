@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.constraint import accept, restrict
 from app.engine.engine import Engine
-from app.engine.sequence import FinishReason, SamplingParams
 from app.errors import EngineFailure
 from tests.engine.driving import FixedPace, request, run, tokens
 from tests.engine.scripted import ScriptedConstraint, ScriptedDecoder, expected_tokens

@@ -7,9 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from app.contract.sampling import SamplingParams
 from app.engine.engine import Engine
 from app.engine.logprobs import token_logprob
-from app.engine.sequence import SamplingParams, TokenEvent
+from app.engine.sequence import TokenEvent
 from app.manifest import folder_name, read_manifest
 from app.runtime.decoder import StepInput
 from app.runtime.ort_decoder import OrtDecoder

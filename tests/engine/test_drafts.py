@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.drafts import MAX_PAUSE, Drafts
 from app.engine.engine import Engine
-from app.engine.sequence import FinishReason, SamplingParams
 from app.runtime.decoder import FloatArray, StepInput
 from tests.engine.driving import FixedPace, request, run, tokens
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when

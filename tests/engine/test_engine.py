@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.engine import Engine
-from app.engine.sequence import FinishReason, SamplingParams, TokenEvent
+from app.engine.sequence import TokenEvent
 from tests.engine.driving import FixedPace, request, run, tokens
 from tests.engine.scripted import (
     ScriptedConstraint,

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.engine import Engine
 from app.engine.logprobs import token_logprob
-from app.engine.sequence import FinishReason, SamplingParams, TokenLogprob
+from app.engine.sequence import TokenLogprob
 from app.errors import EngineFailure
 from tests.engine.driving import FixedPace, request, run, tokens
 from tests.engine.scripted import (

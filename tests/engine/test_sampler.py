@@ -9,8 +9,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from app.contract.sampling import SamplingParams
 from app.engine.sampler import adjust, discourage, distribution, draw, largest, penalise, sample
-from app.engine.sequence import EngineRequest, SamplingParams, Sequence, TokenCounts
+from app.engine.sequence import EngineRequest, Sequence, TokenCounts
 from app.errors import EngineFailure
 from tests.engine.scripted import ScriptedConstraint
 

@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contract.sampling import SamplingParams
 from app.engine.scheduler import Scheduler, TokenBudget
-from app.engine.sequence import EngineRequest, SamplingParams, Sequence
+from app.engine.sequence import EngineRequest, Sequence
 
 BUDGET = TokenBudget(busy=8, idle=8)
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
+from app.contract.sampling import FinishReason, SamplingParams
+from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.thread import EngineThread, TokenStream
 from app.errors import BatchTooLarge, EngineFailure, Overloaded, ShuttingDown
 from app.metrics import Metrics

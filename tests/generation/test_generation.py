@@ -4,19 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.chat_template import ToolCall
-from app.engine.sequence import EngineRequest, FinishReason, SamplingParams, TokenEvent
+from app.contract.conversation import ToolCall
+from app.contract.generation import Finished, PromptLogprobs, TextDelta, ToolCallDelta, Usage
+from app.contract.sampling import FinishReason, SamplingParams
+from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.sequence import TokenLogprob as EngineLogprob
 from app.engine.thread import TokenStream
 from app.errors import EngineFailure
 from app.generation.generation import Generation
-from app.generation.requests import (
-    Finished,
-    PromptLogprobs,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-)
 from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import HERMES, MISTRAL
 from tests.fakes import BYTES, EOS_ID, byte_ids

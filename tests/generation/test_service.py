@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.catalog.chat_template import ChatTemplate
-from app.engine.sequence import FinishReason, SamplingParams
+from app.contract.conversation import ChatMessage, Tool
+from app.contract.generation import (
+    Finished,
+    GenerationRequest,
+    JsonObject,
+    JsonSchema,
+    TextDelta,
+    ToolChoice,
+    Usage,
+)
+from app.contract.sampling import FinishReason, SamplingParams
 from app.errors import (
     BatchTooLarge,
     ContextOverflow,
@@ -20,17 +30,6 @@ from app.errors import (
     UnknownModel,
 )
 from app.generation.generation import Generation, whole_batch
-from app.generation.requests import (
-    ChatMessage,
-    Finished,
-    GenerationRequest,
-    JsonObject,
-    JsonSchema,
-    TextDelta,
-    Tool,
-    ToolChoice,
-    Usage,
-)
 from tests.fakes import EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids
 
 
@@ -40,7 +39,7 @@ def asks(prompt: str = "Hi", **fields: object) -> GenerationRequest:
 
 
 def says(*contents: str) -> tuple[ChatMessage, ...]:
-    return tuple(ChatMessage("user", content) for content in contents)
+    return tuple(ChatMessage.of("user", content) for content in contents)
 
 
 async def test_each_piece_is_a_delta_and_finished_is_the_last_event():

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from app.catalog.check_schemas import CPU_S
 from app.catalog.grammars import Grammar, GrammarConstraint, Grammars
+from app.contract.generation import JsonObject, JsonSchema
 from app.errors import EngineFailure, InvalidParameter
-from app.generation.requests import JsonObject, JsonSchema
 from app.generation.structured import MAX_LEAST, MAX_NESTING, response_grammar
 from tests.fakes import BYTES, EOS_ID, byte_ids
 from tests.generation.test_detokenizer import DEFAULT_MODEL, TOKENIZERS, default_tokenizer

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contract.generation import PromptToken, TokenLogprob
 from app.engine.sequence import TokenLogprob as EngineLogprob
-from app.generation.requests import PromptToken, TokenLogprob
 from app.generation.token_text import TokenTexts
 from tests.generation.test_detokenizer import TOKENIZERS, fox_ids
 

@@ -6,18 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.chat_template import ChatMessage, ChatTemplate, Tool, ToolCall
+from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
-from app.errors import InvalidParameter
-from app.generation.prepare import conversation
-from app.generation.requests import (
+from app.contract.conversation import ChatMessage, Tool, ToolCall
+from app.contract.generation import (
     GenerationRequest,
     JsonObject,
     JsonSchema,
-    SamplingParams,
     ToolCallDelta,
     ToolChoice,
 )
+from app.contract.sampling import SamplingParams
+from app.errors import InvalidParameter
+from app.generation.prepare import conversation
 from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import (
     HERMES,
@@ -158,7 +159,7 @@ def test_ids_are_what_the_templates_take():
 
 def asks(tools=(WEATHER, NOW), **fields) -> GenerationRequest:
     return GenerationRequest(
-        messages=[ChatMessage("user", "Hi")], tools=tools, sampling=SamplingParams(), **fields
+        messages=[ChatMessage.of("user", "Hi")], tools=tools, sampling=SamplingParams(), **fields
     )
 
 
@@ -338,8 +339,8 @@ def test_a_template_says_which_format_its_model_writes(name, expected):
     template = ChatTemplate(TOOL_TEMPLATES[name], bos_token="<s>", eos_token="</s>")
     assert native_format(template) is expected
     history = [
-        ChatMessage("user", "Hi"),
-        ChatMessage("assistant", "", (ToolCall("123456789", "weather", '{"city": "Rome"}'),)),
+        ChatMessage.of("user", "Hi"),
+        ChatMessage.of("assistant", "", (ToolCall("123456789", "weather", '{"city": "Rome"}'),)),
     ]
     text = template.render(history, [WEATHER], add_generation_prompt=False)
     assert calls(expected, ("weather", '{"city": "Rome"}')).rstrip("]") in text, (
@@ -362,13 +363,13 @@ def test_a_format_that_is_not_known_is_none(source):
 
 def test_tools_are_described_in_the_systems_turn_where_the_template_has_no_place_for_them():
     template = ChatTemplate(CHATML)
-    text = conversation(template, [ChatMessage("user", "Hi")], [WEATHER])
+    text = conversation(template, [ChatMessage.of("user", "Hi")], [WEATHER])
     assert text.startswith("<|im_start|>system\nThese functions can be called")
     assert (
         json.dumps({"name": "weather", "description": "The weather.", "parameters": CITY}) in text
     )
     assert HERMES.head in text
-    messages = [ChatMessage("system", "Be brief."), ChatMessage("user", "Hi")]
+    messages = [ChatMessage.of("system", "Be brief."), ChatMessage.of("user", "Hi")]
     text = conversation(template, messages, [WEATHER])
     assert text.startswith("<|im_start|>system\nBe brief.\n\nThese functions can be called")
 
@@ -376,10 +377,10 @@ def test_tools_are_described_in_the_systems_turn_where_the_template_has_no_place
 def test_a_template_without_a_systems_turn_gets_the_tools_in_the_first_users():
     template = ChatTemplate(TEMPLATES["Gemma"], bos_token="<s>")
     messages = [
-        ChatMessage("user", "Hi"),
-        ChatMessage("assistant", "", (ToolCall("1", "now", "{}"), ToolCall("2", "now", "{}"))),
-        ChatMessage("tool", "12:00", tool_call_id="1"),
-        ChatMessage("tool", "12:01", tool_call_id="2"),
+        ChatMessage.of("user", "Hi"),
+        ChatMessage.of("assistant", "", (ToolCall("1", "now", "{}"), ToolCall("2", "now", "{}"))),
+        ChatMessage.of("tool", "12:00", tool_call_id="1"),
+        ChatMessage.of("tool", "12:01", tool_call_id="2"),
     ]
     text = conversation(template, messages, [NOW])
     assert text.startswith("<s><start_of_turn>user\nThese functions")
@@ -392,12 +393,12 @@ def test_a_template_without_a_systems_turn_gets_the_tools_in_the_first_users():
 def test_calls_and_results_in_a_history_are_text_without_any_tools_too():
     turns = in_plain_turns(
         [
-            ChatMessage("assistant", "I look.", (ToolCall("1", "now", '{"a": 1}'),)),
-            ChatMessage("tool", "noon"),
+            ChatMessage.of("assistant", "I look.", (ToolCall("1", "now", '{"a": 1}'),)),
+            ChatMessage.of("tool", "noon"),
         ],
         (),
     )
     assert turns == [
-        ChatMessage("assistant", "I look.\n" + calls(HERMES, ("now", '{"a": 1}'))),
-        ChatMessage("user", "<tool_response>\nnoon\n</tool_response>"),
+        ChatMessage.of("assistant", "I look.\n" + calls(HERMES, ("now", '{"a": 1}'))),
+        ChatMessage.of("user", "<tool_response>\nnoon\n</tool_response>"),
     ]

@@ -18,6 +18,9 @@ from app.auth.guards import (
     tenant_of,
 )
 from app.auth.logins import TokenPair
+from app.contract.conversation import ChatMessage
+from app.contract.generation import GenerationRequest
+from app.contract.sampling import SamplingParams
 from app.dialects import sse
 from app.dialects.body import Body, read_object, takes, to_record
 from app.dialects.llm_host import api_keys
@@ -45,7 +48,6 @@ from app.dialects.llm_host.wire import (
 )
 from app.dialects.streaming import stream, while_connected
 from app.errors import Error, InvalidParameter, RequestError
-from app.generation.requests import ChatMessage, GenerationRequest, SamplingParams
 from app.generation.service import GenerationService
 
 AnyRequest = Request[Any, Any, Any]
@@ -175,7 +177,7 @@ async def generate(
     streamed = _is_true("stream", request.query_params.get("stream", "false"))
     generation = await service.start(
         GenerationRequest(
-            messages=[ChatMessage("user", to_record(body, Query).query)],
+            messages=[ChatMessage.of("user", to_record(body, Query).query)],
             max_tokens=max_tokens,
             sampling=SAMPLING,
         ),

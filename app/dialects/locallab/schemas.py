@@ -9,14 +9,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from app.contract.conversation import ChatMessage
+from app.contract.generation import Finished, GenerationRequest, Usage
+from app.contract.sampling import SamplingParams
 from app.errors import InvalidParameter
-from app.generation.requests import (
-    ChatMessage,
-    Finished,
-    GenerationRequest,
-    SamplingParams,
-    Usage,
-)
 
 DEFAULT_MAX_LENGTH = 8192
 LENGTH_NAMES: Final = ("max_length", "max_tokens", "max_new_tokens")
@@ -101,10 +97,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def prompt_request(self, prompt: str, *, raw: bool) -> GenerationRequest:
         """Make the request for one prompt: a user's turn where the model has a template."""
         if not raw:
-            user = ChatMessage("user", prompt)
+            user = ChatMessage.of("user", prompt)
             if self.system_prompt is None:
                 return self.request([user], prompt)
-            return self.request([ChatMessage("system", self.system_prompt), user])
+            return self.request([ChatMessage.of("system", self.system_prompt), user])
         if self.system_prompt is not None:
             raise InvalidParameter("system_prompt", self.system_prompt, "none with raw: true")
         return self.request([], prompt)
@@ -151,13 +147,13 @@ class ChatBody(Options, frozen=True, kw_only=True):
 
     def chat_request(self) -> GenerationRequest:
         """Make the request; `system_prompt` is one more message in front."""
-        messages = [ChatMessage(message.role, message.content) for message in self.messages]
+        messages = [ChatMessage.of(message.role, message.content) for message in self.messages]
         if self.system_prompt is None:
             return self.request(messages)
         if any(message.role == "system" for message in messages):
             limit = "none beside a message with role system"
             raise InvalidParameter("system_prompt", self.system_prompt, limit)
-        return self.request([ChatMessage("system", self.system_prompt), *messages])
+        return self.request([ChatMessage.of("system", self.system_prompt), *messages])
 
 
 class BatchBody(Options, frozen=True, kw_only=True):

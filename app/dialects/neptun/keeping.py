@@ -6,9 +6,9 @@ Knows no framing.
 import asyncio
 from uuid import UUID
 
+from app.contract.generation import Event, TextDelta
 from app.errors import Error
 from app.generation.generation import Generation
-from app.generation.requests import Event, TextDelta
 from app.storage.chats import Turn, keep_turn
 from app.storage.database import Database
 

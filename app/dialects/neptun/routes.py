@@ -8,6 +8,9 @@ from litestar.exceptions import ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.auth.guards import SECURITY, SignedInRequest, signed_in, tenant_of, within_rate_limit
+from app.contract.conversation import ChatMessage
+from app.contract.generation import GenerationRequest
+from app.contract.sampling import SamplingParams
 from app.dialects import sse
 from app.dialects.body import read_object, takes, to_record
 from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
@@ -27,7 +30,6 @@ from app.dialects.neptun.wire import (
 )
 from app.dialects.streaming import Framing, TextSource, stream
 from app.errors import Error, InvalidParameter, RequestError
-from app.generation.requests import ChatMessage, GenerationRequest, SamplingParams
 from app.generation.service import GenerationService
 from app.storage import chats
 from app.storage.models import CHAT_ID_CHARACTERS
@@ -77,7 +79,7 @@ async def chat(
     body.check()
     generation = await service.start(
         GenerationRequest(
-            messages=[ChatMessage(message.role, message.content) for message in body.messages],
+            messages=[ChatMessage.of(message.role, message.content) for message in body.messages],
             max_tokens=max_tokens,
             sampling=SAMPLING,
         ),

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from app.contract.conversation import ChatMessage, TextPart, ToolCall
+from app.contract.generation import GenerationRequest
 from app.dialects.openai.schemas import (
     NO_REASONING,
     NOT_USED,
@@ -26,7 +28,6 @@ from app.dialects.openai.tools import (
     to_tools,
 )
 from app.errors import InvalidParameter, Unsupported
-from app.generation.requests import ChatMessage, GenerationRequest, ToolCall
 
 CHAT_UNSERVED: Final[Mapping[str, Unserved]] = {
     **UNSERVED,
@@ -172,9 +173,8 @@ def _to_message(message: Message, where: str) -> ChatMessage:
     if content is None and not calls:
         raise InvalidParameter(f"{where}.content", None, "string or array of parts")
     return ChatMessage(
-        # what templates know: OpenAI's newer name for the same turn is not among it
-        role="system" if role == "developer" else role,
-        content=_text(content, f"{where}.content"),
+        role=role,
+        content=_parts(content, f"{where}.content"),
         tool_calls=tuple(
             ToolCall(call.id, call.function.name, call.function.arguments) for call in calls
         ),
@@ -183,10 +183,10 @@ def _to_message(message: Message, where: str) -> ChatMessage:
     )
 
 
-def _text(content: Content, where: str) -> str:
+def _parts(content: Content, where: str) -> tuple[TextPart, ...]:
     if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(_part_text(part, f"{where}[{i}]") for i, part in enumerate(content))
+        return (TextPart(content or ""),)
+    return tuple(TextPart(_part_text(part, f"{where}[{i}]")) for i, part in enumerate(content))
 
 
 def _part_text(part: Part, where: str) -> str:

@@ -8,19 +8,19 @@ from uuid import uuid4
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail, frame
-from app.errors import Error
-from app.generation.requests import (
+from app.contract.generation import (
     Event,
     Finished,
-    FinishReason,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
     Usage,
     Whole,
 )
+from app.contract.sampling import FinishReason
+from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
+from app.dialects.openai.wire import DONE, detail, frame
+from app.errors import Error
 
 # JSON has no infinity; this is what OpenAI writes for a token that can't be.
 _LOWEST_LOGPROB: Final = -9999.0

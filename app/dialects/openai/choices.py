@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from litestar import Request, Response
 
+from app.contract.generation import Event, Finished, Whole
 from app.dialects import sse
 from app.dialects.streaming import stream_chunks
 from app.errors import Error
 from app.generation.generation import Generation
-from app.generation.requests import Event, Finished, Whole
 
 logger = logging.getLogger(__name__)
 

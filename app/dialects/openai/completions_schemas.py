@@ -6,9 +6,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from app.contract.generation import GenerationRequest
 from app.dialects.openai.schemas import MAX_CHOICES, Options, TokenId, Unserved
 from app.errors import InvalidParameter, Unsupported
-from app.generation.requests import GenerationRequest
 
 COMPLETIONS_UNSERVED: Final[Mapping[str, Unserved]] = {
     "suffix": Unserved("models here only write on, they don't fill in", ("",)),

@@ -7,11 +7,7 @@ from uuid import uuid4
 
 import msgspec
 
-from app.dialects.openai.chat_wire import finish_reason, finite
-from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail, frame
-from app.errors import Error
-from app.generation.requests import (
+from app.contract.generation import (
     Event,
     Finished,
     PromptLogprobs,
@@ -21,6 +17,10 @@ from app.generation.requests import (
     Usage,
     Whole,
 )
+from app.dialects.openai.chat_wire import finish_reason, finite
+from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
+from app.dialects.openai.wire import DONE, detail, frame
+from app.errors import Error
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import msgspec
 
+from app.contract.generation import Usage
 from app.dialects.openai.chat_wire import Logprob
 from app.dialects.openai.responses_schemas import ResponseBody
-from app.generation.requests import Usage
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Json = dict[str, Any]

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from app.contract.conversation import ChatMessage, TextPart, ToolCall
+from app.contract.generation import GenerationRequest
+from app.contract.sampling import SamplingParams
 from app.dialects.openai.schemas import (
     NOT_USED,
     UNSERVED,
@@ -30,7 +33,6 @@ from app.dialects.openai.tools import (
     to_tools,
 )
 from app.errors import InvalidParameter, Unsupported
-from app.generation.requests import ChatMessage, GenerationRequest, SamplingParams, ToolCall
 
 _STATELESS: Final = "nothing is stored; send the whole conversation as input"
 RESPONSES_UNSERVED: Final[Mapping[str, Unserved]] = {
@@ -165,9 +167,11 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         )
 
     def _messages(self) -> list[ChatMessage]:
-        messages = [] if self.instructions is None else [ChatMessage("system", self.instructions)]
+        messages = (
+            [] if self.instructions is None else [ChatMessage.of("system", self.instructions)]
+        )
         if isinstance(self.input, str):
-            return [*messages, ChatMessage("user", self.input)]
+            return [*messages, ChatMessage.of("user", self.input)]
         for index, item in enumerate(self.input):
             where = f"input[{index}]"
             match item.type:
@@ -177,16 +181,14 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                     _add_call(messages, item, where)
                 case "function_call_output":
                     call_id = _needed(item.call_id, f"{where}.call_id")
-                    output = _text(item.output, f"{where}.output")
+                    output = _parts(item.output, f"{where}.output")
                     messages.append(ChatMessage("tool", output, tool_call_id=call_id))
         return messages
 
 
 def _message(item: Item, where: str) -> ChatMessage:
     role = _needed(item.role, f"{where}.role")
-    # what templates know: OpenAI's newer name for the same turn is not among it
-    role = "system" if role == "developer" else role
-    return ChatMessage(role, _text(item.content, f"{where}.content"))
+    return ChatMessage(role, _parts(item.content, f"{where}.content"))
 
 
 def _add_call(messages: list[ChatMessage], item: Item, where: str) -> None:
@@ -197,7 +199,7 @@ def _add_call(messages: list[ChatMessage], item: Item, where: str) -> None:
         _needed(item.arguments, f"{where}.arguments"),
     )
     if not messages or messages[-1].role != "assistant":
-        messages.append(ChatMessage("assistant", ""))
+        messages.append(ChatMessage.of("assistant", ""))
     turn = messages[-1]
     messages[-1] = msgspec.structs.replace(turn, tool_calls=(*turn.tool_calls, call))
 
@@ -208,10 +210,10 @@ def _needed(value: str | None, where: str) -> str:
     return value
 
 
-def _text(content: Text, where: str) -> str:
+def _parts(content: Text, where: str) -> tuple[TextPart, ...]:
     if not isinstance(content, list):
-        return _needed(content, where)
-    return "\n".join(_part_text(part, f"{where}[{i}]") for i, part in enumerate(content))
+        return (TextPart(_needed(content, where)),)
+    return tuple(TextPart(_part_text(part, f"{where}[{i}]")) for i, part in enumerate(content))
 
 
 def _part_text(part: InputPart, where: str) -> str:

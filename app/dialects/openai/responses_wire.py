@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from app.contract.generation import Event, Finished, TextDelta, ToolCallDelta
+from app.contract.sampling import FinishReason
 from app.dialects.openai.chat_wire import Logprob
 from app.dialects.openai.responses_records import (
     Failure,
@@ -25,7 +27,6 @@ from app.dialects.openai.responses_records import (
 from app.dialects.openai.responses_schemas import ResponseBody
 from app.dialects.openai.wire import detail
 from app.errors import Error
-from app.generation.requests import Event, Finished, FinishReason, TextDelta, ToolCallDelta
 
 
 class Answering:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta
 
+from app.contract.generation import GenerationRequest, Usage
+from app.contract.sampling import SamplingParams
 from app.dialects.body import Body, to_record
 from app.errors import InvalidParameter, Unsupported
-from app.generation.requests import GenerationRequest, SamplingParams, Usage
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from app.contract.conversation import Tool
+from app.contract.generation import JsonObject, JsonSchema, ToolChoice
 from app.errors import InvalidParameter
-from app.generation.requests import JsonObject, JsonSchema, Tool, ToolChoice
 
 Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 Schema = Annotated[dict[str, Any], Meta(description="A JSON Schema.")]

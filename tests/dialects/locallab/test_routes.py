@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from litestar import Litestar
 from litestar.di import Provide
 
+from app.contract.sampling import FinishReason
 from app.dialects.fallback import fallback_handlers
 from app.dialects.locallab import routes, wire
 from app.dialects.locallab.schemas import GenerateBody
 from app.dialects.shared_paths import Choice, generate_route
-from app.engine.sequence import EngineRequest, FinishReason
+from app.engine.sequence import EngineRequest
 from app.errors import EngineFailure
 from app.generation.service import GenerationService
 from tests.asgi_client import Answer, ask

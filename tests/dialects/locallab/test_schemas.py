@@ -2,10 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contract.conversation import ChatMessage
+from app.contract.generation import GenerationRequest
+from app.contract.sampling import SamplingParams
 from app.dialects.body import to_record
 from app.dialects.locallab.schemas import BatchBody, ChatBody, GenerateBody
 from app.errors import InvalidParameter
-from app.generation.requests import ChatMessage, GenerationRequest, SamplingParams
 
 DOCUMENTED = SamplingParams(repetition_penalty=1.15, temperature=0.7, top_k=80, top_p=0.9)
 RANGES = {
@@ -97,7 +99,7 @@ def test_a_wrong_max_time_is_refused(max_time):
 
 def test_a_prompt_is_a_turn_of_the_user_or_raw_text_by_the_model():
     request = generate()
-    assert (request.messages, request.prompt) == ([ChatMessage("user", "Hi")], "Hi")
+    assert (request.messages, request.prompt) == ([ChatMessage.of("user", "Hi")], "Hi")
 
 
 def test_raw_goes_past_the_template():
@@ -107,7 +109,7 @@ def test_raw_goes_past_the_template():
 
 def test_a_system_prompt_needs_a_template():
     request = generate(system_prompt="Be brief.")
-    messages = [ChatMessage("system", "Be brief."), ChatMessage("user", "Hi")]
+    messages = [ChatMessage.of("system", "Be brief."), ChatMessage.of("user", "Hi")]
     assert (request.messages, request.prompt) == (messages, None)
     with pytest.raises(InvalidParameter, match="expected none with raw: true"):
         generate(system_prompt="Be brief.", raw=True)
@@ -126,14 +128,14 @@ def chat(messages: object, **fields: object) -> GenerationRequest:
 def test_messages_are_taken_as_they_are():
     turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", ""), ("user", "And?")]
     request = chat([{"role": role, "content": content, "name": "x"} for role, content in turns])
-    assert request.messages == [ChatMessage(*turn) for turn in turns]
+    assert request.messages == [ChatMessage.of(*turn) for turn in turns]
     assert request.prompt is None
 
 
 def test_a_system_prompt_comes_before_the_messages_unless_they_have_one():
     user = {"role": "user", "content": "Hi"}
     first, _ = chat([user], system_prompt="Be brief.").messages
-    assert first == ChatMessage("system", "Be brief.")
+    assert first == ChatMessage.of("system", "Be brief.")
     with pytest.raises(InvalidParameter, match="expected none beside a message with role system"):
         chat([{"role": "system", "content": "x"}, user], system_prompt="Be brief.")
 

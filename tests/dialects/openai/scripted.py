@@ -8,23 +8,23 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from app.catalog.catalog import Catalog
-from app.dialects.fallback import fallback_handlers
-from app.dialects.openai import routes, wire
-from app.errors import BatchTooLarge, ContextOverflow, UnknownModel
-from app.generation.requests import (
+from app.contract.conversation import ToolCall
+from app.contract.generation import (
     Event,
     Finished,
-    FinishReason,
     GenerationRequest,
     PromptLogprobs,
     PromptToken,
     TextDelta,
     TokenLogprob,
-    ToolCall,
     ToolCallDelta,
     Usage,
     Whole,
 )
+from app.contract.sampling import FinishReason
+from app.dialects.fallback import fallback_handlers
+from app.dialects.openai import routes, wire
+from app.errors import BatchTooLarge, ContextOverflow, UnknownModel
 from app.generation.service import GenerationService
 from app.manifest import Manifest
 from tests.asgi_client import Answer, ask

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from app.contract.generation import TextDelta, ToolCallDelta
+from app.contract.sampling import FinishReason
 from app.errors import EngineFailure
-from app.generation.requests import FinishReason, TextDelta, ToolCallDelta
 from tests.asgi_client import Answer, ask
 from tests.dialects.openai.scripted import (
     CHAT,

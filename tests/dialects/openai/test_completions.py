@@ -2,7 +2,8 @@
 
 import json
 
-from app.generation.requests import FinishReason, PromptLogprobs, TextDelta, TokenLogprob
+from app.contract.generation import PromptLogprobs, TextDelta, TokenLogprob
+from app.contract.sampling import FinishReason
 from tests.dialects.openai.scripted import (
     COMPLETIONS,
     ScriptedService,

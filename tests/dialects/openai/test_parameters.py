@@ -2,19 +2,12 @@
 
 import pytest
 
+from app.contract.conversation import ChatMessage, Tool, ToolCall
+from app.contract.generation import GenerationRequest, JsonObject, JsonSchema, ToolChoice
+from app.contract.sampling import SamplingParams
 from app.dialects.openai.chat_schemas import CHAT_UNSERVED, ChatBody
 from app.dialects.openai.completions_schemas import COMPLETIONS_UNSERVED, CompletionBody
 from app.dialects.openai.responses_schemas import RESPONSES_UNSERVED, ResponseBody
-from app.generation.requests import (
-    ChatMessage,
-    GenerationRequest,
-    JsonObject,
-    JsonSchema,
-    SamplingParams,
-    Tool,
-    ToolCall,
-    ToolChoice,
-)
 from tests.dialects.openai.scripted import (
     CHAT,
     COMPLETIONS,
@@ -24,7 +17,7 @@ from tests.dialects.openai.scripted import (
     post,
 )
 
-USER = ChatMessage("user", "Hi")
+USER = ChatMessage.of("user", "Hi")
 DEFAULTS = {
     CHAT: GenerationRequest(messages=[USER], sampling=SamplingParams(), tools=[]),
     COMPLETIONS: GenerationRequest(prompt="Hi", max_tokens=16, sampling=SamplingParams()),
@@ -76,7 +69,7 @@ TABLE = {
         *SHARED,
         (
             {"messages": [{"role": "user", "content": "Yo"}]},
-            {"messages": [ChatMessage("user", "Yo")]},
+            {"messages": [ChatMessage.of("user", "Yo")]},
         ),
         ({"max_tokens": 5}, {"max_tokens": 5}),
         ({"max_completion_tokens": 5}, {"max_tokens": 5}),
@@ -107,8 +100,11 @@ TABLE = {
         ({"best_of": 1, "suffix": ""}, {}),
     ],
     RESPONSES: [
-        ({"input": "Yo"}, {"messages": [ChatMessage("user", "Yo")]}),
-        ({"instructions": "Be brief."}, {"messages": [ChatMessage("system", "Be brief."), USER]}),
+        ({"input": "Yo"}, {"messages": [ChatMessage.of("user", "Yo")]}),
+        (
+            {"instructions": "Be brief."},
+            {"messages": [ChatMessage.of("system", "Be brief."), USER]},
+        ),
         ({"max_output_tokens": 5}, {"max_tokens": 5}),
         ({"include": ["message.output_text.logprobs"]}, {"top_logprobs": 0}),
         (
@@ -224,23 +220,26 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '
 @pytest.mark.parametrize(
     ("message", "turn"),
     [
-        ({"role": "system", "content": "x"}, ChatMessage("system", "x")),
-        ({"role": "developer", "content": "x"}, ChatMessage("system", "x")),
-        ({"role": "user", "content": "x", "name": "ada"}, ChatMessage("user", "x", name="ada")),
-        ({"role": "assistant", "content": ""}, ChatMessage("assistant", "")),
-        ({"role": "assistant", "content": None, "refusal": "no"}, ChatMessage("assistant", "no")),
+        ({"role": "system", "content": "x"}, ChatMessage.of("system", "x")),
+        ({"role": "developer", "content": "x"}, ChatMessage.of("developer", "x")),
+        ({"role": "user", "content": "x", "name": "ada"}, ChatMessage.of("user", "x", name="ada")),
+        ({"role": "assistant", "content": ""}, ChatMessage.of("assistant", "")),
+        (
+            {"role": "assistant", "content": None, "refusal": "no"},
+            ChatMessage.of("assistant", "no"),
+        ),
         (
             {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL]},
-            ChatMessage("assistant", "", (ToolCall("c1", "f", '{"a":1}'),)),
+            ChatMessage.of("assistant", "", (ToolCall("c1", "f", '{"a":1}'),)),
         ),
         # as the official client and LiteLLM send our answers back
         (
             {"role": "assistant", "content": "x", "parsed": {"a": 1}, "function_call": None},
-            ChatMessage("assistant", "x"),
+            ChatMessage.of("assistant", "x"),
         ),
         (
             {"role": "assistant", "content": "x", "provider_specific_fields": {"refusal": None}},
-            ChatMessage("assistant", "x"),
+            ChatMessage.of("assistant", "x"),
         ),
         (
             {
@@ -253,15 +252,15 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '
                     }
                 ],
             },
-            ChatMessage("assistant", "", (ToolCall("c1", "f", '{"a":1}'),)),
+            ChatMessage.of("assistant", "", (ToolCall("c1", "f", '{"a":1}'),)),
         ),
         (
             {"role": "tool", "content": "7", "tool_call_id": "c1"},
-            ChatMessage("tool", "7", tool_call_id="c1"),
+            ChatMessage.of("tool", "7", tool_call_id="c1"),
         ),
         (
             {"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]},
-            ChatMessage("user", "a\nb"),
+            ChatMessage("user", (TextPart("a"), TextPart("b"))),
         ),
     ],
 )
@@ -297,13 +296,13 @@ async def test_items_of_a_response_become_turns():
     )
     assert answer.status == 200, answer.body
     assert service.requests[0].messages == [
-        ChatMessage("system", "Be brief."),
+        ChatMessage.of("developer", "Be brief."),
         USER,
-        ChatMessage(
+        ChatMessage.of(
             "assistant", "Let me see.", (ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}"))
         ),
-        ChatMessage("tool", "7", tool_call_id="c1"),
-        ChatMessage("tool", "8", tool_call_id="c2"),
+        ChatMessage.of("tool", "7", tool_call_id="c1"),
+        ChatMessage.of("tool", "8", tool_call_id="c2"),
     ]
 
 

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from app.contract.generation import TextDelta, ToolCallDelta
+from app.contract.sampling import FinishReason
 from app.errors import EngineFailure
-from app.generation.requests import FinishReason, TextDelta, ToolCallDelta
 from tests.asgi_client import Answer
 from tests.dialects.openai.scripted import RESPONSES, ScriptedService, end, logprob, post
 from tests.fakes import MODEL_ID

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from app import errors
+from app.contract.conversation import ChatMessage
 from app.dialects.openai.wire import refuse
-from app.generation.requests import ChatMessage
 from tests.asgi_client import ask
 from tests.dialects.openai.scripted import (
     CHAT,
@@ -49,10 +49,10 @@ async def test_embeddings_are_refused_with_the_reason():
     [
         ({"prompt": "Hi"}, ("Hi", MODEL_ID, True)),
         ({"prompt": "Hi", "add_special_tokens": False}, ("Hi", MODEL_ID, False)),
-        ({"messages": HI}, ([ChatMessage("user", "Hi")], MODEL_ID, False)),
+        ({"messages": HI}, ([ChatMessage.of("user", "Hi")], MODEL_ID, False)),
         (
             {"messages": HI, "add_special_tokens": True},
-            ([ChatMessage("user", "Hi")], MODEL_ID, True),
+            ([ChatMessage.of("user", "Hi")], MODEL_ID, True),
         ),
     ],
 )

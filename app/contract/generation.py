@@ -1,0 +1,244 @@
+"""What is asked of a text generator and what comes back: requests down, events up.
+
+Token ids appear only where a client speaks of tokens: logprobs, prompts and stops given as ids.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, Self
+
+import msgspec
+
+from app.contract.conversation import ChatMessage, Tool, ToolCall
+from app.contract.sampling import FinishReason, SamplingParams
+
+
+class JsonSchema(msgspec.Struct, frozen=True, tag="json_schema"):
+    """The answer is JSON that validates against the schema."""
+
+    schema: dict[str, Any]
+
+
+class JsonObject(msgspec.Struct, frozen=True, tag="json_object"):
+    """The answer is any JSON object."""
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """Whether the answer calls tools: as the model likes, never, or at least once."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None
+    """This tool and no other; only with `required`."""
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One text to generate: from `messages` by the chat template, from `prompt` or `prompt_ids`.
+
+    `prompt_ids` take precedence; of messages and prompt, the messages are used where the model has
+    a chat template, else the prompt. Whoever makes a request has checked that tools have different
+    names, that a required call has tools to choose from and that a named tool is one of them
+    (`dialects.kit.tools`).
+    """
+
+    messages: Sequence[ChatMessage] = ()
+    prompt: str | None = None
+    """Tokenized as it is."""
+    prompt_ids: Sequence[int] | None = None
+    """Token ids, used as they are; nothing is added."""
+    max_tokens: int | None = None
+    """None: as many as the context has room for. 0: none; only the prompt's logprobs are wanted."""
+    sampling: SamplingParams
+    stop: tuple[str, ...] = ()
+    """The text ends before the first of these."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Each ends the text as the model's own end token does; it is not part of the text."""
+    min_tokens: int = 0
+    """No end token may come before so many tokens; stop strings still end the text."""
+    ignore_eos: bool = False
+    """The model's own end token doesn't end the text; `stop_token_ids` still do."""
+    top_logprobs: int | None = None
+    """None: no logprobs. n: for each token its own and those of the n likeliest in its place."""
+    prompt_logprobs: int | None = None
+    """None: no logprobs of the prompt. n: as `top_logprobs`, for each of the prompt's tokens."""
+    tools: Sequence[Tool] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    """False: at most one call per answer."""
+    response_format: JsonSchema | JsonObject | None = None
+    max_time_s: float | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens that a request cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens that came out of the prefix cache."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token and how likely the model itself held it, before penalties and temperature."""
+
+    token_id: int
+    text: str
+    """What the bytes spell; U+FFFD for those that are a part of a character."""
+    bytes: bytes
+    logprob: float
+    """Natural logarithm."""
+    top: tuple["TokenLogprob", ...] = ()
+    """The likeliest tokens in its place, likeliest first."""
+
+
+class PromptToken(msgspec.Struct, frozen=True):
+    """One token of the prompt."""
+
+    token_id: int
+    text: str
+    bytes: bytes
+    logprob: float | None
+    """None for the first token, which nothing comes before."""
+    top: tuple[TokenLogprob, ...] = ()
+
+
+class PromptLogprobs(msgspec.Struct, frozen=True):
+    """Every token of the prompt; the first event, where logprobs of the prompt were asked for."""
+
+    tokens: tuple[PromptToken, ...]
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """The next piece of the text, whole characters; empty only when it carries logprobs."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """The tokens whose text this is; () unless logprobs were asked for."""
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """The next piece of a tool call."""
+
+    index: int
+    """Which call of the answer, from 0."""
+    id: str | None
+    """On the first delta of a call; later None."""
+    name: str | None
+    """On the first delta of a call; later None."""
+    arguments: str
+    """Joined over a call's deltas: a JSON object, unless the text was cut off."""
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The last event of a generation that did not fail. A failure is raised instead."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+Event = PromptLogprobs | TextDelta | ToolCallDelta | Finished
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """All events of a generation in one record."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...]
+    prompt_logprobs: PromptLogprobs | None
+    tool_calls: tuple[ToolCall, ...]
+    finished: Finished
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """A text's token ids on one model."""
+
+    ids: list[int]
+    max_model_len: int
+    """Tokens of prompt and answer together that the model takes."""
+
+
+class Generation(Protocol):
+    """One text in the making.
+
+    Whoever holds one calls `aclose` or runs it to its end; either frees its slot.
+    """
+
+    @property
+    def model_id(self) -> str:
+        """The model that writes."""
+
+    def __aiter__(self) -> Self:
+        """Iterate over the events."""
+
+    async def __anext__(self) -> Event:
+        """Return the next event; the last one is `Finished`.
+
+        Raises:
+            ServerError, ShuttingDown: the generation failed.
+        """
+
+    async def whole(self) -> Whole:
+        """Wait for the end and return everything in one record.
+
+        Raises:
+            ServerError, ShuttingDown: the generation failed.
+        """
+
+    async def aclose(self) -> None:
+        """End it and free its slot; harmless when repeated or after the end."""
+
+
+class Generator(Protocol):
+    """Answers requests on whichever models there are."""
+
+    @property
+    def num_started(self) -> int:
+        """Requests that were started since the server's start; a batch counts as one."""
+
+    async def start(
+        self, request: GenerationRequest, model_id: str | None = None, tenant: str = ""
+    ) -> Generation:
+        """Start one generation; whoever starts it closes it in any case.
+
+        Args:
+            request: what to generate.
+            model_id: None for the current model.
+            tenant: whose request it is: tenants share nothing of the prefix cache; "" stands for
+                everybody without a name.
+
+        Raises:
+            RequestError, TryAgainLater, ServerError: nothing was started.
+        """
+
+    async def start_batch(
+        self, requests: Sequence[GenerationRequest], model_id: str | None = None, tenant: str = ""
+    ) -> Sequence[Generation]:
+        """Start all of the requests or none; they share the engine's steps.
+
+        Raises:
+            RequestError, TryAgainLater, ServerError: nothing was started.
+        """
+
+    async def tokenize(
+        self,
+        text: str | Sequence[ChatMessage],
+        model_id: str | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> Tokens:
+        """Give the tokens of a text, or of a conversation as the model would get it.
+
+        Raises:
+            RequestError, TryAgainLater, ServerError: there is no such model, or it takes no
+                such conversation.
+        """
+
+    async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
+        """Give the text of tokens, special ones too.
+
+        Raises:
+            RequestError, TryAgainLater, ServerError: there is no such model or no such token.
+        """

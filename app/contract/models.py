@@ -1,0 +1,120 @@
+"""Models as dialects see them: what is on disk, what is in memory, and who manages both."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on disk."""
+
+    model_id: str
+    """`publisher/name`, as clients write it."""
+    description: str
+    created: datetime
+    """When it was exported."""
+    context_length: int
+    """Tokens of prompt and answer together that it was trained for."""
+    quantisation: Literal["none", "int8", "int4"]
+    size_bytes: int
+    """Bytes on disk."""
+
+
+class ModelState(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in memory, at the moment of asking."""
+
+    facts: ModelFacts
+    capacity: int
+    """Tokens of prompt and answer together that one request may have; at most the context."""
+    provider: Literal["cpu", "cuda"]
+    cache_bytes: int
+    """Bytes of its KV cache with every slot full."""
+    slots: int
+    """Requests that generate at once."""
+    running: int
+    """Requests that hold a slot."""
+    waiting: int
+    """Requests that wait for one."""
+    step_age_s: float
+    """Seconds that the step under way has taken; 0 while none is."""
+    failure: str | None
+    """Why it can't go on; None while it can."""
+
+    @property
+    def model_id(self) -> str:
+        """`publisher/name`."""
+        return self.facts.model_id
+
+
+class ModelRegistry(Protocol):
+    """The models of one server: on disk, on their way, in memory."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the server takes nothing new, for good."""
+
+    @property
+    def current(self) -> ModelState | None:
+        """The model that was used last: what a request that names none gets."""
+
+    @property
+    def loaded(self) -> Sequence[ModelState]:
+        """Models in memory, the one used last first."""
+
+    @property
+    def loading(self) -> Mapping[str, float]:
+        """Load progress, 0 to 1, by id of each model on its way into memory.
+
+        0 until its files are open, then 0.5 while it waits for another model to finish and leave.
+        """
+
+    async def available(self) -> Sequence[ModelFacts]:
+        """Models on disk, by name; a broken folder is left out and logged."""
+
+    async def describe(self, model_id: str) -> ModelFacts:
+        """Look a model up on disk.
+
+        Raises:
+            UnknownModel: there is no such model.
+            ModelBroken: its folder is not a whole model.
+        """
+
+    async def load(self, model_id: str) -> ModelState:
+        """Bring a model into memory; one that is there, or on its way, is no error.
+
+        Raises:
+            UnknownModel, ModelBroken: what is loaded stays as it was.
+            ShuttingDown: the server takes nothing new.
+        """
+
+    async def unload(self, model_id: str | None = None) -> str | None:
+        """Let a model finish what it runs and give its memory back.
+
+        Args:
+            model_id: None for the current model.
+
+        Returns:
+            Its id; None when there was none to unload.
+        """
+
+
+class Embeddings(msgspec.Struct, frozen=True):
+    """Vectors of some texts."""
+
+    vectors: Sequence[Sequence[float]]
+    """One per text, in their order, all of one length."""
+    prompt_tokens: int
+    """Tokens of all texts together."""
+
+
+class Embedder(Protocol):
+    """Makes vectors of texts; needs no text generator beside it."""
+
+    async def embed(self, texts: Sequence[str], model_id: str) -> Embeddings:
+        """Make a vector of each text.
+
+        Raises:
+            RequestError, TryAgainLater, ServerError: no text was embedded.
+        """
