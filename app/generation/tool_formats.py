@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammar, SchemaText
 from app.contract.conversation import ChatMessage, Tool
-from app.contract.generation import GenerationRequest, JsonObject, JsonSchema
+from app.contract.generation import GenerationRequest
 from app.errors import InvalidParameter
-from app.generation.structured import ANY_OBJECT, checked, json_rule, schema_text
+from app.generation.structured import ANY_OBJECT, enforced, json_rule, response_rule
 
 MAX_CALLS: Final = 16
 """In one answer: a small model would go on calling until its context is full."""
@@ -200,8 +200,11 @@ def _start(
     if request.tool_choice.mode == "required":
         return ["start: calls"], []
     if request.response_format is not None:
-        rule, schemas = _answer(request.response_format, format_)
-        return ["start: answer | calls", f"answer: {rule}"], schemas
+        if not format_.anywhere:
+            limit = "none beside tools: this model's calls can't be told from an answer in JSON"
+            raise InvalidParameter("response_format", "given", limit)
+        rule, schemas = response_rule(request.response_format)
+        return ["start: answer | calls", f"answer: {rule}"], list(schemas)
     if not format_.anywhere:
         return ["start: TEXT | calls", _text_without(format_.marker, before="")], []
     if literals.has(format_.marker):
@@ -245,33 +248,21 @@ def _tools(
             continue
         parameters = ANY_OBJECT
         if tool.strict or choice.mode == "required":
-            field = f"tools[{index}].function.parameters"
-            parameters = _parameters(tool, field)
-            schemas.append(schema_text(parameters, field))
+            schema = _parameters(tool, f"tools[{index}].function.parameters")
+            parameters = json_rule(schema)
+            schemas.append(schema)
         names.append(f"tool_{index}")
         name = literals.write(written(tool.name) + format_.middle)
         rules += [f"tool_{index}: {name} arguments_{index}"]
-        rules += [f"arguments_{index}: {json_rule(parameters)}"]
+        rules += [f"arguments_{index}: {parameters}"]
     return [f"call: ({' | '.join(names)}) {literals.write(format_.tail)}", *rules], schemas
 
 
-def _parameters(tool: Tool, field: str) -> dict[str, Any]:
+def _parameters(tool: Tool, field: str) -> SchemaText:
     parameters = {"type": "object", **tool.parameters} if tool.parameters else _NO_ARGUMENTS
     if parameters["type"] != "object":
         raise InvalidParameter(f"{field}.type", parameters["type"], "'object'")
-    return checked(parameters, field)
-
-
-def _answer(
-    response_format: JsonSchema | JsonObject, format_: ToolFormat
-) -> tuple[str, list[SchemaText]]:
-    if not format_.anywhere:
-        limit = "none beside tools: this model's calls can't be told from an answer in JSON"
-        raise InvalidParameter("response_format", "given", limit)
-    if isinstance(response_format, JsonObject):
-        return json_rule(ANY_OBJECT), []
-    schema = checked(response_format.schema, "response_format")
-    return json_rule(schema), [schema_text(schema, "response_format")]
+    return enforced(parameters, field)
 
 
 def _description(tools: Sequence[Tool]) -> str:
