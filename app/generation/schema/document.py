@@ -243,16 +243,18 @@ class Document:
         return resource
 
     def _check_values(self, schema: dict[str, Any], pointer: Pointer) -> None:
-        for key, (fits, expected) in _SHAPES.items():
-            if key in schema and not fits(schema[key]):
+        for key in schema.keys() & _SHAPES.keys():
+            fits, expected = _SHAPES[key]
+            if not fits(schema[key]):
                 raise self.refused(pointer, schema[key], expected, key)
         for key in ("minItems", "minLength", "minProperties"):
             if schema.get(key, 0) > MAX_LEAST:
                 raise self.refused(pointer, schema[key], f"at most {MAX_LEAST}", key)
-        optional = schema.get("properties", {}).keys() - set(schema.get("required", ()))
-        if len(optional) > MAX_OPTIONAL:
-            limit = f"at most {MAX_OPTIONAL} that are not required"
-            raise self.refused(pointer, f"{len(optional)} optional ones", limit, "properties")
+        if len(schema.get("properties", ())) > MAX_OPTIONAL:
+            optional = schema["properties"].keys() - set(schema.get("required", ()))
+            if len(optional) > MAX_OPTIONAL:
+                limit = f"at most {MAX_OPTIONAL} that are not required"
+                raise self.refused(pointer, f"{len(optional)} optional ones", limit, "properties")
         # Keys beyond `properties` may come twice in the grammar, and twice the same key is one.
         named = len(set(schema.get("required", ())))
         if schema.get("minProperties", 0) > named + 1:

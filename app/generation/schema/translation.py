@@ -12,7 +12,7 @@ from app.generation.schema.endings import hopeless, may_be_written
 from app.generation.schema.formats import BESIDE_A_PATTERN, FORMATS, LONGEST_BESIDE_A_PATTERN
 from app.generation.schema.numbers import NumberError, bounds, check_multiples, constant
 
-_ALL_TYPES: Final = {"string", "number", "integer", "boolean", "null", "array", "object"}
+_ALL_TYPES: Final = frozenset(("string", "number", "integer", "boolean", "null", "array", "object"))
 _COUNTS: Final = {
     *("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength"),
 }
@@ -152,10 +152,10 @@ class _Translation:
             written["format"] = format_
 
 
-def _types(schema: dict[str, Any]) -> set[str]:
+def _types(schema: dict[str, Any]) -> frozenset[str]:
     """Give the types that a schema lets through."""
     types = schema.get("type", _ALL_TYPES)
-    return {types} if isinstance(types, str) else set(types)
+    return frozenset((types,)) if isinstance(types, str) else frozenset(types)
 
 
 def _only_integers(schema: Schema) -> bool:
