@@ -3,7 +3,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from litestar import Request
 
-from app.dialects import sse
+from app.dialects.kit import framing as sse
+from app.errors import EngineFailure
 from tests.dialects.readers import read_events
 
 parts = [
@@ -40,7 +41,9 @@ def test_events_joined_are_the_text_and_only_the_last_is_the_end(pieces):
 @given(pieces)
 def test_a_failure_keeps_the_text_before_it_and_has_no_end(pieces):
     framing = sse.TextEvents()
-    stream = b"".join([*(framing.encode(p) for p in pieces), framing.fail("model\nbroke")])
+    stream = b"".join(
+        [*(framing.encode(p) for p in pieces), framing.fail(EngineFailure("model\nbroke"))]
+    )
     *data, failure = read_events(stream)
     assert failure == "[ERROR] model broke"
     assert "[DONE]" not in data

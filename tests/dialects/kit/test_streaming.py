@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from app.dialects.streaming import ClientGone, while_connected
+from app.dialects.kit.streaming import ClientGone, while_connected
 
 
 class Connection:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from litestar import Litestar, Request, Response, post
 from msgspec import Meta
 
-from app.dialects.body import read_object, takes, to_record
+from app.dialects.kit.body import read_object, takes, to_record
 from app.errors import InvalidParameter, UnknownParameter
 from tests.asgi_client import ask
 

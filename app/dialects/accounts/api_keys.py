@@ -1,4 +1,4 @@
-"""`/me/keys`: the signed-in user's API keys. Beyond LLM Host's document.
+"""`/me/keys`: the signed-in user's API keys.
 
 A key can't manage keys: who finds one could else make another that outlives its revocation.
 """
@@ -7,15 +7,15 @@ from typing import Final
 
 import msgspec
 from litestar import delete, get, post
-from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from app.auth.auth import Auth
 from app.auth.guards import LOGIN_SECURITY, SignedInRequest, not_by_key, signed_in
-from app.dialects.body import read_object, takes, to_record
-from app.dialects.llm_host.schemas import ApiKeyList, Done, KeptApiKey, NewApiKey, NewApiKeyRequest
-from app.dialects.llm_host.wire import refusals
+from app.dialects.accounts.schemas import ApiKeyList, Done, KeptApiKey, NewApiKey, NewApiKeyRequest
+from app.dialects.accounts.wire import refusals
+from app.dialects.kit.body import read_object, takes, to_record
+from app.dialects.kit.host import Provided
 
 
 @post(
@@ -27,7 +27,7 @@ from app.dialects.llm_host.wire import refusals
     security=LOGIN_SECURITY,
     responses=refusals(400, 401, 403),
 )
-async def create_key(request: SignedInRequest, auth: NamedDependency[Auth]) -> NewApiKey:
+async def create_key(request: SignedInRequest, auth: Provided[Auth]) -> NewApiKey:
     """Make an API key that may do what I may, and show it this once.
 
     It holds until it is revoked or its days are over; a new password leaves it alone.
@@ -44,7 +44,7 @@ async def create_key(request: SignedInRequest, auth: NamedDependency[Auth]) -> N
     security=LOGIN_SECURITY,
     responses=refusals(401, 403),
 )
-async def list_keys(request: SignedInRequest, auth: NamedDependency[Auth]) -> ApiKeyList:
+async def list_keys(request: SignedInRequest, auth: Provided[Auth]) -> ApiKeyList:
     """List my API keys, the oldest first, without the keys themselves."""
     kept = await auth.api_keys.of_user(request.user.user_id)
     return ApiKeyList([KeptApiKey.of(key) for key in kept])
@@ -58,9 +58,7 @@ async def list_keys(request: SignedInRequest, auth: NamedDependency[Auth]) -> Ap
     security=LOGIN_SECURITY,
     responses=refusals(401, 403, 404),
 )
-async def revoke_key(
-    request: SignedInRequest, auth: NamedDependency[Auth], key_id: FromPath[str]
-) -> Done:
+async def revoke_key(request: SignedInRequest, auth: Provided[Auth], key_id: FromPath[str]) -> Done:
     """Revoke one of my API keys: the next request with it is refused."""
     await auth.api_keys.revoke(request.user.user_id, key_id)
     return Done("API key revoked")

@@ -1,15 +1,16 @@
 import msgspec
 import pytest
-from litestar import Litestar, Response
-from litestar.di import Provide
+from litestar import Response
 
-from app.dialects.shared_paths import Choice, generate_route
+from app.dialects.kit.application import assemble
+from app.dialects.kit.dialect import Claim, Dialect
+from app.dialects.kit.refusals import STATUSES, detail, refuse_with_detail
 from app.errors import EngineFailure, Error
 from tests.asgi_client import ask
 from tests.fakes import FakeService
+from tests.hosts import host_over
 
 JSON = {"content-type": "application/json"}
-SERVICE = FakeService()
 
 
 class PromptBody(msgspec.Struct):
@@ -20,31 +21,27 @@ class QueryBody(msgspec.Struct):
     query: str
 
 
-def choice(name: str, body: type[msgspec.Struct]) -> Choice:
-    async def handler(request, body, service):
+def claiming(name: str, key: str, body: type[msgspec.Struct], *paths: str) -> Dialect:
+    async def handler(request, body):
         if body.get("fail"):
             raise EngineFailure(f"{name} failed")
-        assert service is SERVICE
         return Response({name: body, "path": request.url.path})
 
     def refuse(error: Error) -> Response:
         return Response({name: error.message}, status_code=418)
 
-    return Choice(handler=handler, refuse=refuse, body=body, responses={})
+    claim = Claim(handler=handler, body=body, responses={})
+    return Dialect(paths=paths, refuse=refuse, envelope=detail, claims={key: claim})
 
 
-def refuse(error: Error) -> Response:
-    return Response({"detail": error.message}, status_code=400)
-
-
-app = Litestar(
+OTHERWISE = Dialect(paths=("/",), refuse=refuse_with_detail(STATUSES), envelope=detail)
+app = assemble(
+    host_over(FakeService()),
     [
-        generate_route(
-            {"query": choice("llm_host", QueryBody), "prompt": choice("locallab", PromptBody)},
-            refuse,
-        )
+        claiming("llm_host", "query", QueryBody),
+        claiming("locallab", "prompt", PromptBody),
+        OTHERWISE,
     ],
-    dependencies={"service": Provide(lambda: SERVICE, sync_to_thread=False)},
 )
 
 

@@ -12,15 +12,16 @@ import pytest
 from app import asgi
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import OrtDecoder, open_model
-from app.contract.generation import GenerationRequest
+from app.contract.generation import GenerationRequest, collect
 from app.contract.sampling import SamplingParams
 from app.generation.service import GenerationService
 from app.metrics import Metrics
 from app.settings import Settings
 from app.storage.models import Role
-from tests.accounts_app import CHEAP, PASSWORD, Server
+from tests.accounts_app import PASSWORD, Server
 from tests.asgi_client import Answer
 from tests.fakes import BYTES
+from tests.hosts import CHEAP
 from tests.test_metrics import parsed, samples
 from tests.tiny_model import write_tiny_model
 
@@ -54,7 +55,7 @@ class Application:
         self.catalog: Catalog = made["Catalog"]
         self.auth = made["create_auth"]
         async with app.lifespan():
-            yield Server(app, auth=self.auth, database=None, keeper=None, service=None)
+            yield Server(app, auth=self.auth, database=None, service=None)
 
 
 @pytest.fixture
@@ -164,8 +165,8 @@ async def test_what_ends_at_a_stop_string_is_no_abort(tmp_path: Path):
         request = GenerationRequest(
             prompt="Hi", max_tokens=20, sampling=SamplingParams(temperature=0.0), stop=stop
         )
-        text, finished = await (await service.start(request, MODEL)).whole()
-        return text, finished.reason
+        whole = await collect(await service.start(request, MODEL))
+        return whole.text, whole.finished.reason
 
     text, reason = await ask()
     assert (len(text) > 1, reason) == (True, "length"), "else there is nothing to stop at"
