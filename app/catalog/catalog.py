@@ -10,11 +10,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import msgspec
+
 from app.catalog.loaded import LoadedModel, open_model
 from app.catalog.shelf import Shelf, facts_of
 from app.contract.models import ModelFacts, ModelState
 from app.engine.thread import EngineThread, Places
 from app.errors import NoModelLoaded, ShuttingDown
+from app.manifest import Manifest
 from app.metrics import Metrics
 from app.runtime.ort_decoder import trim_heap
 from app.settings import Settings
@@ -67,7 +70,8 @@ class Catalog:
 
     async def available(self) -> list[ModelFacts]:
         """Models on disk, by name; a broken folder is left out and logged."""
-        return [facts_of(manifest) for manifest in await asyncio.to_thread(self._shelf.available)]
+        manifests = await asyncio.to_thread(self._shelf.available)
+        return [self._facts_of(manifest) for manifest in manifests]
 
     async def describe(self, model_id: str) -> ModelFacts:
         """Look a model up on disk.
@@ -77,7 +81,7 @@ class Catalog:
             ModelBroken: its folder is not a whole model.
         """
         _, manifest = await asyncio.to_thread(self._shelf.find, model_id)
-        return facts_of(manifest)
+        return self._facts_of(manifest)
 
     async def reserve(self, model_id: str | None, count: int) -> tuple[LoadedModel, Places]:
         """Hold room for requests on a model, loading it first where it is only on disk.
@@ -186,6 +190,12 @@ class Catalog:
             model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
             self._loaded[model_id] = model
             return model
+
+    def _facts_of(self, manifest: Manifest) -> ModelFacts:
+        """Say what dialects are told of a model, with the context that it would have here."""
+        facts, limit = facts_of(manifest), self._settings.context_length
+        context_length = min(facts.context_length, limit or facts.context_length)
+        return msgspec.structs.replace(facts, context_length=context_length)
 
     @property
     def _current(self) -> LoadedModel | None:

@@ -111,8 +111,9 @@ class TextReader:
 
     def _certain(self, text: str) -> Iterator[Event]:
         """Tell what can't be part of a tool call from what is, each with its tokens."""
+        take = self._ledger.take if self.end is None else self._ledger.take_cut
         for end, found in self._found(text):
-            tokens = self._ledger.take(end)
+            tokens = take(end)
             if isinstance(found, ToolCallDelta):
                 yield found
             elif found is not None and (found or tokens):

@@ -139,14 +139,14 @@ def test_tokens_are_those_of_the_text_wherever_it_is_stopped(text, together):
     asyncio.run(scenario())
 
 
-async def test_a_token_that_a_stop_string_cuts_is_not_delivered():
+async def test_a_token_that_a_stop_string_cuts_keeps_its_logprob_and_later_ones_are_nobodys():
     tokenizer = BYTES.from_str(BYTES.to_str())
     tokenizer.add_tokens(["xEN"])
     long = tokenizer.token_to_id("xEN")
     events = [[token(i)] for i in (*byte_ids("a"), long, *byte_ids("D"))]
     whole = await collect(generation(events, tokenizer=tokenizer, stop=("END",)))
     assert whole.text == "ax"
-    assert [one.text for one in whole.logprobs] == ["a"]
+    assert [one.text for one in whole.logprobs] == ["a", "xEN"]
     assert whole.finished == Finished(FinishReason.STOP, Usage(2, 3))
 
 

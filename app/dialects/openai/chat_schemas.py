@@ -117,7 +117,7 @@ class ChatBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
         """
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise InvalidParameter("top_logprobs", self.top_logprobs, "none without logprobs: true")
         tools = to_tools(
             [tool.function for tool in self.tools], strict=False, where="tools[{}].function.name"

@@ -54,9 +54,9 @@ class Logprobs(msgspec.Struct, frozen=True):
     refusal: None = None
 
     @classmethod
-    def of(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs | None":
-        """From generation's records; None: there are none."""
-        return cls([Logprob.of(token) for token in tokens]) if tokens else None
+    def of(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs":
+        """From generation's records."""
+        return cls([Logprob.of(token) for token in tokens])
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -92,14 +92,20 @@ class ChatChoice(msgspec.Struct, frozen=True):
     finish_reason: str
 
     @classmethod
-    def of(cls, index: int, whole: Whole) -> "ChatChoice":
-        """From a generation's end."""
+    def of(cls, index: int, whole: Whole, *, logprobs: bool) -> "ChatChoice":
+        """From a generation's end.
+
+        Args:
+            index: its place in the answer.
+            whole: all of it.
+            logprobs: whether they were asked for; a text without tokens then has an empty list.
+        """
         calls = [Call(c.id, "function", Called(c.name, c.arguments)) for c in whole.tool_calls]
         message = AnswerMessage(
             content=None if calls and not whole.text else whole.text, tool_calls=calls or UNSET
         )
         reason = finish_reason(whole.finished, calls=bool(calls))
-        return cls(index, message, Logprobs.of(whole.logprobs), reason)
+        return cls(index, message, Logprobs.of(whole.logprobs) if logprobs else None, reason)
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,14 +119,16 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageAnswer
 
     @classmethod
-    def of(cls, model_id: str, wholes: Sequence[Whole]) -> "ChatAnswer":
-        """From the generations' ends, one a choice."""
+    def of(cls, model_id: str, wholes: Sequence[Whole], *, logprobs: bool) -> "ChatAnswer":
+        """From the generations' ends, one per choice."""
         usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
         return cls(
             id=chat_id(),
             created=int(time.time()),
             model=model_id,
-            choices=[ChatChoice.of(index, whole) for index, whole in enumerate(wholes)],
+            choices=[
+                ChatChoice.of(index, whole, logprobs=logprobs) for index, whole in enumerate(wholes)
+            ],
             usage=UsageAnswer.of(usages, len(wholes)),
         )
 
@@ -146,7 +154,8 @@ class ChatChunks:
         begin = b"" if index in self._begun else self._begin(index, event)
         match event:
             case TextDelta(text, logprobs):
-                return begin + self._frame(index, {"content": text}, Logprobs.of(logprobs))
+                told = Logprobs.of(logprobs) if logprobs else None
+                return begin + self._frame(index, {"content": text}, told)
             case ToolCallDelta():
                 self._called.add(index)
                 return begin + self._frame(index, {"tool_calls": [_call_delta(event)]})

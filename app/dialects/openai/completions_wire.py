@@ -34,10 +34,8 @@ class TextLogprobs(msgspec.Struct, frozen=True):
     """Characters from the beginning of the choice's text."""
 
     @classmethod
-    def of(
-        cls, tokens: Sequence[TokenLogprob | PromptToken], offset: int = 0
-    ) -> "TextLogprobs | None":
-        """From generation's records; None: there are none.
+    def of(cls, tokens: Sequence[TokenLogprob | PromptToken], offset: int = 0) -> "TextLogprobs":
+        """From generation's records.
 
         Args:
             tokens: in their order.
@@ -60,7 +58,7 @@ class TextLogprobs(msgspec.Struct, frozen=True):
                 assert other.logprob is not None, "checked above"
                 top.setdefault(other.text, finite(other.logprob))
             answer.top_logprobs.append(top)
-        return answer if tokens else None
+        return answer
 
 
 class TextChoice(msgspec.Struct, frozen=True):
@@ -72,18 +70,19 @@ class TextChoice(msgspec.Struct, frozen=True):
     finish_reason: str
 
     @classmethod
-    def of(cls, index: int, whole: Whole, echo: str | None) -> "TextChoice":
+    def of(cls, index: int, whole: Whole, echo: str | None, *, logprobs: bool) -> "TextChoice":
         """From a generation's end.
 
         Args:
             index: its place in the answer.
             whole: all of it.
             echo: what the text begins with; None: nothing.
+            logprobs: whether they were asked for; a text without tokens then has empty lists.
         """
         before = () if whole.prompt_logprobs is None else whole.prompt_logprobs.tokens
-        logprobs = TextLogprobs.of([*before, *whole.logprobs])
+        told = TextLogprobs.of([*before, *whole.logprobs]) if logprobs else None
         reason = finish_reason(whole.finished, calls=False)
-        return cls(index, (echo or "") + whole.text, logprobs, reason)
+        return cls(index, (echo or "") + whole.text, told, reason)
 
 
 class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +97,13 @@ class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(
-        cls, model_id: str, wholes: Sequence[Whole], n: int, echoes: Sequence[str | None]
+        cls,
+        model_id: str,
+        wholes: Sequence[Whole],
+        n: int,
+        echoes: Sequence[str | None],
+        *,
+        logprobs: bool,
     ) -> "CompletionAnswer":
         """From the generations' ends.
 
@@ -106,9 +111,13 @@ class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
             model_id: who wrote.
             wholes: prompt by prompt.
             n: choices of a prompt.
-            echoes: of each prompt, what its texts begin with; None: nothing.
+            echoes: for each prompt, what its texts begin with; None: nothing.
+            logprobs: whether they were asked for.
         """
-        choices = [TextChoice.of(i, whole, echoes[i // n]) for i, whole in enumerate(wholes)]
+        choices = [
+            TextChoice.of(i, whole, echoes[i // n], logprobs=logprobs)
+            for i, whole in enumerate(wholes)
+        ]
         usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
         return cls(
             id=completion_id(),
@@ -173,7 +182,7 @@ class CompletionChunks:
         tokens: Sequence[TokenLogprob | PromptToken] = (),
         reason: str | None = None,
     ) -> bytes:
-        logprobs = TextLogprobs.of(tokens, self._offsets[index])
+        logprobs = TextLogprobs.of(tokens, self._offsets[index]) if tokens else None
         self._offsets[index] += sum(map(num_characters, tokens))
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         return json_event({**self._chunk, "choices": [choice], **self._usage})

@@ -44,7 +44,8 @@ async def chat(request: AnyRequest, generator: Provided[Generator]) -> Response[
         return await reply.stream(
             ChatChunks(reply.model_id, asked.n, include_usage=asked.include_usage)
         )
-    return Response(ChatAnswer.of(reply.model_id, await reply.whole()))
+    wholes = await reply.whole()
+    return Response(ChatAnswer.of(reply.model_id, wholes, logprobs=asked.logprobs))
 
 
 @post(
@@ -71,7 +72,8 @@ async def completions(
         return await reply.stream(
             CompletionChunks(reply.model_id, asked.n, echoes, include_usage=asked.include_usage)
         )
-    return Response(CompletionAnswer.of(reply.model_id, await reply.whole(), asked.n, echoes))
+    wholes, logprobs = await reply.whole(), asked.logprobs is not None
+    return Response(CompletionAnswer.of(reply.model_id, wholes, asked.n, echoes, logprobs=logprobs))
 
 
 @post(

@@ -123,7 +123,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             InvalidParameter: fields contradict each other.
         """
         if self.stream_options is not None and not self.stream:
-            given = msgspec.to_builtins(self.stream_options)
+            sent = msgspec.to_builtins(self.stream_options).items()
+            given = {name: value for name, value in sent if value is not None}
             raise InvalidParameter("stream_options", given, "none without stream: true")
         # top_p 0 leaves the likeliest token alone, as temperature 0 does
         greedy = self.temperature == 0 or self.top_p == 0

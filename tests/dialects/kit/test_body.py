@@ -193,5 +193,29 @@ def test_a_value_that_looks_like_a_path_is_no_path():
 
 
 def test_the_limits_of_a_mappings_values_are_told():
-    with pytest.raises(InvalidParameter, match="expected object of integer <= 5"):
+    with pytest.raises(InvalidParameter) as refused:
         to_record({"bias": {"a": 6}}, Strict)
+    assert refused.value.message == "bias is {'a': 6}, expected object of integer <= 5"
+
+
+class Named(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(pattern="^a+$")]
+    deep: dict[str, list[Annotated[int, Meta(le=5)]]] = {}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({}, "name is missing, expected string matching ^a+$"),
+        ({"name": "b"}, "name is 'b', expected string matching ^a+$"),
+        ({"name": "a", "more": 1}, "unrecognized request argument: 'more'"),
+        (
+            {"name": "a", "deep": {"x": [6]}},
+            "deep is {'x': [6]}, expected object of array of integer <= 5",
+        ),
+    ],
+)
+def test_every_form_of_msgspecs_messages_is_understood(body, told):
+    with pytest.raises((InvalidParameter, UnknownParameter)) as refused:
+        to_record(body, Named)
+    assert refused.value.message == told
