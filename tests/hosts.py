@@ -1,6 +1,7 @@
 """A `Host` over fakes, and the application that real dialects make of one."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,6 @@ def host_over(
     )
 
 
-def app_over(host: Host, **options: Any) -> Litestar:
-    """The application of all real dialects."""
-    return assemble(host, [package.dialect(host) for package in DIALECTS], **options)
+def app_over(host: Host, packages: Sequence[Any] = DIALECTS, **options: Any) -> Litestar:
+    """The application of real dialects: all of them, or those whose routes a test needs."""
+    return assemble(host, [package.dialect(host) for package in packages], **options)

@@ -71,7 +71,7 @@ def assemble(
     return Litestar(
         [
             *([generate_router(claiming, owners.of("/"))] if claiming else []),
-            *(_routed(dialect, dialect.router) for dialect in dialects if dialect.router),
+            *(_telling(dialect, dialect.router) for dialect in dialects if dialect.router),
             create_static_files_router(
                 PAGE_FILES,
                 [swagger_ui.static_path],
@@ -111,13 +111,15 @@ async def name_every_method(message: Message, scope: Scope) -> None:
         MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
 
 
-def _routed(dialect: Dialect, router: Router) -> Router:
-    """A dialect's routes, whose errors it tells in its own words."""
+def _telling(dialect: Dialect, router: Router) -> Router:
+    """Let a dialect tell the errors of its routes in its own words."""
 
     def refuse(_: AnyRequest, error: Error) -> Response[Any]:
         return dialect.refuse(error)
 
-    return Router(path="/", route_handlers=[router], exception_handlers={Error: refuse})
+    # not a router around it: Litestar copies every route once more for each router that holds it
+    router.exception_handlers[Error] = refuse
+    return router
 
 
 def _last_resort(owners: Owners) -> ExceptionHandlersMap:

@@ -9,6 +9,7 @@ import pytest
 
 from app.catalog.catalog import Catalog
 from app.dialects.locallab import management
+from app.dialects.locallab import routes as locallab
 from app.generation.service import GenerationService
 from app.settings import Settings
 from app.system import read_memory
@@ -26,7 +27,8 @@ class Server:
         settings = Settings(models_dir=models_dir, slots=2, intra_op_threads=1, drain_timeout_s=0)
         self.models_dir = models_dir
         self.catalog = Catalog(settings)
-        self.app = app_over(host_over(GenerationService(self.catalog), self.catalog))
+        host = host_over(GenerationService(self.catalog), self.catalog)
+        self.app = app_over(host, [locallab])
 
     async def get(self, path: str) -> Answer:
         # original clients name a type although there is no body

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from litestar import Litestar
 
 from app.contract.sampling import FinishReason
+from app.dialects.locallab import routes as locallab
 from app.engine.sequence import EngineRequest
 from app.errors import EngineFailure
 from tests.asgi_client import Answer, ask
@@ -19,7 +20,7 @@ TURN = [{"role": "user", "content": "Hi"}]
 
 
 def app_for(service: FakeService, **settings: object) -> Litestar:
-    return app_over(host_over(service, **settings))
+    return app_over(host_over(service, **settings), [locallab])
 
 
 async def generate(service: FakeService, /, *, headers=None, **fields: object) -> Answer:

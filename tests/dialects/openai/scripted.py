@@ -18,6 +18,8 @@ from app.contract.generation import (
 )
 from app.contract.models import ModelFacts
 from app.contract.sampling import FinishReason
+from app.dialects.locallab import routes as locallab
+from app.dialects.openai import routes as openai
 from app.errors import BatchTooLarge, ContextOverflow, UnknownModel
 from tests.asgi_client import Answer, ask
 from tests.fakes import MODEL_ID, FakeCatalog, FakeEngine, FakeModel, fake_manifest
@@ -137,7 +139,7 @@ class ScriptedModels(FakeCatalog):
 
 
 def app_for(service: ScriptedService) -> Litestar:
-    return app_over(host_over(service, ScriptedModels()))
+    return app_over(host_over(service, ScriptedModels()), [locallab, openai])
 
 
 async def post(service: ScriptedService, path: str, /, **fields: object) -> Answer:
