@@ -11,19 +11,20 @@ from app.contract import models
 
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"contract", "errors", "manifest", "metrics", "settings", "system"}
+LEAVES = {"contract", "engine_gauges", "errors", "manifest", "metrics", "settings", "system"}
 MAY_IMPORT = {
     "app.errors": set(),
     "app.contract": set(),
     "app.settings": set(),
     "app.system": set(),
     "app.manifest": {"app.errors"},
-    "app.metrics": {"app.errors"},
+    "app.engine_gauges": set(),
+    "app.metrics": {"app.engine_gauges", "app.errors"},
     "app.exposure": {"app.system"},
     "app.shutdown": set(),
     "app.rsgi": set(),
     "app.runtime": {"app.errors", "app.manifest"},
-    "app.engine": {"app.contract", "app.errors", "app.metrics", "app.runtime"},
+    "app.engine": {"app.contract", "app.engine_gauges", "app.errors", "app.metrics", "app.runtime"},
     "app.catalog": {
         *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),
         *("app.runtime", "app.engine"),
@@ -61,7 +62,7 @@ HOMES = {
     "sqlalchemy": {"app.storage", "app.auth"},
     "alembic": {"app.storage"},
     "advanced_alchemy": {"app.storage"},
-    "prometheus_client": {"app.metrics"},
+    "prometheus_client": {"app.metrics", "app.engine_gauges"},
     "psutil": {"app.system", "app.catalog"},
     "pynvml": {"app.system"},
     "msgspec": {"app", "export"},

@@ -21,8 +21,9 @@ import msgspec
 from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
 from app.engine.sequence import EngineRequest, TokenEvent
+from app.engine_gauges import EngineState
 from app.errors import BatchTooLarge, EngineFailure, Error, Overloaded, ShuttingDown
-from app.metrics import EngineState, Metrics, ModelMetrics, RequestMeter
+from app.metrics import Metrics, ModelMetrics, RequestMeter
 from app.runtime.decoder import Decoder
 
 logger = logging.getLogger(__name__)
