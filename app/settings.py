@@ -62,6 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that one engine step may take before `/health/ready` says 503. A step feeds at most
     128 prompt tokens: a machine that needs longer for them serves nobody."""
 
+    special_tokens_in_content: bool = False
+    """Whether special tokens that a client types into a conversation are the model's own, as with
+    most servers. Off: they are text there, so that no user's turn can end itself and open one of
+    the system. Prompts without a chat template are taken as they are in any case."""
+
     database_url: str = ""
     """Users and chats: a SQLAlchemy URL (`postgresql://…` with the extra `postgres`); empty: a
     SQLite file in the data directory."""

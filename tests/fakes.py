@@ -152,6 +152,8 @@ class FakeEngine:
 class FakeModel:
     engine: FakeEngine
     tokenizer: Tokenizer = field(default_factory=lambda: BYTES)
+    longest_token: int | None = None
+    special_tokens: tuple[str, ...] = ("<|im_start|>", "<|im_end|>")
     chat_template: ChatTemplate | None = field(default_factory=lambda: ChatTemplate(CHATML))
     manifest: Manifest = field(default_factory=fake_manifest)
     grammars: Grammars = field(default_factory=lambda: Grammars(BYTES, 258, (EOS_ID,)))

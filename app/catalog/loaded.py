@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
 from app.catalog.shelf import facts_of
+from app.catalog.token_bounds import longest_token
 from app.contract.models import ModelState
 from app.engine.thread import EngineThread
 from app.errors import ModelBroken, ModelTooLarge
@@ -37,6 +38,10 @@ class ModelParts:
     chat_template: ChatTemplate | None
     decoder: OrtDecoder
     provider: Provider
+    longest_token: int | None
+    """Characters that one token can stand for; None: any number."""
+    special_tokens: tuple[str, ...]
+    """Texts of tokens that the model was trained to take as more than text."""
 
 
 class LoadedModel:
@@ -45,6 +50,9 @@ class LoadedModel:
     def __init__(self, parts: ModelParts, settings: Settings, metrics: ModelMetrics) -> None:
         self.manifest = parts.manifest
         self.tokenizer = parts.tokenizer
+        self.longest_token = parts.longest_token
+        self.special_tokens = () if settings.special_tokens_in_content else parts.special_tokens
+        """What stays text where a client sends it inside a conversation."""
         self.chat_template = parts.chat_template
         tokens, vocab_size = parts.manifest.tokens, parts.manifest.graph.vocab_size
         self.grammars = Grammars(parts.tokenizer, vocab_size, tokens.eos_ids)
@@ -110,7 +118,16 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     )
     tokenizer = _read_tokenizer(folder)
     template = _read_template(folder, manifest, tokenizer)
-    return ModelParts(manifest, tokenizer, template, decoder, provider)
+    added = tokenizer.get_added_tokens_decoder().values()
+    return ModelParts(
+        manifest=manifest,
+        tokenizer=tokenizer,
+        chat_template=template,
+        decoder=decoder,
+        provider=provider,
+        longest_token=longest_token(tokenizer),
+        special_tokens=tuple(token.content for token in added if token.special),
+    )
 
 
 def check_memory(manifest: Manifest, slots: int, capacity: int, prefix_cache_mb: int) -> None:

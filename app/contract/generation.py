@@ -4,7 +4,7 @@ Token ids appear only where a client speaks of tokens: logprobs, prompts and sto
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Final, Literal, Protocol, Self
 
 import msgspec
 
@@ -65,6 +65,19 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """False: at most one call per answer."""
     response_format: JsonSchema | JsonObject | None = None
     max_time_s: float | None = None
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, as far as requests of different callers are kept apart."""
+
+    client: str = ""
+    """Who takes turns with others: a user, or else an address; "" for everybody without a name."""
+    tenant: str = ""
+    """Whose prefix cache it is: tenants share none of it; "" for everybody without an account."""
+
+
+NOBODY: Final = Caller()
+"""Everybody without a name."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -224,22 +237,27 @@ class Generator(Protocol):
         """Requests that were started since the server's start; a batch counts as one."""
 
     async def start(
-        self, request: GenerationRequest, model_id: str | None = None, tenant: str = ""
+        self,
+        request: GenerationRequest,
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Generation:
         """Start one generation; whoever starts it closes it in any case.
 
         Args:
             request: what to generate.
             model_id: None for the current model.
-            tenant: whose request it is: tenants share nothing of the prefix cache; "" stands for
-                everybody without a name.
+            caller: who asks.
 
         Raises:
             RequestError, TryAgainLater, ServerError: nothing was started.
         """
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str | None = None, tenant: str = ""
+        self,
+        requests: Sequence[GenerationRequest],
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Sequence[Generation]:
         """Start all of the requests or none; they share the engine's steps.
 

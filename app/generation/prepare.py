@@ -10,7 +10,7 @@ import msgspec
 from app.catalog.grammars import Grammar
 from app.catalog.loaded import LoadedModel
 from app.contract.conversation import ChatMessage
-from app.contract.generation import GenerationRequest
+from app.contract.generation import Caller, GenerationRequest
 from app.engine.sequence import EngineRequest
 from app.errors import ContextOverflow, InvalidParameter, RequestError
 from app.generation.conversation import ConversationWriter
@@ -49,7 +49,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.format is None else ToolCallParser(self.format, self.tool_names)
 
 
-def prepare(model: LoadedModel, request: GenerationRequest, tenant: str) -> Prepared:
+def prepare(model: LoadedModel, request: GenerationRequest, caller: Caller) -> Prepared:
     """Make what the engine and the text layer need.
 
     Raises:
@@ -59,10 +59,10 @@ def prepare(model: LoadedModel, request: GenerationRequest, tenant: str) -> Prep
     calls = _tool_format(model, request)
     ids = _prompt_ids(model, request, shows_tools=calls is not None)
     capacity = model.engine.capacity
-    if len(ids) > capacity:
+    # Prompt and answer share the context: a prompt that fills it has no room for an answer.
+    room = capacity - len(ids)
+    if room < (0 if request.max_tokens == 0 else 1):
         raise ContextOverflow(len(ids), capacity)
-    # the last token is never fed, so a full context still gives one
-    room = capacity - len(ids) + 1
     max_tokens = room if request.max_tokens is None else request.max_tokens
     if request.min_tokens > max_tokens:
         limit = f"at most max_tokens, {max_tokens}"
@@ -79,7 +79,7 @@ def prepare(model: LoadedModel, request: GenerationRequest, tenant: str) -> Prep
     stop_ids = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos_ids)
     engine = EngineRequest(
         prompt_ids=ids,
-        tenant=tenant,
+        tenant=caller.tenant,
         max_tokens=max(1, min(max_tokens, room)),
         sampling=request.sampling,
         stop_ids=stop_ids,
@@ -109,8 +109,8 @@ def tokenize(
         InvalidParameter, RequestError, ModelBroken: the conversation can't be written out.
     """
     if not isinstance(text, str):
-        text = _writer(model).write(text)
-    return _encode(model, text, add_special_tokens=add_special_tokens)
+        return _encode(model, _writer(model).write(text), add_special_tokens=add_special_tokens)
+    return _encode(model, [text], add_special_tokens=add_special_tokens)
 
 
 def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
@@ -130,22 +130,32 @@ def _prompt_ids(model: LoadedModel, request: GenerationRequest, *, shows_tools: 
         ids = request.prompt_ids
         check_ids("prompt", ids, model.manifest.graph.vocab_size)
     elif request.prompt is not None and not (request.messages and model.chat_template):
-        ids = _encode(model, request.prompt, add_special_tokens=True)
+        ids = _encode(model, [request.prompt], add_special_tokens=True)
     else:
         writer = _writer(model)
         if not request.messages:
             raise InvalidParameter("messages", [], "at least one")
         # Tools that may not be called are not shown: a model that doesn't see them calls none.
-        text = writer.write(request.messages, request.tools if shows_tools else ())
-        ids = _encode(model, text, add_special_tokens=False)  # the template writes them itself
+        parts = writer.write(request.messages, request.tools if shows_tools else ())
+        ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
     return ids
 
 
-def _encode(model: LoadedModel, text: str, *, add_special_tokens: bool) -> list[int]:
-    ids: list[int] = model.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
-    return ids
+def _encode(model: LoadedModel, parts: list[str], *, add_special_tokens: bool) -> list[int]:
+    """Tokenize a text's parts, each by itself.
+
+    Raises:
+        ContextOverflow: by its length alone the text can't fit; nothing was tokenized.
+    """
+    if model.longest_token is not None:
+        at_least = -(-sum(map(len, parts)) // model.longest_token)
+        if at_least > model.engine.capacity:
+            raise ContextOverflow(at_least, model.engine.capacity, at_least=True)
+    # `encode` would hold the interpreter's lock, so that every thread stands still meanwhile
+    encoded = model.tokenizer.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
+    return [token_id for encoding in encoded for token_id in encoding.ids]
 
 
 def _writer(model: LoadedModel) -> ConversationWriter:
@@ -154,7 +164,7 @@ def _writer(model: LoadedModel) -> ConversationWriter:
             f"model {model.manifest.model_id} has no chat template: "
             "it takes a prompt, not messages or a system prompt"
         )
-    return ConversationWriter(model.chat_template)
+    return ConversationWriter(model.chat_template, model.special_tokens)
 
 
 def _tool_format(model: LoadedModel, request: GenerationRequest) -> ToolFormat | None:

@@ -13,7 +13,7 @@ import msgspec
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import LoadedModel
 from app.contract.conversation import ChatMessage
-from app.contract.generation import Generation, GenerationRequest, Tokens
+from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest, Tokens
 from app.engine.thread import Places
 from app.errors import Error
 from app.generation.generation import EmptyGeneration, EngineGeneration
@@ -25,6 +25,7 @@ T = TypeVar("T")
 # Characters; longer texts are tokenized off the event loop, which these hold for 1.4 ms
 # (SmolLM2's tokenizer, one core of a 2-core virtual machine).
 _LONG_TEXT: Final = 4_000
+_PER_MESSAGE: Final = 40
 
 
 class GenerationService:
@@ -40,21 +41,27 @@ class GenerationService:
         return self._num_started
 
     async def start(
-        self, request: GenerationRequest, model_id: str | None = None, tenant: str = ""
+        self,
+        request: GenerationRequest,
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Generation:
         """Start one generation; see `Generator.start`."""
-        [generation] = await self.start_batch([request], model_id, tenant)
+        [generation] = await self.start_batch([request], model_id, caller)
         return generation
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str | None = None, tenant: str = ""
+        self,
+        requests: Sequence[GenerationRequest],
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> list[Generation]:
         """Start all of the requests or none; see `Generator.start_batch`."""
         model, places = await self._catalog.reserve(model_id, len(requests))
         with places:
             all_prepared = await _off_loop_if_long(
-                sum(map(_length, requests)),
-                lambda: [prepare(model, request, tenant) for request in requests],
+                _is_long(requests),
+                lambda: [prepare(model, request, caller) for request in requests],
             )
             # one after the other: a request must not take all of the compiler's turns
             constrained = [await _constrained(model, prepared) for prepared in all_prepared]
@@ -78,9 +85,9 @@ class GenerationService:
     ) -> Tokens:
         """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
         model = await self._catalog.get(model_id)
-        length = len(text) if isinstance(text, str) else sum(map(_message_length, text))
+        long = len(text) > _LONG_TEXT if isinstance(text, str) else _are_long(text)
         ids = await _off_loop_if_long(
-            length, lambda: tokenize(model, text, add_special_tokens=add_special_tokens)
+            long, lambda: tokenize(model, text, add_special_tokens=add_special_tokens)
         )
         return Tokens(ids, model.engine.capacity)
 
@@ -90,14 +97,15 @@ class GenerationService:
 
         def decode() -> str:
             check_ids("tokens", ids, model.manifest.graph.vocab_size)
-            text: str = model.tokenizer.decode(list(ids), skip_special_tokens=False)
-            return text
+            # `decode` would hold the interpreter's lock
+            texts: list[str] = model.tokenizer.decode_batch([list(ids)], skip_special_tokens=False)
+            return texts[0]
 
-        return await _off_loop_if_long(len(ids), decode)
+        return await _off_loop_if_long(len(ids) > _LONG_TEXT, decode)
 
 
-async def _off_loop_if_long(characters: int, work: Callable[[], T]) -> T:
-    return await asyncio.to_thread(work) if characters > _LONG_TEXT else work()
+async def _off_loop_if_long(long: bool, work: Callable[[], T]) -> T:  # the question
+    return await asyncio.to_thread(work) if long else work()
 
 
 async def _constrained(model: LoadedModel, prepared: Prepared) -> Prepared:
@@ -121,11 +129,17 @@ def _submit(model: LoadedModel, places: Places, prepared: Prepared) -> Generatio
     return EngineGeneration(model.model_id, stream, TextReader(model.tokenizer, prepared))
 
 
-def _length(request: GenerationRequest) -> int:
-    """Characters to tokenize, about."""
-    tools = sum(len(str(tool.parameters)) for tool in request.tools)
-    return len(request.prompt or "") + tools + sum(map(_message_length, request.messages))
+def _is_long(requests: Sequence[GenerationRequest]) -> bool:
+    """Whether writing out and tokenizing would hold the event loop for long."""
+    return (
+        sum(len(request.prompt or "") for request in requests) > _LONG_TEXT
+        or sum(len(request.prompt_ids or ()) for request in requests) > _LONG_TEXT
+        or any(request.tools for request in requests)  # a schema may be of any size and shape
+        or _are_long([message for request in requests for message in request.messages])
+    )
 
 
-def _message_length(message: ChatMessage) -> int:
-    return len(message.text) + sum(len(call.arguments) for call in message.tool_calls)
+def _are_long(messages: Sequence[ChatMessage]) -> bool:
+    # many messages take the template long, whatever is in them
+    characters = sum(len(message.text) for message in messages) + _PER_MESSAGE * len(messages)
+    return characters > _LONG_TEXT or any(message.tool_calls for message in messages)

@@ -14,13 +14,14 @@ from litestar import Response, Router, post
 from litestar.types import HTTPResponseStartEvent, Scope
 
 from app.asgi import DIALECTS
-from app.auth.guards import signed_in, tenant_of, within_rate_limit
+from app.auth.guards import signed_in, within_rate_limit
 from app.contract.conversation import ChatMessage
 from app.contract.generation import Event, Finished, GenerationRequest, Generator, TextDelta
 from app.contract.models import Embedder, Embeddings
 from app.contract.sampling import SamplingParams
 from app.dialects.kit.application import assemble
 from app.dialects.kit.body import read_object, to_record
+from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.framing import NDJSON, json_line
 from app.dialects.kit.host import AnyRequest, Host, Provided
@@ -71,7 +72,7 @@ async def echo(request: AnyRequest, generator: Provided[Generator]) -> Response:
     wanted = GenerationRequest(
         messages=[ChatMessage.of("user", asked.say)], sampling=SamplingParams(temperature=0)
     )
-    reply = Reply(request, await generator.start(wanted, None, tenant_of(request)))
+    reply = Reply(request, await generator.start(wanted, None, await caller_of(request)))
     if asked.stream:
         return await reply.stream(Lines(), NDJSON)
     [whole] = await reply.whole()

@@ -6,11 +6,12 @@ from typing import Any, Final
 from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
 
-from app.auth.guards import signed_in, tenant_of
+from app.auth.guards import signed_in
 from app.contract.conversation import ChatMessage
 from app.contract.generation import GenerationRequest
 from app.contract.sampling import SamplingParams
 from app.dialects.kit.body import Body, to_record
+from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Claim, Dialect
 from app.dialects.kit.framing import EVENT_STREAM, NDJSON, asks_for
 from app.dialects.kit.host import AnyRequest, Host
@@ -36,7 +37,7 @@ async def generate(host: Host, request: AnyRequest, body: Body) -> Response[Any]
             sampling=SAMPLING,
         ),
         None,  # the current model
-        tenant_of(request),
+        await caller_of(request),
     )
     reply = Reply(request, generation)
     if not streamed:

@@ -6,10 +6,11 @@ from typing import Any, Final
 from litestar import Response, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
 
-from app.auth.guards import signed_in_if_required, tenant_of, within_rate_limit
+from app.auth.guards import signed_in_if_required, within_rate_limit
 from app.contract.generation import Generator
 from app.contract.models import ModelRegistry
 from app.dialects.kit.body import Body, read_object, takes, to_record
+from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Claim, Dialect
 from app.dialects.kit.framing import EVENT_STREAM, TextEvents, TextFraming, asks_for
 from app.dialects.kit.host import AnyRequest, Host, Provided
@@ -33,9 +34,9 @@ REFUSALS: Final = wire.refusals(400, 401, 404, 413, 429, 500, 503)
 async def generate(host: Host, request: AnyRequest, body: Body) -> Response[GenerateAnswer]:
     """Go on from one prompt."""
     asked = to_record(body, GenerateBody)
-    generation = await host.generator.start(
-        asked.prompt_request(asked.prompt, raw=asked.raw), asked.model_id, tenant_of(request)
-    )
+    wanted = asked.prompt_request(asked.prompt, raw=asked.raw)
+    caller = await caller_of(request)
+    generation = await host.generator.start(wanted, asked.model_id, caller)
     reply = Reply(request, generation)
     if asked.stream:
         return await _stream(request, reply, wire.PlainText())
@@ -55,7 +56,8 @@ async def chat(request: AnyRequest, generator: Provided[Generator]) -> Response[
     With `stream: true` the answer is `text/event-stream`: `data:` lines, then `data: [DONE]`.
     """
     asked = to_record(await read_object(request), ChatBody)
-    generation = await generator.start(asked.chat_request(), asked.model_id, tenant_of(request))
+    wanted = asked.chat_request()
+    generation = await generator.start(wanted, asked.model_id, await caller_of(request))
     reply = Reply(request, generation)
     if asked.stream:
         return await _stream(request, reply, wire.PlainChat())
@@ -69,7 +71,9 @@ async def generate_batch(
 ) -> Response[BatchAnswer]:
     """Go on from several prompts at once; they share the engine's steps."""
     asked = to_record(await read_object(request), BatchBody)
-    generations = await generator.start_batch(asked.requests(), asked.model_id, tenant_of(request))
+    wanted = asked.requests()
+    caller = await caller_of(request, len(wanted))
+    generations = await generator.start_batch(wanted, asked.model_id, caller)
     reply = Reply(request, *generations)
     wholes = await reply.whole()
     return Response(

@@ -7,11 +7,12 @@ from litestar.di import Provide
 from litestar.exceptions import ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.auth.guards import SECURITY, SignedInRequest, signed_in, tenant_of, within_rate_limit
+from app.auth.guards import SECURITY, SignedInRequest, signed_in, within_rate_limit
 from app.contract.conversation import ChatMessage
 from app.contract.generation import GenerationRequest, Generator
 from app.contract.sampling import SamplingParams
 from app.dialects.kit.body import read_object, takes, to_record
+from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.framing import EVENT_STREAM, asks_for
 from app.dialects.kit.host import AnyRequest, Host, Provided
@@ -86,7 +87,7 @@ async def chat(
             sampling=SAMPLING,
         ),
         f"{model_publisher}/{model_name}",
-        tenant_of(request),
+        await caller_of(request),
     )
     if chat_id != NOTHING_KEPT:
         generation = KeptGeneration(

@@ -4,9 +4,10 @@ from typing import Any, Final
 
 from litestar import Response, Router, post
 
-from app.auth.guards import signed_in_if_required, tenant_of, within_rate_limit
+from app.auth.guards import signed_in_if_required, within_rate_limit
 from app.contract.generation import Generator
 from app.dialects.kit.body import read_object, takes
+from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.framing import EVENT_STREAM
 from app.dialects.kit.host import AnyRequest, Host, Provided
@@ -38,7 +39,9 @@ NO_EMBEDDINGS: Final = "this server makes texts: it has no model that makes embe
 async def chat(request: AnyRequest, generator: Provided[Generator]) -> Response[ChatAnswer]:
     """Write the assistant's next turn of a conversation, or let it call tools."""
     asked = read(await read_object(request), ChatBody, CHAT_UNSERVED)
-    started = await generator.start_batch(asked.requests(), asked.model, tenant_of(request))
+    wanted = asked.requests()
+    caller = await caller_of(request, len(wanted))
+    started = await generator.start_batch(wanted, asked.model, caller)
     reply = Reply(request, *started)
     if asked.stream:
         return await reply.stream(
@@ -61,7 +64,9 @@ async def completions(
     """Go on from a text or from tokens, past the chat template."""
     asked = read(await read_object(request), CompletionBody, COMPLETIONS_UNSERVED)
     prompts = asked.prompts()
-    started = await generator.start_batch(asked.requests(prompts), asked.model, tenant_of(request))
+    wanted = asked.requests(prompts)
+    caller = await caller_of(request, len(wanted))
+    started = await generator.start_batch(wanted, asked.model, caller)
     reply = Reply(request, *started)
     try:
         echoes = [await _echo(generator, asked, prompt) for prompt in prompts]
@@ -88,7 +93,9 @@ async def responses(
 ) -> Response[ResponseAnswer]:
     """Answer an input, which is the whole conversation: nothing is stored."""
     asked = read(await read_object(request), ResponseBody, RESPONSES_UNSERVED)
-    reply = Reply(request, await generator.start(asked.request(), asked.model, tenant_of(request)))
+    wanted = asked.request()
+    started = await generator.start(wanted, asked.model, await caller_of(request))
+    reply = Reply(request, started)
     answering = Answering(asked, reply.model_id)
     if asked.stream:
         return await reply.stream(ResponseEvents(answering))

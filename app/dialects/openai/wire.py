@@ -71,7 +71,7 @@ def detail(error: errors.Error) -> ErrorDetail:
         # the words by which libraries over several providers know this case
         message = (
             f"This model's maximum context length is {error.limit} tokens. "
-            f"However, your prompt has {error.prompt_tokens} tokens."
+            f"However, your prompt has {'at least ' * error.at_least}{error.prompt_tokens} tokens."
         )
     field: str | None = getattr(error, "field", None)
     param = kind.param or (field and field[:_LONGEST_PARAM])

@@ -253,7 +253,11 @@ async def test_a_server_that_raises_in_send_frees_the_place():
     [
         ({"top_p": 2}, 400, "top_p is 2, expected number > 0 and <= 1"),
         ({"model_id": "no/such"}, 404, "model 'no/such' is not on this server"),
-        ({"prompt": "x" * 50, "raw": True}, 413, "prompt has 50 tokens, the context is 40"),
+        (
+            {"prompt": "x" * 50, "raw": True},
+            413,
+            "prompt has 50 tokens, the context is 40 for prompt and answer together",
+        ),
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])

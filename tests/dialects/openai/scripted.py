@@ -7,6 +7,7 @@ from litestar import Litestar
 
 from app.catalog.shelf import facts_of
 from app.contract.generation import (
+    Caller,
     Event,
     Finished,
     GenerationRequest,
@@ -92,13 +93,13 @@ class ScriptedService:
         self.num_started = 0
 
     async def start(
-        self, request: GenerationRequest, model_id: str, tenant: str
+        self, request: GenerationRequest, model_id: str, caller: Caller
     ) -> ScriptedGeneration:
-        [generation] = await self.start_batch([request], model_id, tenant)
+        [generation] = await self.start_batch([request], model_id, caller)
         return generation
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str, _tenant: str
+        self, requests: Sequence[GenerationRequest], model_id: str, _caller: Caller
     ) -> list[ScriptedGeneration]:
         if model_id != MODEL_ID:
             raise UnknownModel(model_id)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from app.contract.generation import Caller
 from app.errors import RequestError
 from tests.accounts_app import running
 from tests.dialects.openai.scripted import CHAT, COMPLETIONS, NEEDED, RESPONSES
-from tests.fakes import MODEL_ID
+from tests.fakes import MODEL_ID, FakeService
 
 EMBEDDINGS = "/v1/embeddings"
 
@@ -65,10 +66,10 @@ async def test_unknown_paths_and_methods_are_told_in_this_envelope(
 async def test_a_user_shares_cached_prefixes_with_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ):
-    tenants: list[str] = []
+    callers: list[Caller] = []
 
-    async def record(_requests: list[Any], _model: str, tenant: str) -> None:
-        tenants.append(tenant)
+    async def record(_requests: list[Any], _model: str, caller: Caller) -> None:
+        callers.append(caller)
         raise RequestError("seen")
 
     async with running(tmp_path) as server:
@@ -77,4 +78,25 @@ async def test_a_user_shares_cached_prefixes_with_nobody(
         user_id = (await server.ask("GET", "/me", token=token)).json["id"]
         await server.ask("POST", path, NEEDED[path], token=token)
         await server.ask("POST", path, NEEDED[path])
-    assert tenants == [user_id, ""]
+    assert callers == [
+        Caller(f"user {user_id}", user_id),
+        Caller("address 127.0.0.1"),
+    ]
+
+
+async def test_every_choice_counts_against_the_rate_limit(tmp_path: Path):
+    async with running(tmp_path, FakeService("x"), rate_limit_per_minute=5) as server:
+        three = {**NEEDED[CHAT], "n": 3}
+        first, second = [await server.ask("POST", CHAT, three) for _ in range(2)]
+        assert (first.status, first.headers["x-ratelimit-remaining-requests"]) == (200, "2")
+        assert second.status == 429
+        assert second.json["error"]["message"].startswith("more than 5 generations a minute")
+        batch = await server.ask("POST", "/generate/batch", {"prompts": ["a", "b"]})
+        assert batch.status == 429
+
+
+async def test_more_choices_than_a_minute_may_have_take_up_the_whole_minute(tmp_path: Path):
+    async with running(tmp_path, FakeService("x"), rate_limit_per_minute=3) as server:
+        answer = await server.ask("POST", CHAT, {**NEEDED[CHAT], "n": 8})
+        assert (answer.status, answer.headers["x-ratelimit-remaining-requests"]) == (200, "0")
+        assert (await server.ask("POST", CHAT, NEEDED[CHAT])).status == 429
