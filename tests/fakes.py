@@ -9,8 +9,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
 from app.contract.sampling import FinishReason
+from app.engine.places import Places
 from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.thread import EngineLoad, Places, TokenStream
+from app.engine.stream import TokenStream
+from app.engine.worker import EngineLoad
 from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
 from app.generation.service import GenerationService
 from app.manifest import Graph, Manifest, Quality, Quantisation, Tokens

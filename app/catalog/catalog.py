@@ -11,7 +11,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 from app.catalog.loaded import LoadedModel, open_model
-from app.engine.thread import EngineThread, Places
+from app.engine.places import Places
+from app.engine.thread import EngineThread
 from app.errors import ModelBroken, NoModelLoaded, ShuttingDown, UnknownModel
 from app.manifest import MANIFEST_NAME, Manifest, folder_name, read_manifest
 from app.metrics import Metrics

@@ -1,4 +1,4 @@
-"""One request inside the engine: its tokens and how far the cache has come.
+"""One request inside the engine: its tokens and how many of them are computed.
 
 Knows no text. What crosses to other threads (`EngineRequest`, `TokenEvent`) is immutable, but
 for a request's `Constraint`, which is handed over with it.
@@ -19,7 +19,7 @@ from app.runtime.decoder import CountArray, FloatArray, IdArray
 
 
 class Constraint(Protocol):
-    """Which tokens may come next. One object a sequence, used on the engine's thread alone.
+    """Which tokens may come next. One object per sequence, used on the engine's thread alone.
 
     Whatever its methods raise ends its own sequence and no other.
     """
@@ -48,7 +48,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the text layer asks of the engine."""
 
     prompt_ids: list[int]
-    """At least one, at most the capacity of a row."""
+    """At least one, at most the capacity of a slot."""
     max_tokens: int
     """Tokens to generate, at least 1."""
     tenant: str = ""
@@ -61,15 +61,17 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
     """None: any token may come."""
     top_logprobs: int | None = None
-    """None: no logprobs; n ≥ 0: of each sampled token, and of the n likeliest in its place."""
+    """None: no logprobs; n ≥ 0: for each sampled token its own and those of the n likeliest in
+    its place."""
     prompt_logprobs: int | None = None
-    """The same for every prompt token but the first."""
+    """None: no logprobs of the prompt; n ≥ 0: for each prompt token but the first its own and
+    those of the n likeliest in its place."""
     max_time_s: float | None = None
     """Seconds from submission after which the sequence ends with `length`."""
 
 
-class TokenLogprob(msgspec.Struct, frozen=True):
-    """How likely the model itself held a token, before any penalty, mask or temperature."""
+class ScoredToken(msgspec.Struct, frozen=True):
+    """A token and how likely the model itself held it, before any penalty, mask or temperature."""
 
     token_id: int
     logprob: float
@@ -88,12 +90,12 @@ class TokenEvent(msgspec.Struct, frozen=True):
     """Set on the last event. A stop id is reported in `token_id` with reason `stop`."""
     error: Exception | None = None
     """With reason `error`: what the decoder raised."""
-    logprobs: TokenLogprob | None = None
-    """Of `token_id`, if the request asks for it."""
-    prompt_logprobs: tuple[TokenLogprob, ...] = ()
-    """Of the prompt's second token to its last, on the first event, if the request asks."""
+    logprobs: ScoredToken | None = None
+    """How likely `token_id` was, if the request asks for it."""
+    prompt_logprobs: tuple[ScoredToken, ...] = ()
+    """The prompt's tokens from the second to the last, on the first event, if the request asks."""
     cached_tokens: int = 0
-    """On the first event: prompt tokens that came out of a prefix cache."""
+    """On the first event: prompt tokens that came out of the prefix cache."""
 
 
 class TokenCounts:
@@ -137,32 +139,33 @@ class Sequence:
     token_ids: list[int]
     """Prompt, then what was sampled."""
     seen: TokenCounts | None
-    """Of all tokens so far; kept only where the repetition penalty needs it."""
+    """Counts of all tokens so far; kept only where the repetition penalty needs them."""
     generated: TokenCounts | None
-    """Of the sampled ones; kept only where presence or frequency penalty needs it."""
+    """Counts of the sampled tokens; kept only where presence or frequency penalty needs them."""
     bias: tuple[IdArray, FloatArray] | None
     """Token ids and what is added to their logits."""
     mask: CountArray | None
-    """For the constraint to fill, again and again."""
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    """Of the prompt's second token to the last one whose logits have been seen."""
-    num_cached: int = 0
-    """Leading tokens of `token_ids` that the row holds."""
-    block_keys: list[BlockKey] = field(default_factory=list)
-    """Of the prompt's blocks, where blocks are kept and may be taken from what is kept."""
-    num_kept: int = 0
-    """Leading blocks that were seen to be kept, or tried."""
-    num_reused: int = 0
-    """Prompt tokens that nobody had to compute again."""
+    """A buffer for the constraint to fill, again and again."""
+    prompt_logprobs: list[ScoredToken] = field(default_factory=list)
+    """The prompt's tokens from the second to the last one whose logits have been seen."""
     slot: int | None = None
+    """Its place in the KV cache; None while it waits for one. The scheduler alone writes it."""
+    num_computed: int = 0
+    """Leading tokens whose keys and values the slot holds. The engine alone writes it."""
+    cached_tokens: int = 0
+    """How many of those came out of the prefix cache."""
+    block_keys: list[BlockKey] = field(default_factory=list)
+    """Keys of the prompt's blocks that may be kept or taken from what is kept."""
+    num_kept: int = 0
+    """Leading blocks that are kept, or could not be."""
     drafts: Drafts | None = None
-    """Guesses what comes next, where that is wanted."""
+    """Proposes draft tokens, where speculative decoding is on."""
 
     @classmethod
     def start(
         cls, request_id: int, request: EngineRequest, vocab_size: int, now_s: float
     ) -> "Sequence":
-        """A sequence that waits for its row."""
+        """Make a sequence that waits for its slot."""
         token_ids = list(request.prompt_ids)
         limit = request.max_time_s
         sampling = request.sampling
@@ -207,4 +210,4 @@ class Sequence:
     @property
     def prefilling(self) -> bool:
         """Whether prompt tokens are still to be fed."""
-        return self.num_cached < self.num_prompt
+        return self.num_computed < self.num_prompt

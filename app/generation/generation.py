@@ -23,7 +23,7 @@ from app.contract.generation import (
 )
 from app.contract.sampling import FinishReason
 from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.thread import TokenStream
+from app.engine.stream import TokenStream
 from app.errors import EngineFailure, Error
 from app.generation.detokenizer import Detokenizer
 from app.generation.stop_strings import StopStrings

@@ -17,7 +17,7 @@ from app.contract.conversation import ChatMessage
 from app.contract.generation import GenerationRequest
 from app.contract.sampling import FinishReason
 from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.thread import TokenStream
+from app.engine.stream import TokenStream
 from app.errors import Error
 from app.generation.generation import Generation
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize
