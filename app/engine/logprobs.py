@@ -11,6 +11,7 @@ from app.errors import EngineFailure
 from app.runtime.decoder import FloatArray, IdArray
 
 
+@np.errstate(over="ignore")  # the distance of two logits may be beyond float32: exp gives 0
 def token_logprob(row: FloatArray, token_id: int, num_likeliest: int) -> ScoredToken:
     """Give the logprobs of one token and of the likeliest in its place.
 

@@ -175,14 +175,12 @@ class Sequence:
             request_id=request_id,
             request=request,
             deadline_s=None if limit is None else now_s + limit,
-            rng=np.random.default_rng(sampling.seed),
+            rng=_generator(sampling.seed),
             token_ids=token_ids,
             seen=TokenCounts(token_ids) if sampling.repetition_penalty != 1.0 else None,
             generated=TokenCounts() if counted else None,
             bias=(
-                (np.array(list(bias), np.int64), np.array(list(bias.values()), np.float32))
-                if bias
-                else None
+                (np.array(list(bias), np.int64), _as_float32(list(bias.values()))) if bias else None
             ),
             mask=(
                 np.empty(-(-vocab_size // 32), np.int32) if request.constraint is not None else None
@@ -211,3 +209,15 @@ class Sequence:
     def prefilling(self) -> bool:
         """Whether prompt tokens are still to be fed."""
         return self.num_computed < self.num_prompt
+
+
+def _generator(seed: int | None) -> np.random.Generator:
+    """Make a generator from a seed of any size and sign; None draws one."""
+    # NumPy refuses negative seeds, but takes several numbers as one
+    return np.random.default_rng(seed if seed is None or seed >= 0 else [1, -seed])
+
+
+def _as_float32(values: list[float]) -> FloatArray:
+    """Round to float32; what is beyond its limits stops at them."""
+    limits = np.finfo(np.float32)
+    return np.clip(np.array(values, np.float64), limits.min, limits.max).astype(np.float32)
