@@ -1,7 +1,8 @@
 """Carry out steps: admit → load → plan → run → sample → commit, and say what each run brought.
 
 Single-threaded and synchronous; `worker` gives it a thread. A decoder failure ends the
-sequences of that run and nothing else; a failure while one sequence is sampled ends that one.
+sequences of that run and nothing else. Whatever goes wrong while one sequence is made or sampled
+ends that one alone; what nobody foresaw is logged with its traceback too.
 """
 
 import time
@@ -9,14 +10,13 @@ from collections.abc import Callable, Iterator
 
 from app.contract.sampling import FinishReason
 from app.engine.batch import chunk_input, decode_input, draft_input, slot_of
-from app.engine.constraint import accept
 from app.engine.drafts import Drafts
-from app.engine.logprobs import token_logprob
+from app.engine.failures import unforeseen
 from app.engine.pacing import Pacer
 from app.engine.prefix_cache import block_keys
-from app.engine.sampler import sample
+from app.engine.readout import note_prompt, take_token
 from app.engine.scheduler import Scheduler, StepPlan
-from app.engine.sequence import EngineRequest, Sequence, TokenEvent
+from app.engine.sequence import EngineRequest, Sequence, TokenEvent, check_request
 from app.errors import EngineFailure
 from app.runtime.decoder import BLOCK_TOKENS, Decoder, FloatArray, StepInput
 
@@ -59,17 +59,16 @@ class Engine:
         return not self._sequences
 
     def add(self, request_id: int, request: EngineRequest) -> None:
-        """Queue a request; the caller has checked it against capacity and vocabulary."""
-        assert 1 <= len(request.prompt_ids) <= self._decoder.capacity, len(request.prompt_ids)
-        vocab_size = self._decoder.vocab_size
-        named = (*request.stop_ids, *request.sampling.logit_bias)
-        assert all(0 <= token_id < vocab_size for token_id in named), (named, vocab_size)
-        sequence = Sequence.start(request_id, request, vocab_size, self._clock_s())
-        # A prompt whose logprobs are wanted must be computed, kept or not.
-        if self._decoder.pool_blocks and request.prompt_logprobs is None:
-            sequence.block_keys = block_keys(request.prompt_ids, request.tenant)
-        if self._draft_tokens:
-            sequence.drafts = Drafts(self._draft_tokens)
+        """Queue a request.
+
+        Raises:
+            EngineFailure: it can't run on this decoder; nothing was queued.
+        """
+        check_request(request, self._decoder.capacity, self._decoder.vocab_size)
+        try:
+            sequence = self._start(request_id, request)
+        except Exception as error:
+            raise unforeseen("queueing a request", error) from error
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 
@@ -93,6 +92,16 @@ class Engine:
     def check(self) -> None:
         """Assert the invariants; tests call it after every scenario."""
         self.scheduler.check()
+
+    def _start(self, request_id: int, request: EngineRequest) -> Sequence:
+        vocab_size = self._decoder.vocab_size
+        sequence = Sequence.start(request_id, request, vocab_size, self._clock_s())
+        # A prompt whose logprobs are wanted must be computed, kept or not.
+        if self._decoder.pool_blocks and request.prompt_logprobs is None:
+            sequence.block_keys = block_keys(request.prompt_ids, request.tenant)
+        if self._draft_tokens:
+            sequence.drafts = Drafts(self._draft_tokens)
+        return sequence
 
     def _runs(self) -> Iterator[Events]:
         """Run one step, pausing after each decoder run with the events that it brought."""
@@ -153,16 +162,16 @@ class Engine:
         Each token is sampled from its own logits and compared, so the draft decides how many
         come in one run, and never which.
         """
+        events: Events = []
         try:
             [logits] = self._decoder.run(draft_input(sequence, draft))
-            events: Events = []
             for row, drafted in zip(logits, [*draft, None], strict=True):
                 sequence.num_computed += 1
                 events += self._advance(sequence, row)
                 if sequence.slot is None or sequence.token_ids[-1] != drafted:
                     break
         except EngineFailure as failure:
-            return [self._fail(sequence, failure)]
+            return [*events, self._fail(sequence, failure)]
         if sequence.drafts is not None:
             num_tokens = len(sequence.token_ids)
             sequence.drafts.note(len(draft), len(events) - 1, num_tokens)
@@ -184,7 +193,7 @@ class Engine:
         """A run fed `num_new` of a sequence's tokens and gave logits [L, V]: go on from there."""
         try:
             if sequence.prefilling:
-                self._note_prompt(sequence, logits[:num_new])
+                note_prompt(sequence, logits[:num_new])
             prefilled = sequence.prefilling
             sequence.num_computed += num_new
             if prefilled:
@@ -205,32 +214,14 @@ class Engine:
             for index, place in self.scheduler.prefixes.extend(sequence.block_keys[:whole]):
                 self._decoder.save_block(slot, index * BLOCK_TOKENS, place)
 
-    def _note_prompt(self, sequence: Sequence, logits: FloatArray) -> None:
-        """Keep the prompt's logprobs out of a chunk's logits [T, V], if they are asked for."""
-        wanted = sequence.request.prompt_logprobs
-        if wanted is None:
-            return
-        # The logits of a token are about the one after it: a chunk's last ones are about the
-        # first token of the next chunk, and the prompt's last ones about none of it.
-        following = sequence.token_ids[sequence.num_computed + 1 :]
-        sequence.prompt_logprobs += [
-            token_logprob(row, token_id, wanted)
-            for row, token_id in zip(logits, following, strict=False)
-        ]
-
     def _advance(self, sequence: Sequence, row: FloatArray) -> Events:
         """Sample a sequence's next token from its logits [V] and see whether it is the last.
 
         Raises:
-            EngineFailure: there is nothing to sample, or the constraint failed.
+            EngineFailure: sampling failed.
         """
         request = sequence.request
-        wanted = request.top_logprobs
-        # The sampler changes what it is given, and logprobs are of what the model said.
-        token = sample(row if wanted is None else row.copy(), sequence)
-        ended = request.constraint is not None and accept(request.constraint, token)
-        logprobs = None if wanted is None else token_logprob(row, token, wanted)
-        sequence.append(token)
+        token, ended, logprobs = take_token(sequence, row)
         reason = None
         if token in request.stop_ids:
             reason = FinishReason.STOP

@@ -15,6 +15,7 @@ import numpy as np
 from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.drafts import Drafts
 from app.engine.prefix_cache import BlockKey
+from app.errors import EngineFailure
 from app.runtime.decoder import CountArray, FloatArray, IdArray
 
 
@@ -68,6 +69,30 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     those of the n likeliest in its place."""
     max_time_s: float | None = None
     """Seconds from submission after which the sequence ends with `length`."""
+
+
+def check_request(request: EngineRequest, capacity: int, vocab_size: int) -> None:
+    """Refuse what a decoder can't run; whoever made the request should have seen it.
+
+    Raises:
+        EngineFailure: with the value and its limit.
+    """
+    if not 1 <= len(request.prompt_ids) <= capacity:
+        raise EngineFailure(
+            f"the prompt has {len(request.prompt_ids)} tokens, expected 1 to {capacity}"
+        )
+    if request.max_tokens < 1:
+        raise EngineFailure(f"max_tokens is {request.max_tokens}, expected at least 1")
+    for name, ids in (
+        ("prompt_ids", request.prompt_ids),
+        ("stop_ids", request.stop_ids),
+        ("logit_bias", request.sampling.logit_bias),
+    ):
+        if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
+            wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
+            raise EngineFailure(
+                f"{name} has token {wrong}, the model's vocabulary is 0 to {vocab_size - 1}"
+            )
 
 
 class ScoredToken(msgspec.Struct, frozen=True):

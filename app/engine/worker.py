@@ -14,8 +14,10 @@ from functools import partial
 
 import msgspec
 
+from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
-from app.engine.sequence import EngineRequest
+from app.engine.sequence import EngineRequest, TokenEvent
+from app.errors import EngineFailure
 
 logger = logging.getLogger(__name__)
 
@@ -139,12 +141,19 @@ class Worker:
         for command in commands:
             match command:
                 case _Add(request_id, request):
-                    self._engine.add(request_id, request)
+                    self._add(request_id, request)
                 case _Abort(request_id):
                     self._engine.abort(request_id)
                 case _Stop():
                     return False
         return True
+
+    def _add(self, request_id: int, request: EngineRequest) -> None:
+        try:
+            self._engine.add(request_id, request)
+        except EngineFailure as failure:
+            ended = TokenEvent(None, FinishReason.ERROR, failure)
+            self._hand_up(self._clock_s(), [(request_id, ended)])
 
     def _hand_up(self, step_started_s: float, events: Events) -> None:
         self._loop.call_soon_threadsafe(self._deliver, events, step_started_s)

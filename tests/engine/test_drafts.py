@@ -156,6 +156,21 @@ def test_a_failure_while_verifying_fails_that_sequence_alone():
     assert len(tokens(run(engine)[1])) == 5
 
 
+def test_tokens_verified_before_a_failure_in_the_same_run_are_handed_over():
+    class Poisoned(LoopingDecoder):
+        def run(self, step: StepInput) -> FloatArray:
+            logits = super().run(step)
+            if step.all_logits:
+                logits[0, 2] = np.nan
+            return logits
+
+    engine = Engine(Poisoned(1, 128, 101), FixedPace(busy=8, idle=20), draft_tokens=4)
+    engine.add(0, request([*range(7), 0, 1, 2], 20))
+    events = run(engine)[0]
+    assert tokens(events) == [3, 4, 5], "one out of the prompt, two out of the draft"
+    assert events[-1].finish_reason is FinishReason.ERROR
+
+
 @pytest.mark.parametrize("logprobs", [None, 2])
 def test_each_token_has_its_own_logprobs(logprobs):
     engine = Engine(LoopingDecoder(1, 128, 101), FixedPace(busy=8, idle=20), draft_tokens=6)

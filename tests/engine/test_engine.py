@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.engine import Engine, Events
 from app.engine.sequence import TokenEvent
+from app.errors import EngineFailure
 from tests.engine.driving import FixedPace, request, run, step, tokens
 from tests.engine.scripted import (
     ScriptedConstraint,
@@ -217,11 +218,60 @@ def test_a_row_without_a_finite_logit_fails_alone():
     assert events[1][-1].finish_reason is FinishReason.ERROR
 
 
-def test_an_empty_or_too_long_prompt_is_our_own_bug():
-    engine = Engine(ScriptedDecoder(capacity=4), FixedPace(busy=3, idle=8))
-    for prompt in ([], [1] * 5):
-        with pytest.raises(AssertionError):
-            engine.add(0, request(prompt))
+@pytest.mark.parametrize(
+    ("prompt", "fields", "message"),
+    [
+        ([], {}, "the prompt has 0 tokens, expected 1 to 4"),
+        ([1] * 5, {}, "the prompt has 5 tokens, expected 1 to 4"),
+        ([1, 101], {}, "prompt_ids has token 101, the model's vocabulary is 0 to 100"),
+        ([1], {"max_tokens": 0}, "max_tokens is 0, expected at least 1"),
+        ([1], {"stop_ids": frozenset({5, 101})}, "stop_ids has token 101"),
+        ([1], {"sampling": SamplingParams(logit_bias={-1: 1.0})}, "logit_bias has token -1"),
+    ],
+)
+def test_a_request_that_the_decoder_can_t_run_is_refused_alone(prompt, fields, message):
+    engine = Engine(ScriptedDecoder(capacity=4, vocab_size=101), FixedPace(busy=3, idle=8))
+    engine.add(0, request([1], 3))
+    with pytest.raises(EngineFailure, match=message):
+        engine.add(1, request(prompt, **fields))
+    events = run(engine)
+    assert list(events) == [0]
+    assert tokens(events[0]) == expected_tokens([1], 3, 101)
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"sampling": SamplingParams(top_k="many")}, "sampling"),
+        ({"prompt_logprobs": "two"}, "taking the prompt's logprobs"),
+    ],
+)
+def test_a_bug_while_a_sequence_is_sampled_ends_it_alone_and_is_logged(fields, what, caplog):
+    engine = Engine(ScriptedDecoder(), FixedPace(busy=3, idle=8))
+    engine.add(0, request([1], 6))
+    engine.add(1, request([2, 3], 6, **fields))
+    events = run(engine)
+    assert tokens(events[0]) == expected_tokens([1], 6, 101)
+    [event] = events[1]
+    assert event.finish_reason is FinishReason.ERROR
+    assert isinstance(event.error, EngineFailure)
+    assert str(event.error).startswith(f"{what} failed: TypeError(")
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert f"while={what!r}" in record.message
+    assert record.exc_info[1] is event.error.__cause__
+    engine.add(2, request([9], 3))
+    assert tokens(run(engine)[2]) == expected_tokens([9], 3, 101)
+
+
+def test_a_bug_while_a_request_is_queued_is_that_requests_failure(caplog):
+    engine = Engine(ScriptedDecoder(), FixedPace(busy=3, idle=8))
+    with pytest.raises(EngineFailure, match="queueing a request failed: TypeError"):
+        engine.add(0, request([1], sampling=SamplingParams(seed="seven")))
+    assert engine.idle
+    assert "Traceback" in caplog.text
+    engine.add(0, request([9], 3))
+    assert tokens(run(engine)[0]) == expected_tokens([9], 3, 101)
 
 
 def test_requests_that_use_nothing_new_get_the_tokens_that_they_always_got():
@@ -282,13 +332,3 @@ def test_stop_ids_come_from_min_tokens_on_and_not_before(min_tokens):
     assert last == next_token([5, 6, *before], 101), "only held-back tokens may be replaced"
     assert last in stop_ids
     assert events[-1].finish_reason is FinishReason.STOP
-
-
-def test_ids_outside_the_vocabulary_are_our_own_bug():
-    engine = Engine(ScriptedDecoder(vocab_size=101))
-    for fields in (
-        {"stop_ids": frozenset({101})},
-        {"sampling": SamplingParams(logit_bias={-1: 1.0})},
-    ):
-        with pytest.raises(AssertionError):
-            engine.add(0, request([1], **fields))

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import msgspec
 import pytest
 
 from app.contract.sampling import FinishReason, SamplingParams
@@ -155,6 +156,22 @@ async def test_a_decoder_failure_leaves_the_thread_going():
     assert len(await all_events(good)) == 5
     assert engine.failure is None
     await engine.stop(1.0)
+
+
+async def test_a_request_outside_the_vocabulary_fails_alone_be_it_the_first():
+    metrics = Metrics()
+    engine = EngineThread(ScriptedDecoder(vocab_size=101), 5, metrics.model("a/b"))
+    wrong = request([1])
+    with engine.reserve() as places:
+        bad = places.submit(msgspec.structs.replace(wrong, stop_ids=frozenset({151_645})))
+    [event] = await all_events(bad)
+    assert event.finish_reason is FinishReason.ERROR
+    assert "stop_ids has token 151645, the model's vocabulary is 0 to 100" in str(event.error)
+    assert len(await all_events(submit(engine, [4]))) == 5
+    assert engine.failure is None
+    assert engine.num_requests == 0
+    await engine.stop(1.0)
+    assert samples(metrics)["request_success_total", "finished_reason=error"] == 1
 
 
 async def test_what_is_counted_is_what_happened():
