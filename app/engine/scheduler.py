@@ -5,10 +5,10 @@ leading slots, then feeds prompt chunks under a token budget. While something de
 is small, so that a long prompt never stalls the running streams for long.
 """
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from app.engine.fair_queue import FairQueue
 from app.engine.kv_slots import KvSlots
 from app.engine.prefix_cache import BlockKey, PrefixCache
 from app.engine.sequence import Sequence
@@ -83,7 +83,7 @@ def chunk_size(remaining: int, budget: int) -> int:
 
 
 class Scheduler:
-    """Sequences in order of arrival: waiting for a slot, or running in one.
+    """Sequences that wait for a slot, by whose turn it is, or run in one, by when they got it.
 
     It alone writes `Sequence.slot`, in `admit` and `remove`. Each step is `admit`, then `loads`,
     then `plan`; the caller carries out what each returns before it calls the next.
@@ -93,9 +93,9 @@ class Scheduler:
         self._slots = KvSlots(slots)
         self.prefixes = PrefixCache(pool_blocks)
         self._can_copy_slots = can_copy_slots
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = FairQueue()
         self._running: dict[int, Sequence] = {}
-        """By request id, oldest first."""
+        """By request id, in the order of admission."""
 
     @property
     def num_waiting(self) -> int:
@@ -104,7 +104,7 @@ class Scheduler:
 
     @property
     def running(self) -> list[Sequence]:
-        """Sequences with a slot, oldest first."""
+        """Sequences with a slot, in the order of admission."""
         return list(self._running.values())
 
     @property
@@ -113,8 +113,8 @@ class Scheduler:
         return not (self._waiting or self._running)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence; it is admitted in its turn."""
-        self._waiting.append(sequence)
+        """Queue a sequence; it is admitted when it is its client's turn."""
+        self._waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is; its slot is free at once."""
@@ -132,7 +132,7 @@ class Scheduler:
             Moves, to be carried out before anything runs.
         """
         while self._waiting and self._slots.num_free:
-            sequence = self._waiting.popleft()
+            sequence = self._waiting.take()
             sequence.slot = self._slots.take()
             self._running[sequence.request_id] = sequence
         return self._close_gaps() if self._can_copy_slots else []
@@ -170,9 +170,9 @@ class Scheduler:
         self.prefixes.check()
 
     def _chunks(self, budget: int) -> list[Chunk]:
-        """Share out the budget, oldest first.
+        """Share out the budget in the order of admission.
 
-        A prompt whose next block an older one is just computing waits for it.
+        A prompt whose next block an earlier one is just computing waits for it.
         """
         chunks = []
         coming: set[BlockKey] = set()

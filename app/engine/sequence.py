@@ -54,6 +54,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens to generate, at least 1."""
     tenant: str = ""
     """Whose prompt it is: prompts of different tenants share nothing that is kept."""
+    client: str = ""
+    """Who asks, user or address: clients take turns where requests wait for a slot."""
     sampling: SamplingParams
     stop_ids: frozenset[int] = frozenset()
     """A sampled id out of these ends the sequence with `stop`."""
