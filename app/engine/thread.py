@@ -11,27 +11,30 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
-from app.engine.places import Places
+from app.engine.places import Places, Room
 from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.stream import TokenStream
 from app.engine.worker import EngineLoad, Worker
-from app.errors import BatchTooLarge, EngineFailure, Error, Overloaded, ShuttingDown
+from app.errors import EngineFailure, Error, ShuttingDown
 from app.metrics import EngineState, Metrics, ModelMetrics, RequestMeter
 from app.runtime.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 
 
-class _Live(msgspec.Struct, frozen=True):
+class _Live(msgspec.Struct):
     """A request that has not ended."""
 
+    client: str
     stream: TokenStream
     meter: RequestMeter
+    has_slot: bool = False
 
 
 class EngineThread:
@@ -56,13 +59,12 @@ class EngineThread:
             clock_s: for all times and time limits.
         """
         self.capacity = decoder.capacity
-        self.max_requests = decoder.slots + max_waiting
         self._decoder = decoder
         self._clock_s = clock_s
         self._metrics = metrics or Metrics().model("")
+        self._room = Room(decoder.slots, max_waiting, clock_s)
         self._live: dict[int, _Live] = {}
         self._ids = itertools.count()
-        self._reserved = 0
         self._draining = False
         self._closed = False
         self._failure: Exception | None = None
@@ -99,19 +101,31 @@ class EngineThread:
     @property
     def num_requests(self) -> int:
         """Requests that run, wait or are being prepared."""
-        return len(self._live) + self._reserved
+        return self._room.num_held
+
+    @property
+    def max_requests(self) -> int:
+        """Requests that may run, wait and be prepared at once."""
+        return self._room.num_places
 
     @property
     def idle_since_s(self) -> float | None:
         """When the last request ended, on the engine's clock; None while there are some."""
         return None if self.num_requests else self._idle_since_s
 
-    def reserve(self, count: int = 1) -> Places:
-        """Hold room for `count` requests; use it as a context manager.
+    def reserve(self, count: int = 1, client: str = "") -> Places:
+        """Hold room for `count` requests of a client; use it as a context manager.
+
+        A client may hold every waiting place while nobody else wants one, and at most half of
+        them otherwise; see `Room`.
+
+        Args:
+            count: requests that are to be submitted, each with this `client`.
+            client: who asks, user or address; "" stands for everybody without a name.
 
         Raises:
             BatchTooLarge: there is never room for so many.
-            Overloaded: there is not room for all of them now.
+            Overloaded: there is not room for all of them now, or not for this client.
             ShuttingDown: the engine takes nothing new.
             EngineFailure: the engine can't go on.
         """
@@ -119,13 +133,9 @@ class EngineThread:
             raise EngineFailure("the engine has stopped") from self._failure
         if self._draining:
             raise ShuttingDown
-        if count > self.max_requests:
-            raise BatchTooLarge(count, self.max_requests)
-        if self.num_requests + count > self.max_requests:
-            raise Overloaded(self.num_requests, self.max_requests)
-        self._reserved += count
+        self._room.take(client, count)
         self._idle.clear()
-        return Places(count, self._submit, self._give_back)
+        return Places(count, partial(self._submit, client), partial(self._give_back, client))
 
     async def stop(self, drain_timeout_s: float | None) -> None:
         """Refuse new requests, let the others finish for a while, then end them and the thread.
@@ -150,26 +160,36 @@ class EngineThread:
             self._detach_metrics()
             await asyncio.to_thread(self._decoder.close)
 
-    def _submit(self, request: EngineRequest) -> TokenStream:
+    def _submit(self, client: str, request: EngineRequest) -> TokenStream:
+        assert request.client == client, "a place is for the client that reserved it"
         if self._failure is not None:
             raise EngineFailure("the engine has stopped") from self._failure
         request_id = next(self._ids)
         stream = TokenStream(lambda reason: self._abort(request_id, reason))
         meter = self._metrics.submitted(len(request.prompt_ids), self._clock_s())
-        self._live[request_id] = _Live(stream, meter)
+        self._live[request_id] = _Live(client, stream, meter)
+        self._room.add(client)
         self._worker.add(request_id, request)
         return stream
 
-    def _give_back(self, count: int) -> None:
-        self._reserved -= count
+    def _give_back(self, client: str, count: int) -> None:
+        self._room.waiting_ended(client, count)
         self._note_idle()
 
     def _abort(self, request_id: int, reason: FinishReason) -> None:
-        live = self._live.pop(request_id, None)
+        live = self._live.get(request_id)
         if live is not None:
-            live.meter.ended(reason, self._clock_s())
+            self._end(request_id, live, reason, self._clock_s())
             self._worker.abort(request_id)
             self._note_idle()
+
+    def _end(self, request_id: int, live: _Live, reason: FinishReason, now_s: float) -> None:
+        del self._live[request_id]
+        live.meter.ended(reason, now_s)
+        if live.has_slot:
+            self._room.running_ended()
+        else:
+            self._room.waiting_ended(live.client, 1)
 
     def _note_idle(self) -> None:
         if not self.num_requests:
@@ -183,12 +203,10 @@ class EngineThread:
             if live is None:  # aborted while the event was on its way
                 continue
             if event.token_id is not None:
-                # A slot of an earlier step was told of before: `_note_admitted`.
-                live.meter.admitted(step_started_s)
+                self._admit(live, step_started_s)
                 live.meter.token(now_s, event.cached_tokens)
             if event.finish_reason is not None:
-                live.meter.ended(event.finish_reason, now_s)
-                del self._live[request_id]
+                self._end(request_id, live, event.finish_reason, now_s)
             live.stream.put(event)
         self._note_idle()
 
@@ -196,7 +214,14 @@ class EngineThread:
         for request_id in request_ids:
             live = self._live.get(request_id)
             if live is not None:
-                live.meter.admitted(step_started_s)
+                self._admit(live, step_started_s)
+
+    def _admit(self, live: _Live, step_started_s: float) -> None:
+        """Take note of a slot; a request's first token or the end of the step may tell it first."""
+        if not live.has_slot:
+            live.has_slot = True
+            self._room.admitted(live.client)
+            live.meter.admitted(step_started_s)
 
     def _break(self, failure: Exception) -> None:
         """The thread has ended: answer everybody who waits, take nothing new."""

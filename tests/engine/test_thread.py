@@ -3,28 +3,24 @@
 import asyncio
 import threading
 
-import msgspec
 import pytest
 
-from app.contract.sampling import FinishReason, SamplingParams
-from app.engine.sequence import EngineRequest, TokenEvent
+from app.contract.sampling import FinishReason
+from app.engine.sequence import TokenEvent
 from app.engine.stream import TokenStream
 from app.engine.thread import EngineThread
 from app.errors import BatchTooLarge, EngineFailure, Overloaded, ShuttingDown
 from app.metrics import Metrics
+from tests.engine.driving import request
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
 from tests.test_metrics import samples
 
 
-def request(prompt: list[int], max_tokens: int = 5) -> EngineRequest:
-    return EngineRequest(
-        prompt_ids=prompt, max_tokens=max_tokens, sampling=SamplingParams(temperature=0.0)
-    )
-
-
-def submit(engine: EngineThread, prompt: list[int], max_tokens: int = 5) -> TokenStream:
-    with engine.reserve() as places:
-        return places.submit(request(prompt, max_tokens))
+def submit(
+    engine: EngineThread, prompt: list[int], max_tokens: int = 5, client: str = ""
+) -> TokenStream:
+    with engine.reserve(1, client) as places:
+        return places.submit(request(prompt, max_tokens, client=client))
 
 
 async def all_events(stream: TokenStream) -> list[TokenEvent]:
@@ -78,6 +74,31 @@ async def test_a_full_queue_is_refused_at_once_with_its_numbers():
     gate.opened.set()
     await asyncio.gather(*map(all_events, streams))
     assert len(await all_events(submit(engine, [3]))) == 5
+    await engine.stop(1.0)
+
+
+async def test_a_client_that_holds_the_queue_lets_another_in_before_it_gets_more():
+    turns = threading.Semaphore(0)
+    decoder = ScriptedDecoder(slots=1, before_run=lambda _: turns.acquire(timeout=5))
+    engine = EngineThread(decoder, max_waiting=2, clock_s=Clock())
+    flood = [submit(engine, [i], 1, client="flood") for i in range(3)]
+    with pytest.raises(Overloaded, match="3 requests are running or waiting, the limit is 3"):
+        engine.reserve(1, "ada")
+    turns.release()
+    await all_events(flood[0])
+    turns.release()
+    await all_events(flood[1])
+    # one of the flood's is left, and one place of two is its share while ada may come back
+    with pytest.raises(Overloaded, match="1 requests of this client wait beside others', the "):
+        engine.reserve(2, "flood")
+    ada = submit(engine, [9], 1, client="ada")
+    turns.release(2)
+    assert len(await all_events(ada)) == 1
+    await all_events(flood[2])
+    again = engine.reserve(3, "flood")
+    with again:
+        assert engine.num_requests == 3
+    assert engine.num_requests == 0
     await engine.stop(1.0)
 
 
@@ -161,9 +182,8 @@ async def test_a_decoder_failure_leaves_the_thread_going():
 async def test_a_request_outside_the_vocabulary_fails_alone_be_it_the_first():
     metrics = Metrics()
     engine = EngineThread(ScriptedDecoder(vocab_size=101), 5, metrics.model("a/b"))
-    wrong = request([1])
     with engine.reserve() as places:
-        bad = places.submit(msgspec.structs.replace(wrong, stop_ids=frozenset({151_645})))
+        bad = places.submit(request([1], stop_ids=frozenset({151_645})))
     [event] = await all_events(bad)
     assert event.finish_reason is FinishReason.ERROR
     assert "stop_ids has token 151645, the model's vocabulary is 0 to 100" in str(event.error)
