@@ -1,13 +1,15 @@
 """Cheap stand-ins for the layers below: an engine that plays a script, and a service over it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
+from app.catalog.shelf import facts_of
+from app.contract.models import ModelFacts, ModelState
 from app.contract.sampling import FinishReason
 from app.engine.places import Places
 from app.engine.sequence import EngineRequest, TokenEvent
@@ -156,19 +158,63 @@ class FakeModel:
     manifest: Manifest = field(default_factory=fake_manifest)
     grammars: Grammars = field(default_factory=lambda: Grammars(BYTES, 258, (EOS_ID,)))
 
+    @property
+    def model_id(self) -> str:
+        return self.manifest.model_id
+
+    def state(self) -> ModelState:
+        load = self.engine.load
+        return ModelState(
+            facts=facts_of(self.manifest),
+            capacity=self.engine.capacity,
+            provider="cpu",
+            cache_bytes=0,
+            slots=load.slots,
+            running=load.running,
+            waiting=load.waiting,
+            step_age_s=0.0,
+            failure=None if self.engine.failure is None else str(self.engine.failure),
+        )
+
 
 class FakeCatalog:
-    """One model, or none."""
+    """One model, or none: what generation asks of a catalog, and the registry of dialects."""
+
+    closing = False
 
     def __init__(self, model: FakeModel | None) -> None:
-        self.current = model
+        self.model = model
+        self.loading: Mapping[str, float] = {}
+
+    @property
+    def current(self) -> ModelState | None:
+        return None if self.model is None else self.model.state()
+
+    @property
+    def loaded(self) -> list[ModelState]:
+        return [] if self.model is None else [self.model.state()]
+
+    async def available(self) -> list[ModelFacts]:
+        return [model.facts for model in self.loaded]
+
+    async def describe(self, model_id: str) -> ModelFacts:
+        return (await self.get(model_id)).state().facts
+
+    async def load(self, model_id: str) -> ModelState:
+        return (await self.get(model_id)).state()
+
+    async def unload(self, model_id: str | None = None) -> str | None:
+        if self.model is None or model_id not in (None, self.model.model_id):
+            return None
+        self.model = None
+        return MODEL_ID
 
     async def get(self, model_id: str | None) -> FakeModel:
         if model_id not in (None, MODEL_ID):
             raise UnknownModel(model_id)
-        if self.current is None:
+        if self.model is None:
             raise NoModelLoaded
-        return self.current
+        return self.model
 
     async def reserve(self, model_id: str | None, count: int) -> tuple[FakeModel, Places]:
         model = await self.get(model_id)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.contract import models
+
 ROOT = Path(__file__).parents[1]
 
 LEAVES = {"contract", "errors", "manifest", "metrics", "settings", "system"}
@@ -31,9 +33,10 @@ MAY_IMPORT = {
     },
     "app.storage": {"app.errors", "app.settings"},
     "app.auth": {"app.errors", "app.settings", "app.storage"},
+    # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
     "app.dialects": {
-        *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.system"),
-        *("app.catalog", "app.generation", "app.auth", "app.storage"),
+        *("app.contract", "app.errors", "app.metrics", "app.settings", "app.system"),
+        *("app.auth", "app.storage"),
     },
     "app.__main__": {"app.errors", "app.settings", "app.auth", "app.catalog"},
     "app": {"app.asgi", "app.rsgi", "app.settings"},
@@ -42,7 +45,7 @@ MAY_IMPORT = {
 }
 """Beside itself; the parts of app/ by name, None: anything."""
 
-DIALECTS = {path.parent.name for path in (ROOT / "app/dialects").glob("*/__init__.py")}
+DIALECTS = {path.parent.name for path in (ROOT / "app/dialects").glob("*/__init__.py")} - {"kit"}
 
 HOMES = {
     "onnxruntime": {"app.runtime", "export"},
@@ -62,7 +65,7 @@ HOMES = {
     "psutil": {"app.system", "app.catalog"},
     "pynvml": {"app.system"},
     "msgspec": {"app", "export"},
-    "openapi_ui_bundles": {"app.asgi"},
+    "openapi_ui_bundles": {"app.dialects.kit"},
     "torch": {"export"},
     "transformers": {"export"},
     "optimum": {"export"},
@@ -119,7 +122,7 @@ def test_imports_go_one_way(importer):
 
 
 def test_no_dialect_imports_another():
-    wanted = {"locallab", "llm_host", "neptun", "openai"}
+    wanted = {"accounts", "locallab", "llm_host", "neptun", "openai", "operations"}
     assert wanted <= DIALECTS, "else this looks in the wrong place"
     assert not {
         f"{module} imports {imported}"
@@ -129,6 +132,26 @@ def test_no_dialect_imports_another():
         and inside(module, {"app.dialects"})
         and not inside(module, {f"app.dialects.{dialect}"})
     }
+
+
+def test_the_kit_knows_no_dialect():
+    assert not {
+        f"{module} imports {imported}"
+        for module, imported in IMPORTS
+        if inside(module, {"app.dialects.kit"})
+        and inside(imported, {f"app.dialects.{dialect}" for dialect in DIALECTS})
+    }
+
+
+def test_the_contract_has_no_door_to_an_engine():
+    public = {
+        name
+        for record in vars(models).values()
+        if isinstance(record, type) and record.__module__ == models.__name__
+        for name in (*vars(record), *getattr(record, "__struct_fields__", ()))
+    }
+    assert {"model_id", "capacity", "load"} <= public, "else this looks in the wrong place"
+    assert public.isdisjoint({"engine", "tokenizer", "manifest", "chat_template", "decoder"})
 
 
 def test_third_party_names_stay_at_home():

@@ -1,20 +1,21 @@
-"""Which models are on disk, which are in memory, and who has to go when another one comes.
+"""Which models are in memory, and who has to go when another one comes.
 
-Everything runs on the event loop; only the opening of files leaves it. Knows no HTTP and no
-text.
+Implements `contract.models.ModelRegistry`. Everything runs on the event loop; only what reads the
+disk leaves it. Knows no HTTP and no text.
 """
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Mapping
 
 from app.catalog.loaded import LoadedModel, open_model
+from app.catalog.shelf import Shelf, facts_of
+from app.contract.models import ModelFacts, ModelState
 from app.engine.places import Places
 from app.engine.thread import EngineThread
-from app.errors import ModelBroken, NoModelLoaded, ShuttingDown, UnknownModel
-from app.manifest import MANIFEST_NAME, Manifest, folder_name, read_manifest
+from app.errors import NoModelLoaded, ShuttingDown
 from app.metrics import Metrics
 from app.runtime.ort_decoder import trim_heap
 from app.settings import Settings
@@ -27,6 +28,7 @@ class Catalog:
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self._settings = settings
+        self._shelf = Shelf(settings.models_dir)
         self._metrics = metrics or Metrics()
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         """Least recently used first."""
@@ -40,9 +42,10 @@ class Catalog:
         self._closing = False
 
     @property
-    def current(self) -> LoadedModel | None:
+    def current(self) -> ModelState | None:
         """The model that was used last: what a request that names none gets."""
-        return next(reversed(self._loaded.values()), None)
+        model = self._current
+        return None if model is None else model.state()
 
     @property
     def closing(self) -> bool:
@@ -50,45 +53,32 @@ class Catalog:
         return self._closing
 
     @property
-    def loaded(self) -> list[LoadedModel]:
+    def loaded(self) -> list[ModelState]:
         """Models in memory, the one used last first."""
-        return list(reversed(self._loaded.values()))
+        return [model.state() for model in reversed(self._loaded.values())]
 
     @property
-    def loading(self) -> dict[str, float]:
-        """Models on their way into memory, and how far each has come.
+    def loading(self) -> Mapping[str, float]:
+        """Load progress, 0 to 1, by id of each model on its way into memory.
 
         0 until its files are open (ONNX Runtime does not tell more), then 0.5 while it waits for
         another one to finish and go.
         """
         return dict(self._progress)
 
-    def available(self) -> list[Manifest]:
-        """Models on disk, by name; a broken folder is left out and logged. Reads the disk."""
-        manifests = []
-        for path in self._manifest_paths():
-            try:
-                manifests.append(read_manifest(path.parent))
-            except ModelBroken as error:
-                logger.warning("model_broken %s", error)
-        return manifests
+    async def available(self) -> list[ModelFacts]:
+        """Models on disk, by name; a broken folder is left out and logged."""
+        return [facts_of(manifest) for manifest in await asyncio.to_thread(self._shelf.available)]
 
-    def read(self, model_id: str) -> Manifest:
-        """What the disk says about a model. Reads the disk.
+    async def describe(self, model_id: str) -> ModelFacts:
+        """Look a model up on disk.
 
         Raises:
-            UnknownModel: there is no such folder, or it holds a model of another name.
-            ModelBroken: the folder is not a whole model.
+            UnknownModel: there is no such model.
+            ModelBroken: its folder is not a whole model.
         """
-        # A name is looked up among the folders, so that none can lead out of them.
-        folders = {path.parent.name: path.parent for path in self._manifest_paths()}
-        folder = folders.get(folder_name(model_id))
-        if folder is None:
-            raise UnknownModel(model_id)
-        manifest = read_manifest(folder)
-        if manifest.model_id != model_id:
-            raise UnknownModel(model_id)
-        return manifest
+        _, manifest = await asyncio.to_thread(self._shelf.find, model_id)
+        return facts_of(manifest)
 
     async def reserve(self, model_id: str | None, count: int) -> tuple[LoadedModel, Places]:
         """Hold room for requests on a model, loading it first where it is only on disk.
@@ -115,35 +105,19 @@ class Catalog:
             NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
         """
         if model_id is None:
-            if self.current is None:
+            if self._current is None:
                 raise NoModelLoaded
-            return self.current
-        return await self.load(model_id)
+            return self._current
+        return await self._bring(model_id)
 
-    async def load(self, model_id: str) -> LoadedModel:
+    async def load(self, model_id: str) -> ModelState:
         """Bring a model into memory; loading one that is there, or on its way, is no error.
 
         Raises:
             UnknownModel, ModelBroken: what is loaded stays as it was.
             ShuttingDown: the server takes nothing new.
         """
-        if self._closing:
-            raise ShuttingDown
-        if model_id in self._loaded:
-            self._loaded.move_to_end(model_id)
-            return self._loaded[model_id]
-        if model_id not in self._loading:
-            task = asyncio.create_task(self._load(model_id))
-            self._loading[model_id], self._progress[model_id] = task, 0.0
-            task.add_done_callback(lambda _: self._forget_loading(model_id))
-        task = self._loading[model_id]
-        try:
-            # shielded: others may wait for the same model when this one's client goes away
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():  # by `close`, not by who waits here
-                raise ShuttingDown from None
-            raise
+        return (await self._bring(model_id)).state()
 
     async def unload(self, model_id: str | None = None) -> str | None:
         """Let a model finish what it runs and give its memory back.
@@ -163,7 +137,7 @@ class Catalog:
         limit_s = self._settings.idle_unload_s
         while limit_s:
             await asyncio.sleep(min(1.0, limit_s))
-            for model in self.loaded:
+            for model in list(self._loaded.values()):
                 idle_since_s = model.engine.idle_since_s
                 if idle_since_s is not None and time.monotonic() - idle_since_s >= limit_s:
                     logger.info("model_idle model=%s", model.model_id)
@@ -180,12 +154,30 @@ class Catalog:
             *(self._stop(model_id, patience_s) for model_id in list(self._loaded)),
         )
 
+    async def _bring(self, model_id: str) -> LoadedModel:
+        if self._closing:
+            raise ShuttingDown
+        if model_id in self._loaded:
+            self._loaded.move_to_end(model_id)
+            return self._loaded[model_id]
+        if model_id not in self._loading:
+            task = asyncio.create_task(self._load(model_id))
+            self._loading[model_id], self._progress[model_id] = task, 0.0
+            task.add_done_callback(lambda _: self._forget_loading(model_id))
+        task = self._loading[model_id]
+        try:
+            # shielded: others may wait for the same model when this one's client goes away
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by `close`, not by who waits here
+                raise ShuttingDown from None
+            raise
+
     async def _load(self, model_id: str) -> LoadedModel:
-        await asyncio.to_thread(self.read, model_id)
+        folder, _ = await asyncio.to_thread(self._shelf.find, model_id)
         for engine, leaving in list(self._leaving.items()):
             if leaving == model_id:  # it must not be in memory twice
                 await engine.stop(drain_timeout_s=None)
-        folder = self._settings.models_dir / folder_name(model_id)
         async with self._one_at_a_time:
             # Opened before another has to go: a model that is broken costs nobody a place.
             parts = await asyncio.to_thread(open_model, folder, self._settings)
@@ -195,6 +187,10 @@ class Catalog:
             model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
             self._loaded[model_id] = model
             return model
+
+    @property
+    def _current(self) -> LoadedModel | None:
+        return next(reversed(self._loaded.values()), None)
 
     def _forget_loading(self, model_id: str) -> None:
         del self._loading[model_id], self._progress[model_id]
@@ -215,6 +211,3 @@ class Catalog:
         del self._leaving[engine], engine
         await asyncio.to_thread(trim_heap)
         logger.info("model_unloaded model=%s", model_id)
-
-    def _manifest_paths(self) -> list[Path]:
-        return sorted(self._settings.models_dir.glob(f"*/{MANIFEST_NAME}"))

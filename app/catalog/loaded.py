@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
+from app.catalog.shelf import facts_of
+from app.contract.models import ModelState
 from app.engine.thread import EngineThread
 from app.errors import ModelBroken, ModelTooLarge
 from app.manifest import Graph, Manifest, read_manifest
@@ -47,6 +49,7 @@ class LoadedModel:
         tokens, vocab_size = parts.manifest.tokens, parts.manifest.graph.vocab_size
         self.grammars = Grammars(parts.tokenizer, vocab_size, tokens.eos_ids)
         self.provider = parts.provider
+        self._facts = facts_of(parts.manifest)
         self.engine = EngineThread(
             parts.decoder, settings.max_waiting, metrics, draft_tokens=settings.draft_tokens
         )
@@ -56,11 +59,21 @@ class LoadedModel:
         """`publisher/name`."""
         return self.manifest.model_id
 
-    @property
-    def kv_bytes(self) -> int:
-        """The KV cache with every slot full; on a CPU it grows into this as it is used."""
-        per_slot = self.engine.capacity * self.manifest.graph.kv_bytes_per_token
-        return self.engine.load.slots * per_slot
+    def state(self) -> ModelState:
+        """Say what dialects are told of it; waits for nothing."""
+        engine, load = self.engine, self.engine.load
+        per_slot = engine.capacity * self.manifest.graph.kv_bytes_per_token
+        return ModelState(
+            facts=self._facts,
+            capacity=engine.capacity,
+            provider=self.provider,
+            cache_bytes=load.slots * per_slot,  # on a CPU it grows into this as it is used
+            slots=load.slots,
+            running=load.running,
+            waiting=load.waiting,
+            step_age_s=engine.step_age_s,
+            failure=None if engine.failure is None else str(engine.failure),
+        )
 
 
 def open_model(folder: Path, settings: Settings) -> ModelParts:

@@ -3,7 +3,7 @@
 Token ids appear only where a client speaks of tokens: logprobs, prompts and stops given as ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol, Self
 
 import msgspec
@@ -42,7 +42,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: Sequence[ChatMessage] = ()
     prompt: str | None = None
     """Tokenized as it is."""
-    prompt_ids: Sequence[int] | None = None
+    prompt_ids: list[int] | None = None
     """Token ids, used as they are; nothing is added."""
     max_tokens: int | None = None
     """None: as many as the context has room for. 0: none; only the prompt's logprobs are wanted."""
@@ -180,15 +180,40 @@ class Generation(Protocol):
             ServerError, ShuttingDown: the generation failed.
         """
 
-    async def whole(self) -> Whole:
-        """Wait for the end and return everything in one record.
-
-        Raises:
-            ServerError, ShuttingDown: the generation failed.
-        """
-
     async def aclose(self) -> None:
         """End it and free its slot; harmless when repeated or after the end."""
+
+
+async def collect(events: AsyncIterator[Event]) -> Whole:
+    """Wait for the end of a generation and return everything in one record.
+
+    Raises:
+        ServerError, ShuttingDown: the generation failed.
+    """
+    text: list[str] = []
+    logprobs: list[TokenLogprob] = []
+    prompt: PromptLogprobs | None = None
+    heads: list[ToolCallDelta] = []
+    arguments: list[list[str]] = []
+    async for event in events:
+        match event:
+            case TextDelta():
+                text.append(event.text)
+                logprobs += event.logprobs
+            case PromptLogprobs():
+                prompt = event
+            case ToolCallDelta():
+                if event.id is not None:
+                    heads.append(event)
+                    arguments.append([])
+                arguments[event.index].append(event.arguments)
+            case Finished():
+                calls = tuple(
+                    ToolCall(head.id or "", head.name or "", "".join(pieces))
+                    for head, pieces in zip(heads, arguments, strict=True)
+                )
+                return Whole("".join(text), tuple(logprobs), prompt, calls, event)
+    raise AssertionError("iteration ends with Finished")
 
 
 class Generator(Protocol):

@@ -34,7 +34,7 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def stored(server: Server, token: str, chat_id: str = "1") -> list[dict[str, Any]]:
     """The messages of a chat; none: there is no such chat."""
-    await server.keeper.finish()
+    await server.finish()
     answer = await server.ask("GET", f"/api/chats/{chat_id}", token=token)
     if answer.status == 404:
         return []

@@ -15,6 +15,7 @@ from app.contract.generation import (
     TextDelta,
     ToolChoice,
     Usage,
+    collect,
 )
 from app.contract.sampling import FinishReason, SamplingParams
 from app.errors import (
@@ -29,7 +30,6 @@ from app.errors import (
     ShuttingDown,
     UnknownModel,
 )
-from app.generation.generation import Generation, whole_batch
 from tests.fakes import EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids
 
 
@@ -58,21 +58,21 @@ async def test_each_piece_is_a_delta_and_finished_is_the_last_event():
 
 async def test_whole_is_what_a_stream_gives():
     generation = await FakeService("Hel", "lo", FinishReason.LENGTH).start(asks())
-    text, finished = await generation.whole()
-    assert (text, finished.reason) == ("Hello", FinishReason.LENGTH)
-    assert finished.usage.completion_tokens == len("Hello")
+    whole = await collect(generation)
+    assert (whole.text, whole.finished.reason) == ("Hello", FinishReason.LENGTH)
+    assert whole.finished.usage.completion_tokens == len("Hello")
 
 
 async def test_half_a_character_at_the_end_is_not_lost():
     service = FakeService(byte_ids("a🦊")[:-1], FinishReason.LENGTH)
-    assert (await (await service.start(asks())).whole())[0] == "a\ufffd"
+    assert (await collect(await service.start(asks()))).text == "a\ufffd"
 
 
 async def test_the_engine_gets_what_was_asked_for():
     service = FakeService("x")
     sampling = SamplingParams(temperature=0.5, seed=7)
     generation = await service.start(asks("abc", max_tokens=9, sampling=sampling, max_time_s=1.5))
-    await generation.whole()
+    await collect(generation)
     [request] = service.engine.submitted
     assert list(request.prompt_ids) == byte_ids("abc")
     assert (request.max_tokens, request.sampling, request.max_time_s) == (9, sampling, 1.5)
@@ -82,7 +82,7 @@ async def test_the_engine_gets_what_was_asked_for():
 async def test_messages_go_through_the_template_and_a_prompt_does_not():
     service = FakeService("x")
     for request in (asks(prompt=None, messages=says("Hi")), asks("Hi")):
-        await (await service.start(request)).whole()
+        await collect(await service.start(request))
     assert service.prompts() == [
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
         "Hi",
@@ -98,7 +98,7 @@ async def test_both_given_the_template_decides():
         (False, "Hi"),
     ):
         service = FakeService("x", chat=chat)
-        await (await service.start(request)).whole()
+        await collect(await service.start(request))
         assert service.prompts() == [prompt]
 
 
@@ -132,13 +132,13 @@ async def test_an_overflow_carries_both_numbers():
 
 
 async def test_a_prompt_that_fills_the_context_is_taken():
-    text, _ = await (await FakeService("x", capacity=20).start(asks("x" * 20))).whole()
-    assert text == "x"
+    whole = await collect(await FakeService("x", capacity=20).start(asks("x" * 20)))
+    assert whole.text == "x"
 
 
 async def test_no_model_is_said_so():
     service = FakeService("x")
-    service.catalog.current = None
+    service.catalog.model = None
     with pytest.raises(NoModelLoaded):
         await service.start(asks())
 
@@ -190,19 +190,8 @@ async def test_a_batch_answers_in_the_order_of_its_prompts():
 
     service = FakeService(script=script)
     generations = await service.start_batch([asks("first"), asks("second")])
-    assert [text for text, _ in await whole_batch(generations)] == ["1", "2"]
-
-
-async def test_a_failure_in_a_batch_closes_the_others():
-    def script(request) -> list[Step]:
-        bad = list(request.prompt_ids) == byte_ids("bad")
-        return ["x", EngineFailure("broke") if bad else asyncio.Event()]
-
-    service = FakeService(script=script)
-    generations = await service.start_batch([asks("good"), asks("bad"), asks("good")])
-    with pytest.raises(EngineFailure, match="broke"):
-        await whole_batch(generations)
-    assert service.engine.in_use == 0
+    wholes = await asyncio.gather(*map(collect, generations))
+    assert [whole.text for whole in wholes] == ["1", "2"]
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=6), st.text("abc", min_size=1))
@@ -210,12 +199,12 @@ def test_a_stop_string_ends_the_text_wherever_pieces_end(pieces, stop):
     async def scenario() -> None:
         service = FakeService(*pieces)
         generation = await service.start(asks(stop=(stop,)))
-        text, finished = await generation.whole()
+        whole = await collect(generation)
         said = "".join(pieces)
         expected = said[: said.find(stop)] if stop in said else said
-        assert (text, finished.reason) == (expected, FinishReason.STOP)
+        assert (whole.text, whole.finished.reason) == (expected, FinishReason.STOP)
         tokens = said.find(stop) + len(stop) if stop in said else len(said) + 1
-        assert finished.usage.completion_tokens == tokens
+        assert whole.finished.usage.completion_tokens == tokens
         assert service.engine.in_use == 0
 
     asyncio.run(scenario())
@@ -223,14 +212,14 @@ def test_a_stop_string_ends_the_text_wherever_pieces_end(pieces, stop):
 
 async def test_a_stop_string_ends_the_sequence_in_the_engine():
     service = FakeService("one END", asyncio.Event())
-    text, finished = await (await service.start(asks(stop=("END",)))).whole()
-    assert (text, finished.reason) == ("one ", FinishReason.STOP)
+    whole = await collect(await service.start(asks(stop=("END",))))
+    assert (whole.text, whole.finished.reason) == ("one ", FinishReason.STOP)
     assert len(service.engine.aborted) == 1
 
 
 async def test_a_started_stop_string_is_text_when_the_sequence_ends():
     generation = await FakeService("wait EN").start(asks(stop=("END",)))
-    assert (await generation.whole())[0] == "wait EN"
+    assert (await collect(generation)).text == "wait EN"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +259,7 @@ async def test_closing_before_the_first_event_frees_the_place():
     assert [event async for event in generation] == []
 
 
-@pytest.mark.parametrize("consume", [Generation.whole, anext])
+@pytest.mark.parametrize("consume", [collect, anext])
 async def test_cancelling_the_task_that_waits_frees_the_place(consume):
     service = FakeService(asyncio.Event())
     generation = await service.start(asks())
@@ -280,30 +269,6 @@ async def test_cancelling_the_task_that_waits_frees_the_place(consume):
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert service.engine.in_use == 0
-
-
-async def test_cancelling_a_batch_frees_all_places():
-    service = FakeService(asyncio.Event())
-    generations = await service.start_batch([asks()] * 3)
-    task = asyncio.create_task(whole_batch(generations))
-    await asyncio.sleep(0.01)
-    assert service.engine.in_use == 3
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    assert service.engine.in_use == 0
-
-
-async def test_status_tells_what_runs():
-    service = FakeService(asyncio.Event())
-    generation = await service.start(asks())
-    status = service.status()
-    assert (status.healthy, status.model_id, status.running) == (True, MODEL_ID, 1)
-    service.engine.failure = EngineFailure("gone")
-    assert not service.status().healthy
-    await generation.aclose()
-    service.catalog.current = None
-    assert service.status().model_id is None
 
 
 async def test_a_long_prompt_is_tokenized_off_the_event_loop(monkeypatch):
@@ -317,7 +282,7 @@ async def test_a_long_prompt_is_tokenized_off_the_event_loop(monkeypatch):
             threads.append(threading.current_thread())
             return getattr(FakeModel(service.engine).tokenizer, name)
 
-    monkeypatch.setattr(service.catalog.current, "tokenizer", Spy())
+    monkeypatch.setattr(service.catalog.model, "tokenizer", Spy())
     for prompt, on_loop in (("short", True), ("long " * 2000, False)):
         threads.clear()
         generation = await service.start(asks(prompt))
@@ -331,7 +296,7 @@ CALL = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
 
 async def test_a_prompt_of_tokens_is_taken_as_it_is():
     service = FakeService("x")
-    await (await service.start(asks(prompt=None, prompt_ids=[EOS_ID, 3]))).whole()
+    await collect(await service.start(asks(prompt=None, prompt_ids=[EOS_ID, 3])))
     assert service.engine.submitted[0].prompt_ids == [EOS_ID, 3]
 
 
@@ -355,7 +320,7 @@ async def test_a_token_that_is_not_there_is_refused_with_the_vocabularys_size(
 @pytest.mark.parametrize(("max_tokens", "taken"), [(None, 17), (99, 17), (17, 17), (5, 5)])
 async def test_no_more_tokens_are_asked_for_than_the_context_has_room(max_tokens, taken):
     service = FakeService("x", capacity=20)
-    await (await service.start(asks("abcd", max_tokens=max_tokens))).whole()
+    await collect(await service.start(asks("abcd", max_tokens=max_tokens)))
     assert service.engine.submitted[0].max_tokens == taken
 
 
@@ -386,7 +351,7 @@ async def test_ends_are_told_to_the_engine():
         {"min_tokens": 3, "stop_token_ids": (letter,)},
         {"ignore_eos": True, "stop_token_ids": (letter,)},
     ):
-        await (await service.start(asks(**fields))).whole()
+        await collect(await service.start(asks(**fields)))
     first, second = service.engine.submitted
     assert (first.min_tokens, first.stop_ids) == (3, {letter, EOS_ID})
     assert second.stop_ids == {letter}
@@ -399,7 +364,7 @@ async def test_more_least_tokens_than_most_are_refused():
 
 async def test_logprobs_are_asked_of_the_engine():
     service = FakeService("x")
-    await (await service.start(asks(top_logprobs=4, prompt_logprobs=0))).whole()
+    await collect(await service.start(asks(top_logprobs=4, prompt_logprobs=0)))
     [request] = service.engine.submitted
     assert (request.top_logprobs, request.prompt_logprobs) == (4, 0)
 
@@ -408,7 +373,7 @@ async def test_a_response_format_becomes_a_constraint_and_tools_too():
     service = FakeService("x")
     with_tools = {"prompt": None, "messages": says("Hi"), "tools": TOOLS}
     for fields in ({}, {"response_format": JsonObject()}, with_tools):
-        await (await service.start(asks(**fields))).whole()
+        await collect(await service.start(asks(**fields)))
     assert [bool(request.constraint) for request in service.engine.submitted] == [False, True, True]
 
 
@@ -422,9 +387,8 @@ async def test_a_refused_schema_takes_no_place():
 
 async def test_tools_are_shown_and_their_calls_found():
     service = FakeService(CALL)
-    whole = await (
-        await service.start(asks(prompt=None, messages=says("Hi"), tools=TOOLS))
-    ).collect()
+    request = asks(prompt=None, messages=says("Hi"), tools=TOOLS)
+    whole = await collect(await service.start(request))
     assert "These functions can be called" in service.prompts()[0]
     assert [(call.name, call.arguments) for call in whole.tool_calls] == [("now", "{}")]
 
@@ -432,39 +396,28 @@ async def test_tools_are_shown_and_their_calls_found():
 async def test_tools_that_may_not_be_called_are_not_shown_and_what_looks_like_a_call_is_text():
     service = FakeService(CALL)
     request = asks(prompt=None, messages=says("Hi"), tools=TOOLS, tool_choice=ToolChoice("none"))
-    whole = await (await service.start(request)).collect()
+    whole = await collect(await service.start(request))
     assert service.prompts() == ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"]
     assert (whole.text, whole.tool_calls) == (CALL, ())
     assert service.engine.submitted[0].constraint is None
 
 
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"tool_choice": ToolChoice("required")}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": ToolChoice("required", "then")}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": ToolChoice("auto", "now")}, "tool_choice"),
-        ({"tools": TOOLS * 2}, "tools"),
-        ({"tools": TOOLS, "messages": ()}, "tools"),
-    ],
-)
-async def test_a_choice_of_tools_that_makes_no_sense_is_refused_by_name(fields, field):
-    with pytest.raises(InvalidParameter) as refused:
-        await FakeService("x").start(asks(**{"messages": says("Hi"), **fields}))
-    assert refused.value.field == field
+async def test_tools_without_a_conversation_are_refused():
+    with pytest.raises(InvalidParameter, match=r"tools is \['now'\], expected messages"):
+        await FakeService("x").start(asks(tools=TOOLS))
 
 
 async def test_a_text_and_its_tokens_go_both_ways():
     service = FakeService("x")
-    ids = await service.tokenize("é<|im_end|>")
+    ids = (await service.tokenize("é<|im_end|>")).ids
     assert ids == [*byte_ids("é"), EOS_ID]
     assert await service.detokenize(ids) == "é<|im_end|>"
     conversation = await service.tokenize(says("Hi"), add_special_tokens=False)
-    assert await service.detokenize(conversation) == (
+    assert await service.detokenize(conversation.ids) == (
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
     long = "word " * 4000
-    assert await service.detokenize(await service.tokenize(long)) == long
+    assert await service.detokenize((await service.tokenize(long)).ids) == long
 
 
 async def test_tokens_that_are_not_there_and_conversations_without_a_template_are_refused():

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, TextPart, ToolCall
 from app.contract.generation import GenerationRequest
+from app.dialects.kit.tools import Mode, to_format, to_tool_choice
 from app.dialects.openai.schemas import (
     NO_REASONING,
     NOT_USED,
@@ -22,9 +23,6 @@ from app.dialects.openai.tools import (
     ChatFormat,
     ChatNamedTool,
     ChatTool,
-    Mode,
-    to_format,
-    to_tool_choice,
     to_tools,
 )
 from app.errors import InvalidParameter, Unsupported

@@ -18,8 +18,9 @@ from app.contract.generation import (
     Whole,
 )
 from app.contract.sampling import FinishReason
+from app.dialects.kit.framing import json_event
 from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail, frame
+from app.dialects.openai.wire import DONE, detail
 from app.errors import Error
 
 # JSON has no infinity; this is what OpenAI writes for a token that can't be.
@@ -160,11 +161,11 @@ class ChatChunks:
         if not self._usage:
             return DONE
         usage = UsageAnswer.of(self._usages, self._n)
-        return frame({**self._chunk, "choices": [], "usage": usage}) + DONE
+        return json_event({**self._chunk, "choices": [], "usage": usage}) + DONE
 
     def fail(self, error: Error) -> bytes:
         """Frame a failure, which is not the end."""
-        return frame(ErrorAnswer(detail(error)))
+        return json_event(ErrorAnswer(detail(error)))
 
     def _begin(self, index: int, event: Event) -> bytes:
         self._begun.add(index)
@@ -179,7 +180,7 @@ class ChatChunks:
         reason: str | None = None,
     ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return frame({**self._chunk, "choices": [choice], **self._usage})
+        return json_event({**self._chunk, "choices": [choice], **self._usage})
 
 
 def chat_id() -> str:

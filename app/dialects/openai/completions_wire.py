@@ -17,9 +17,10 @@ from app.contract.generation import (
     Usage,
     Whole,
 )
+from app.dialects.kit.framing import json_event
 from app.dialects.openai.chat_wire import finish_reason, finite
 from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail, frame
+from app.dialects.openai.wire import DONE, detail
 from app.errors import Error
 
 
@@ -159,11 +160,11 @@ class CompletionChunks:
         if not self._usage:
             return DONE
         usage = UsageAnswer.of(self._usages, self._n)
-        return frame({**self._chunk, "choices": [], "usage": usage}) + DONE
+        return json_event({**self._chunk, "choices": [], "usage": usage}) + DONE
 
     def fail(self, error: Error) -> bytes:
         """Frame a failure, which is not the end."""
-        return frame(ErrorAnswer(detail(error)))
+        return json_event(ErrorAnswer(detail(error)))
 
     def _frame(
         self,
@@ -175,7 +176,7 @@ class CompletionChunks:
         logprobs = TextLogprobs.of(tokens, self._offsets[index])
         self._offsets[index] += sum(map(num_characters, tokens))
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return frame({**self._chunk, "choices": [choice], **self._usage})
+        return json_event({**self._chunk, "choices": [choice], **self._usage})
 
 
 def num_characters(token: TokenLogprob | PromptToken) -> int:

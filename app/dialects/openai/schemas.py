@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from app.contract.generation import GenerationRequest, Usage
 from app.contract.sampling import SamplingParams
-from app.dialects.body import Body, to_record
+from app.dialects.kit.body import Body, to_record
 from app.errors import InvalidParameter, Unsupported
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -125,9 +125,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.stream_options is not None and not self.stream:
             given = msgspec.to_builtins(self.stream_options)
             raise InvalidParameter("stream_options", given, "none without stream: true")
-        max_tokens = fields["max_tokens"]
-        if max_tokens is not None and self.min_tokens > max_tokens:
-            raise InvalidParameter("min_tokens", self.min_tokens, f"<= {max_tokens} = max_tokens")
         # top_p 0 leaves the likeliest token alone, as temperature 0 does
         greedy = self.temperature == 0 or self.top_p == 0
         sampling = SamplingParams(

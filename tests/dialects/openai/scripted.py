@@ -2,33 +2,26 @@
 
 import asyncio
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 from litestar import Litestar
-from litestar.di import Provide
 
-from app.catalog.catalog import Catalog
-from app.contract.conversation import ToolCall
+from app.catalog.shelf import facts_of
 from app.contract.generation import (
     Event,
     Finished,
     GenerationRequest,
-    PromptLogprobs,
     PromptToken,
     TextDelta,
     TokenLogprob,
-    ToolCallDelta,
+    Tokens,
     Usage,
-    Whole,
 )
+from app.contract.models import ModelFacts
 from app.contract.sampling import FinishReason
-from app.dialects.fallback import fallback_handlers
-from app.dialects.openai import routes, wire
 from app.errors import BatchTooLarge, ContextOverflow, UnknownModel
-from app.generation.service import GenerationService
-from app.manifest import Manifest
 from tests.asgi_client import Answer, ask
-from tests.fakes import MODEL_ID, fake_manifest
+from tests.fakes import MODEL_ID, FakeCatalog, FakeEngine, FakeModel, fake_manifest
+from tests.hosts import app_over, host_over
 
 Script = Sequence[Event | Exception | asyncio.Event]
 
@@ -81,27 +74,11 @@ class ScriptedGeneration:
             raise event
         return event
 
-    async def collect(self) -> Whole:
-        text, logprobs, prompt, calls = "", [], None, {}
-        async for event in self:
-            match event:
-                case PromptLogprobs():
-                    prompt = event
-                case TextDelta(piece, tokens):
-                    text += piece
-                    logprobs += tokens
-                case ToolCallDelta(index, call_id, name, arguments):
-                    known = calls.get(index, ToolCall(call_id or "", name or "", ""))
-                    calls[index] = ToolCall(known.id, known.name, known.arguments + arguments)
-                case Finished():
-                    return Whole(text, tuple(logprobs), prompt, tuple(calls.values()), event)
-        raise AssertionError("a script ends with Finished")
-
     async def aclose(self) -> None:
         self.closed = True
 
 
-class ScriptedService(GenerationService):
+class ScriptedService:
     """One model, whose capacity is 40 and which runs 4 at once."""
 
     def __init__(self, *scripts: Script) -> None:
@@ -110,6 +87,7 @@ class ScriptedService(GenerationService):
         self.requests: list[GenerationRequest] = []
         self.generations: list[ScriptedGeneration] = []
         self.tokenized: list[tuple] = []
+        self.num_started = 0
 
     async def start(
         self, request: GenerationRequest, model_id: str, tenant: str
@@ -132,9 +110,9 @@ class ScriptedService(GenerationService):
         self.generations += made
         return made
 
-    async def tokenize(self, text: object, model_id: str, add_special_tokens: bool) -> list[int]:
+    async def tokenize(self, text: object, model_id: str, *, add_special_tokens: bool) -> Tokens:
         self.tokenized.append((text, model_id, add_special_tokens))
-        return [1, 2, 3]
+        return Tokens([1, 2, 3], 40)
 
     async def detokenize(self, ids: Sequence[int], model_id: str) -> str:
         if model_id != MODEL_ID:
@@ -142,38 +120,24 @@ class ScriptedService(GenerationService):
         return "".join(map(chr, ids))
 
 
-class ScriptedCatalog(Catalog):
-    """One model, in memory with less room than it was trained for."""
+class ScriptedModels(FakeCatalog):
+    """One model in memory with less room than it was trained for, and another on disk."""
 
     def __init__(self) -> None:
-        """Open nothing."""
+        super().__init__(FakeModel(FakeEngine((), capacity=40)))
 
-    @property
-    def loaded(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(model_id=MODEL_ID, engine=SimpleNamespace(capacity=40))]
+    async def available(self) -> list[ModelFacts]:
+        return [facts_of(fake_manifest()), facts_of(fake_manifest("test/other"))]
 
-    def available(self) -> list[Manifest]:
-        return [fake_manifest(), fake_manifest("test/other")]
-
-    def read(self, model_id: str) -> Manifest:
-        for manifest in self.available():
-            if manifest.model_id == model_id:
-                return manifest
+    async def describe(self, model_id: str) -> ModelFacts:
+        for facts in await self.available():
+            if facts.model_id == model_id:
+                return facts
         raise UnknownModel(model_id)
-
-    async def get(self, model_id: str) -> SimpleNamespace:
-        self.read(model_id)
-        return self.loaded[0]
 
 
 def app_for(service: ScriptedService) -> Litestar:
-    return Litestar(
-        [routes.router(ScriptedCatalog())],
-        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        exception_handlers=fallback_handlers({"": wire.envelope}),
-        before_send=[wire.add_headers],
-        logging_config=None,
-    )
+    return app_over(host_over(service, ScriptedModels()))
 
 
 async def post(service: ScriptedService, path: str, /, **fields: object) -> Answer:
