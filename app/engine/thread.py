@@ -84,7 +84,7 @@ class EngineThread:
 
     @property
     def load(self) -> EngineLoad:
-        """The snapshot taken after the latest step."""
+        """A snapshot, taken since the latest step and the latest end of a request."""
         return self._worker.load
 
     @property

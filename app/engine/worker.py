@@ -16,7 +16,7 @@ import msgspec
 
 from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
-from app.engine.sequence import EngineRequest, TokenEvent
+from app.engine.sequence import EngineRequest, Sequence, TokenEvent
 from app.errors import EngineFailure
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Worker:
             clock_s: tells when steps start.
         """
         self.load = EngineLoad(slots, running=0, waiting=0, steps=0)
-        """The snapshot taken after the latest step."""
+        """The snapshot taken after the latest step, or since then when a request ended."""
         self.step_started_s: float | None = None
         """When the step under way started; None while there is none."""
         self._engine = engine
@@ -156,17 +156,25 @@ class Worker:
             self._hand_up(self._clock_s(), [(request_id, ended)])
 
     def _hand_up(self, step_started_s: float, events: Events) -> None:
+        if any(event.finish_reason is not None for _, event in events):
+            # Whoever hears of an end must not find the request still running.
+            self._snapshot(self.load.steps)
         self._loop.call_soon_threadsafe(self._deliver, events, step_started_s)
 
-    def _note_step(self, step_started_s: float) -> None:
+    def _snapshot(self, num_steps: int) -> list[Sequence]:
+        """Replace `load`; return what runs."""
         running = self._engine.scheduler.running
         self.load = EngineLoad(
             slots=self.load.slots,
             running=len(running),
             waiting=self._engine.scheduler.num_waiting,
-            steps=self.load.steps + 1,
+            steps=num_steps,
             kv_tokens=sum(sequence.num_computed for sequence in running),
         )
+        return running
+
+    def _note_step(self, step_started_s: float) -> None:
+        running = self._snapshot(self.load.steps + 1)
         in_slots = frozenset(sequence.request_id for sequence in running)
         if admitted := in_slots - self._in_slots:
             self._loop.call_soon_threadsafe(self._note_admitted, admitted, step_started_s)

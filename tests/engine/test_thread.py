@@ -65,6 +65,27 @@ async def test_requests_get_their_tokens_and_give_their_places_back():
     assert decoder.closed
 
 
+async def test_who_hears_of_the_end_of_a_request_does_not_find_it_running():
+    entered, turns = threading.Event(), threading.Semaphore(0)
+
+    def wait_for_a_turn(_) -> None:
+        entered.set()
+        assert turns.acquire(timeout=5)
+
+    engine = EngineThread(ScriptedDecoder(before_run=wait_for_a_turn), max_waiting=5)
+    first = submit(engine, [1, 2], 2)
+    await asyncio.to_thread(entered.wait)
+    second = submit(engine, [3, 4, 5], 1)
+    # the first one's prompt, then in one step its last token and, held, the second one's prompt
+    turns.release(2)
+    await all_events(first)
+    assert engine.load.kv_tokens == 0, "the step is under way, and the first is over"
+    turns.release()
+    await all_events(second)
+    assert engine.load.running == engine.load.waiting == 0
+    await engine.stop(1.0)
+
+
 async def test_a_full_queue_is_refused_at_once_with_its_numbers():
     gate = Gate()
     engine = EngineThread(ScriptedDecoder(slots=1, before_run=gate), max_waiting=1)
@@ -79,7 +100,11 @@ async def test_a_full_queue_is_refused_at_once_with_its_numbers():
 
 async def test_a_client_that_holds_the_queue_lets_another_in_before_it_gets_more():
     turns = threading.Semaphore(0)
-    decoder = ScriptedDecoder(slots=1, before_run=lambda _: turns.acquire(timeout=5))
+
+    def wait_for_a_turn(_) -> None:
+        assert turns.acquire(timeout=5)
+
+    decoder = ScriptedDecoder(slots=1, before_run=wait_for_a_turn)
     engine = EngineThread(decoder, max_waiting=2, clock_s=Clock())
     flood = [submit(engine, [i], 1, client="flood") for i in range(3)]
     with pytest.raises(Overloaded, match="3 requests are running or waiting, the limit is 3"):
