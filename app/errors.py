@@ -205,14 +205,19 @@ class TryAgainLater(Error):
 
 
 class Overloaded(TryAgainLater):
-    """Every place in the queue is taken."""
+    """Every place in the queue is taken, or as many as one client may hold beside others."""
 
     code = "overloaded"
 
-    def __init__(self, waiting: int, limit: int, retry_after_s: int = 1) -> None:
-        super().__init__(
-            f"{waiting} requests are running or waiting, the limit is {limit}", retry_after_s
-        )
+    def __init__(
+        self,
+        count: int,
+        limit: int,
+        retry_after_s: int = 1,
+        *,
+        what: str = "requests are running or waiting",
+    ) -> None:
+        super().__init__(f"{count} {what}, the limit is {limit}", retry_after_s)
 
 
 class RateLimited(TryAgainLater):

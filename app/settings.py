@@ -42,18 +42,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     execution_provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the decoder runs; auto takes CUDA where the installed ONNX Runtime has it."""
     intra_op_threads: Count = 0
-    """Threads of one decoder step; 0: one a physical core."""
+    """Threads of one decoder step; 0: one per physical core."""
     slots: Count = 0
-    """Requests that generate at once (rows of the KV cache); 0: 16, or what fits half of the
-    memory that is free at start."""
+    """Requests that generate at once, each in a slot of the KV cache; 0: 16, or what fits half of
+    the memory that is free at start."""
     context_length: Count = 0
     """Tokens of prompt and answer together; 0: what the model was trained for."""
     prefix_cache_mb: Count = 512
     """Memory of a model in which what prompts begin with is kept for later ones; 0 is off."""
     draft_tokens: Count = 0
-    """Tokens of a lone stream that are guessed from its own text and verified in one step; 0 is
-    off, for a step of several tokens rounds otherwise than one of one, so that what a lone
-    stream gets may differ from what it gets in company."""
+    """Speculative decoding: most draft tokens to verify in one step for a sequence that decodes
+    alone, proposed from its own text; 0 is off. A step of several tokens rounds otherwise than a
+    step of one, so with drafts an answer may depend on whether others are served beside it."""
     max_waiting: Count = 64
     """Requests that may wait for a slot; one more is answered 429."""
     drain_timeout_s: Seconds = 30.0

@@ -42,8 +42,8 @@ class TimedDecoder:
         self._inner = inner
         self.seconds = 0.0
         self.slots, self.capacity = inner.slots, inner.capacity
-        self.vocab_size, self.movable_rows = inner.vocab_size, inner.movable_rows
-        self.copy_row, self.close = inner.copy_row, inner.close
+        self.vocab_size, self.can_copy_slots = inner.vocab_size, inner.can_copy_slots
+        self.copy_slot, self.close = inner.copy_slot, inner.close
         self.pool_blocks = inner.pool_blocks
         self.save_block, self.load_blocks = inner.save_block, inner.load_blocks
 
@@ -120,13 +120,12 @@ def filled(
         for sequence in engine.scheduler.running:
             if not sequence.prefilling:
                 del sequence.token_ids[sequence.num_prompt + 1 :]
-                sequence.num_cached = sequence.num_prompt
+                sequence.num_computed = sequence.num_prompt
     assert all(s.num_prompt + steps < decoder.capacity for s in engine.scheduler.running)
     return engine
 
 
 def _timed_step(engine: Engine) -> float:
     start = time.perf_counter()
-    for _ in engine.step():
-        pass
+    engine.step(lambda _: None)
     return time.perf_counter() - start

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from app.contract.sampling import SamplingParams
-from app.engine.engine import Engine
+from app.engine.engine import Engine, Events
 from app.engine.sequence import EngineRequest
 from app.manifest import read_manifest
 from app.runtime.decoder import BLOCK_TOKENS
@@ -128,9 +128,13 @@ def _generate(engine: Engine, prompt: list[int], max_tokens: int) -> tuple[list[
     engine.add(0, EngineRequest(prompt_ids=prompt, max_tokens=max_tokens, sampling=GREEDY))
     tokens: list[int] = []
     started_s = time.perf_counter()
+
+    def take(events: Events) -> None:
+        nonlocal started_s
+        if not tokens:
+            started_s = time.perf_counter()
+        tokens.extend(event.token_id for _, event in events if event.token_id is not None)
+
     while not engine.idle:
-        for events in engine.step():
-            if not tokens:
-                started_s = time.perf_counter()
-            tokens += [event.token_id for _, event in events if event.token_id is not None]
+        engine.step(take)
     return tokens, time.perf_counter() - started_s

@@ -11,8 +11,10 @@ from app.catalog.grammars import Grammars
 from app.catalog.shelf import facts_of
 from app.contract.models import ModelFacts, ModelState
 from app.contract.sampling import FinishReason
+from app.engine.places import Places
 from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.thread import EngineLoad, Places, TokenStream
+from app.engine.stream import TokenStream
+from app.engine.worker import EngineLoad
 from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
 from app.generation.service import GenerationService
 from app.manifest import Graph, Manifest, Quality, Quantisation, Tokens

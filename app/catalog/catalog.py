@@ -15,7 +15,8 @@ import msgspec
 from app.catalog.loaded import LoadedModel, open_model
 from app.catalog.shelf import Shelf, facts_of
 from app.contract.models import ModelFacts, ModelState
-from app.engine.thread import EngineThread, Places
+from app.engine.places import Places
+from app.engine.thread import EngineThread
 from app.errors import NoModelLoaded, ShuttingDown
 from app.manifest import Manifest
 from app.metrics import Metrics

@@ -8,7 +8,7 @@ from typing import Self
 
 from app.contract.generation import Event, Finished, Usage
 from app.contract.sampling import FinishReason
-from app.engine.thread import TokenStream
+from app.engine.stream import TokenStream
 from app.errors import Error
 from app.generation.reading import TextReader
 

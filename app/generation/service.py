@@ -14,7 +14,7 @@ from app.catalog.catalog import Catalog
 from app.catalog.loaded import LoadedModel
 from app.contract.conversation import ChatMessage
 from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest, Tokens
-from app.engine.thread import Places
+from app.engine.places import Places
 from app.errors import Error
 from app.generation.generation import EmptyGeneration, EngineGeneration
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize

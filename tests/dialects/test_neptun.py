@@ -238,8 +238,10 @@ async def test_a_user_deleted_while_generating_leaves_nothing(tmp_path: Path):
         (
             ContextOverflow(9120, 8192),
             400,
-            "Bad Request. prompt has 9120 tokens, "
-            "the context is 8192 for prompt and answer together",
+            (
+                "Bad Request. prompt has 9120 tokens, "
+                "the context is 8192 for prompt and answer together"
+            ),
         ),
         (EngineFailure("it broke"), 500, "Internal Server Error"),
     ],

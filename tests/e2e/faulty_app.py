@@ -32,11 +32,11 @@ class FaultyDecoder(OrtDecoder):
 
     def run(self, step: StepInput) -> FloatArray:
         if step.token_ids.shape[1] > 1:
-            self._doomed.pop(step.first_row, None)
+            self._doomed.pop(step.first_slot, None)
             if self._holds(step, PREFILL_FAULT):
                 raise EngineFailure("injected prefill fault")
             if self._holds(step, DECODE_FAULT):
-                self._doomed[step.first_row] = DECODE_STEPS
+                self._doomed[step.first_slot] = DECODE_STEPS
         else:
             for row in list(self._doomed):
                 if row < len(step.num_new) and step.num_new[row]:

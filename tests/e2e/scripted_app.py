@@ -50,16 +50,16 @@ class ScriptedDecoder(OrtDecoder):
     def run(self, step: StepInput) -> FloatArray:
         logits = super().run(step)
         if step.token_ids.shape[1] > 1:
-            self._said[step.first_row] = 0
+            self._said[step.first_slot] = 0
         for index in np.flatnonzero(step.num_new):
-            row = step.first_row + int(index)
+            row = step.first_slot + int(index)
             logits[index] = 0
             logits[index, :, self._script[self._said[row]]] = 1000
             self._said[row] += 1
         return logits
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        super().copy_row(source, target, num_tokens)
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        super().copy_slot(source, target, num_tokens)
         self._said[target] = self._said[source]
 
 

@@ -14,9 +14,8 @@ from app.contract.generation import (
     collect,
 )
 from app.contract.sampling import FinishReason, SamplingParams
-from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.sequence import TokenLogprob as EngineLogprob
-from app.engine.thread import TokenStream
+from app.engine.sequence import EngineRequest, ScoredToken, TokenEvent
+from app.engine.stream import TokenStream
 from app.errors import EngineFailure
 from app.generation.generation import EngineGeneration
 from app.generation.prepare import Prepared
@@ -29,7 +28,7 @@ CALL = HERMES.head + "now" + HERMES.middle + '{"a": 1}' + HERMES.tail
 
 
 def token(token_id: int, **fields) -> TokenEvent:
-    return TokenEvent(token_id, logprobs=EngineLogprob(token_id, -float(token_id)), **fields)
+    return TokenEvent(token_id, logprobs=ScoredToken(token_id, -float(token_id)), **fields)
 
 
 STOPS = ("bE", "aaa")
@@ -165,7 +164,7 @@ async def test_a_special_token_in_the_text_comes_with_no_text_of_its_own():
 
 
 async def test_the_prompts_logprobs_come_first_and_once():
-    first = token(*byte_ids("a"), prompt_logprobs=(EngineLogprob(PROMPT[1], -3.0),))
+    first = token(*byte_ids("a"), prompt_logprobs=(ScoredToken(PROMPT[1], -3.0),))
     made = generation([[first], *one_by_one("b")], prompt_logprobs=0)
     events = await events_of(made)
     assert isinstance(events[0], PromptLogprobs)
@@ -174,7 +173,7 @@ async def test_the_prompts_logprobs_come_first_and_once():
 
 
 async def test_a_request_for_the_prompt_alone_gives_no_token():
-    first = token(*byte_ids("a"), prompt_logprobs=(EngineLogprob(PROMPT[1], -3.0),))
+    first = token(*byte_ids("a"), prompt_logprobs=(ScoredToken(PROMPT[1], -3.0),))
     made = generation([[first], *one_by_one("b")], prompt_logprobs=0, prompt_only=True)
     [prompt, finished] = await events_of(made)
     assert isinstance(prompt, PromptLogprobs)

@@ -4,14 +4,13 @@ Greedy, like the peers; with `sampled` as its argument at LocalLab's documented 
 which cost more. Each step brings every row one token: speculation would be another measurement.
 """
 
-import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from app.contract.sampling import SamplingParams
-from app.engine.engine import Engine
+from app.engine.engine import Engine, Events
 from app.engine.sequence import EngineRequest
 from app.manifest import read_manifest
 from app.runtime.decoder import StepInput
@@ -59,7 +58,8 @@ class Ours(Program):
 
     def step(self) -> None:
         """One step of the engine, sampling and all."""
-        events = itertools.chain.from_iterable(self.engine.step())
+        events: Events = []
+        self.engine.step(events.extend)
         tokens = sum(event.token_id is not None for _, event in events)
         if tokens != self.rows:
             raise Cannot(f"a step brought {tokens} tokens for {self.rows} rows")
@@ -74,8 +74,7 @@ class Ours(Program):
         engine = Engine(self.decoder)
         engine.add(0, EngineRequest(prompt_ids=ids, max_tokens=1, sampling=self.sampling))
         while not engine.idle:
-            for _ in engine.step():
-                pass
+            engine.step(lambda _: None)
 
     def logits(self, ids: Ids, out: str) -> None:
         """All positions, in chunks like a prompt's."""
@@ -84,10 +83,10 @@ class Ours(Program):
         for start in range(0, len(ids), CHUNK):
             part = ids[start : start + CHUNK]
             step = StepInput(
-                first_row=0,
+                first_slot=0,
                 token_ids=np.array([part], np.int64),
                 num_new=np.array([len(part)], np.int32),
-                num_cached=np.array([start], np.int32),
+                num_computed=np.array([start], np.int32),
                 all_logits=True,
             )
             saved[start : start + len(part)] = decoder.run(step)[0]
