@@ -107,7 +107,7 @@ class FakeEngine:
     def load(self) -> EngineLoad:
         return EngineLoad(self.max_requests, len(self._playing), 0, 0)
 
-    def reserve(self, count: int = 1) -> Places:
+    def reserve(self, count: int = 1, client: str = "") -> Places:  # noqa: ARG002 # all are one here
         if count > self.max_requests:
             raise BatchTooLarge(count, self.max_requests)
         if self.in_use + count > self.max_requests:
@@ -218,9 +218,11 @@ class FakeCatalog:
             raise NoModelLoaded
         return self.model
 
-    async def reserve(self, model_id: str | None, count: int) -> tuple[FakeModel, Places]:
+    async def reserve(
+        self, model_id: str | None, count: int, client: str = ""
+    ) -> tuple[FakeModel, Places]:
         model = await self.get(model_id)
-        return model, model.engine.reserve(count)
+        return model, model.engine.reserve(count, client)
 
 
 class FakeService(GenerationService):

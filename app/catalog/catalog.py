@@ -9,10 +9,13 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from app.catalog.loaded import LoadedModel, open_model
+from app.catalog.loaded import LoadedModel, ModelParts, open_model
+from app.catalog.loads import Loads
 from app.catalog.shelf import Shelf, facts_of
 from app.contract.models import ModelFacts, ModelState
 from app.engine.places import Places
@@ -26,6 +29,12 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+SWAP_PATIENCE_S: Final = 10.0
+"""Seconds that a model which has to go takes new requests while it is never idle."""
+HEAL_AGAIN_AFTER_S: Final = 60.0
+"""Seconds after which a model whose engine stopped twice is loaded anew by itself again."""
+
+
 class Catalog:
     """The models of one folder."""
 
@@ -35,9 +44,9 @@ class Catalog:
         self._metrics = metrics or Metrics()
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         """Least recently used first."""
-        self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
-        self._progress: dict[str, float] = {}
-        """Of each model in `_loading`."""
+        self._loads = Loads()
+        self._healed_at_s: dict[str, float] = {}
+        """When a model was last loaded anew because its engine had stopped."""
         self._leaving: dict[EngineThread, str] = {}
         """Of models out of reach for requests, still finishing what they run."""
         self._one_at_a_time = asyncio.Lock()
@@ -67,7 +76,7 @@ class Catalog:
         0 until its files are open (ONNX Runtime does not tell more), then 0.5 while it waits for
         another one to finish and go.
         """
-        return dict(self._progress)
+        return self._loads.progress
 
     async def available(self) -> list[ModelFacts]:
         """Models on disk, by name; a broken folder is left out and logged."""
@@ -84,12 +93,17 @@ class Catalog:
         _, manifest = await asyncio.to_thread(self._shelf.find, model_id)
         return self._facts_of(manifest)
 
-    async def reserve(self, model_id: str | None, count: int) -> tuple[LoadedModel, Places]:
+    async def reserve(
+        self, model_id: str | None, count: int, client: str = ""
+    ) -> tuple[LoadedModel, Places]:
         """Hold room for requests on a model, loading it first where it is only on disk.
+
+        A model whose engine has stopped is loaded anew, once in `HEAL_AGAIN_AFTER_S`.
 
         Args:
             model_id: None for the current one.
             count: requests that are to be submitted.
+            client: who asks; see `EngineThread.reserve`.
 
         Raises:
             NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
@@ -97,10 +111,13 @@ class Catalog:
         """
         while True:
             model = await self.get(model_id)
-            if self._loaded.get(model.model_id) is model:  # it may have to go between the two
-                return model, model.engine.reserve(count)
-            # a load that is over is forgotten at the loop's next turn: else this waits for ever
-            await asyncio.sleep(0)
+            if self._loaded.get(model.model_id) is not model:  # it had to go between the two
+                # a load that is over is forgotten at the loop's next turn: else this waits for ever
+                await asyncio.sleep(0)
+            elif model.engine.failure is not None and self._may_heal(model.model_id):
+                await self._heal(model.model_id)
+            else:
+                return model, model.engine.reserve(count, client)
 
     async def get(self, model_id: str | None) -> LoadedModel:
         """Give a model that is ready, loading it first where it is only on disk.
@@ -117,10 +134,15 @@ class Catalog:
     async def load(self, model_id: str) -> ModelState:
         """Bring a model into memory; loading one that is there, or on its way, is no error.
 
+        One whose engine has stopped is loaded anew.
+
         Raises:
             UnknownModel, ModelBroken: what is loaded stays as it was.
             ShuttingDown: the server takes nothing new.
         """
+        loaded = self._loaded.get(model_id)
+        if loaded is not None and loaded.engine.failure is not None and not self._closing:
+            await self._heal(model_id)
         return (await self._bring(model_id)).state()
 
     async def unload(self, model_id: str | None = None) -> str | None:
@@ -150,8 +172,7 @@ class Catalog:
     async def close(self) -> None:
         """Stop every engine; what runs may go on for the time that the setting says."""
         self._closing = True
-        for task in self._loading.values():
-            task.cancel()
+        self._loads.cancel()
         patience_s = self._settings.drain_timeout_s
         await asyncio.gather(
             *(engine.stop(patience_s) for engine in list(self._leaving)),
@@ -164,18 +185,7 @@ class Catalog:
         if model_id in self._loaded:
             self._loaded.move_to_end(model_id)
             return self._loaded[model_id]
-        if model_id not in self._loading:
-            task = asyncio.create_task(self._load(model_id))
-            self._loading[model_id], self._progress[model_id] = task, 0.0
-            task.add_done_callback(lambda _: self._forget_loading(model_id))
-        task = self._loading[model_id]
-        try:
-            # shielded: others may wait for the same model when this one's client goes away
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():  # by `close`, not by who waits here
-                raise ShuttingDown from None
-            raise
+        return await self._loads.join(model_id, lambda: self._load(model_id))
 
     async def _load(self, model_id: str) -> LoadedModel:
         folder, _ = await asyncio.to_thread(self._shelf.find, model_id)
@@ -184,13 +194,55 @@ class Catalog:
                 await engine.stop(drain_timeout_s=None)
         async with self._one_at_a_time:
             # Opened before another has to go: a model that is broken costs nobody a place.
-            parts = await asyncio.to_thread(open_model, folder, self._settings)
-            self._progress[model_id] = 0.5
-            while len(self._loaded) >= self._settings.max_loaded_models:
-                await self._stop(self._least_useful().model_id, drain_timeout_s=None)
-            model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
+            parts = await self._open(folder)
+            try:
+                self._loads.note(model_id, 0.5)
+                while len(self._loaded) >= self._settings.max_loaded_models:
+                    await self._make_room()
+                model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
+            except BaseException:
+                await asyncio.to_thread(parts.decoder.close)
+                raise
             self._loaded[model_id] = model
             return model
+
+    async def _open(self, folder: Path) -> ModelParts:
+        """Open a model's files off the event loop; what comes too late is closed again."""
+        opening = asyncio.create_task(asyncio.to_thread(open_model, folder, self._settings))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_late)
+            raise
+
+    async def _make_room(self) -> None:
+        """Let a model go, which serves until one has nothing to do, or else for `SWAP_PATIENCE_S`.
+
+        Its own new requests would wait for the swap and for another one back.
+        """
+        idle = [asyncio.create_task(model.engine.wait_idle()) for model in self._loaded.values()]
+        try:
+            await asyncio.wait(idle, timeout=SWAP_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in idle:
+                task.cancel()
+            await asyncio.gather(*idle, return_exceptions=True)
+        if len(self._loaded) >= self._settings.max_loaded_models:
+            await self._stop(self._least_useful().model_id, drain_timeout_s=None)
+
+    def _may_heal(self, model_id: str) -> bool:
+        """Whether a model whose engine has stopped was not loaded anew just before."""
+        healed_at_s = self._healed_at_s.get(model_id)
+        return not self._closing and (
+            healed_at_s is None or time.monotonic() - healed_at_s >= HEAL_AGAIN_AFTER_S
+        )
+
+    async def _heal(self, model_id: str) -> None:
+        """Load a model anew whose engine has stopped."""
+        logger.warning("model_restarted model=%s", model_id)
+        self._healed_at_s[model_id] = time.monotonic()
+        await self._stop(model_id, drain_timeout_s=0.0)
+        await self._bring(model_id)
 
     def _facts_of(self, manifest: Manifest) -> ModelFacts:
         """Say what dialects are told of a model, with the context that it would have here."""
@@ -201,9 +253,6 @@ class Catalog:
     @property
     def _current(self) -> LoadedModel | None:
         return next(reversed(self._loaded.values()), None)
-
-    def _forget_loading(self, model_id: str) -> None:
-        del self._loading[model_id], self._progress[model_id]
 
     def _least_useful(self) -> LoadedModel:
         """The least recently used model that runs nothing, or else the least recently used."""
@@ -221,3 +270,9 @@ class Catalog:
         del self._leaving[engine], engine
         await asyncio.to_thread(trim_heap)
         logger.info("model_unloaded model=%s", model_id)
+
+
+def _close_late(opening: asyncio.Task[ModelParts]) -> None:
+    """Free a model that nobody waits for any more; that it could not be opened is no news."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().decoder.close()

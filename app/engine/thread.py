@@ -138,6 +138,10 @@ class EngineThread:
         self._idle.clear()
         return Places(count, partial(self._submit, client), partial(self._give_back, client))
 
+    async def wait_idle(self) -> None:
+        """Wait until no request runs, waits or is being prepared; more may come afterwards."""
+        await self._idle.wait()
+
     async def stop(self, drain_timeout_s: float | None) -> None:
         """Refuse new requests, let the others finish for a while, then end them and the thread.
 

@@ -79,6 +79,7 @@ def prepare(model: LoadedModel, request: GenerationRequest, caller: Caller) -> P
     stop_ids = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos_ids)
     engine = EngineRequest(
         prompt_ids=ids,
+        client=caller.client,
         tenant=caller.tenant,
         max_tokens=max(1, min(max_tokens, room)),
         sampling=request.sampling,

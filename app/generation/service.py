@@ -57,7 +57,7 @@ class GenerationService:
         caller: Caller = NOBODY,
     ) -> list[Generation]:
         """Start all of the requests or none; see `Generator.start_batch`."""
-        model, places = await self._catalog.reserve(model_id, len(requests))
+        model, places = await self._catalog.reserve(model_id, len(requests), caller.client)
         with places:
             all_prepared = await _off_loop_if_long(
                 _is_long(requests),

@@ -17,7 +17,14 @@ from app.catalog.loaded import MAX_AUTO_SLOTS, ModelParts, auto_slots, open_mode
 from app.catalog.shelf import Shelf
 from app.contract.generation import GenerationRequest, collect
 from app.contract.sampling import SamplingParams
-from app.errors import ModelBroken, ModelTooLarge, NoModelLoaded, ShuttingDown, UnknownModel
+from app.errors import (
+    EngineFailure,
+    ModelBroken,
+    ModelTooLarge,
+    NoModelLoaded,
+    ShuttingDown,
+    UnknownModel,
+)
 from app.generation.service import GenerationService
 from app.manifest import read_manifest
 from app.settings import Settings
@@ -259,6 +266,56 @@ async def test_a_client_that_goes_does_not_stop_a_load_others_wait_for(models_di
         assert (await stays).model_id == A
         assert gone.cancelled()
         assert len(opening.opened) == 1
+
+
+async def test_a_model_that_nobody_waits_for_any_more_makes_no_other_go(models_dir):
+    async with opened(models_dir) as catalog:
+        running = await catalog.get(A)
+        with running.engine.reserve():
+            unwanted = asyncio.create_task(catalog.load(B))
+            await until_eventually(lambda: catalog.loading == {B: 0.5})
+            unwanted.cancel()
+            await asyncio.gather(unwanted, return_exceptions=True)
+            assert catalog.loading == {}
+            assert (await generate(catalog, None)).startswith(A)
+        await until_eventually(lambda: not running.engine.num_requests)
+        assert names(catalog) == [A]
+        assert (await catalog.load(B)).model_id == B, "what was given up can be had later"
+
+
+async def test_a_model_serves_until_its_replacement_needs_the_room(models_dir, monkeypatch):
+    monkeypatch.setattr(catalog_module, "SWAP_PATIENCE_S", 0.05)
+    async with opened(models_dir) as catalog:
+        running = await catalog.get(A)
+        with running.engine.reserve():
+            loading = asyncio.create_task(catalog.load(B))
+            await until_eventually(lambda: catalog.loading == {B: 0.5})
+            assert (await generate(catalog, A)).startswith(A), "as long as it is there"
+            await until_eventually(lambda: not catalog.loaded)
+        await loading
+        assert names(catalog) == [B], "a model that is never idle has to go all the same"
+
+
+async def test_an_engine_that_stopped_is_started_anew_once_by_itself(models_dir, monkeypatch):
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("not a decoder failure")
+
+    async with opened(models_dir) as catalog:
+        alone = await generate(catalog, A)
+        with monkeypatch.context() as patch:
+            patch.setattr("app.runtime.ort_decoder.OrtDecoder.run", bug)
+            with pytest.raises(EngineFailure):
+                await generate(catalog, A)
+            assert catalog.loaded[0].failure is not None
+        assert await generate(catalog, None) == alone, "a request that names no model too"
+        with monkeypatch.context() as patch:
+            patch.setattr("app.runtime.ort_decoder.OrtDecoder.run", bug)
+            with pytest.raises(EngineFailure):
+                await generate(catalog, A)
+        with pytest.raises(EngineFailure, match="the engine has stopped"):
+            await generate(catalog, A)
+        await catalog.load(A)
+        assert await generate(catalog, A) == alone, "loading it is asking for it"
 
 
 async def test_close_stops_engines_and_loads_and_takes_nothing_new(models_dir, opening):
