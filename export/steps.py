@@ -1,8 +1,8 @@
-"""The steps of an export, each from files to files in a work folder.
+"""The steps of an export, each of which reads and writes files in a work folder.
 
-resolve → trace → clean → quantise → validate → publish. Every step reads what an earlier one
-wrote, so that any of them can be run again alone. Knows the order and the files; what happens
-inside a step is elsewhere.
+resolve → trace → clean → quantise → validate → publish. Every step reads what earlier ones wrote,
+so that any of them can be run again alone. Knows their order and their files; the work itself is
+done by other modules.
 """
 
 import shutil
@@ -20,8 +20,8 @@ from app import manifest as contract
 from export import source as sources
 from export.cleanup import clean
 from export.errors import QualityRefused, UnsupportedModel
-from export.graph import Graph
-from export.observe import Plan, observe
+from export.graph import OnnxGraph
+from export.observe import TracePlan, observe
 from export.onnx_config import trace
 from export.onnx_file import load_model, save_model
 from export.quantise import BLOCK_SIZE, quantise
@@ -42,7 +42,7 @@ PROMPT_TOKENS: Final = 32
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """What the command line asked for."""
 
     source: str | None
@@ -50,14 +50,14 @@ class Options:
     work: Path
     scheme: Literal["none", "int8", "int4"] = "int8"
     suffix: str = ""
-    """Behind the model's name."""
+    """Appended to the model's name."""
     dtype: Literal["float32", "float16"] = "float32"
     gate: float = 0.02
     text_tokens: int = TEXT_TOKENS
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `validate` saw; the contents of findings.json."""
+    """What `validate` measured; the contents of findings.json."""
 
     quality: contract.Quality
     greedy_tokens: int
@@ -74,17 +74,18 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     graph: contract.Graph
     rotary_in_attention: int
-    """Layers whose rotary embedding the attention operator does."""
+    """The number of layers whose rotary embedding the attention operator applies."""
     windows: tuple[int | None, ...]
+    """The sliding window of each layer, in tokens; None: none."""
 
 
-def run_resolve(options: Options) -> str:
-    """Source → source.json, tokenizer.json, chat_template.jinja."""
+def run_resolve(options: ExportOptions) -> str:
+    """The source → source.json, tokenizer.json and chat_template.jinja."""
     return sources.resolve(options.source, options.work).described
 
 
-def run_trace(options: Options) -> str:
-    """Weights → traced/model.onnx and shape.json."""
+def run_trace(options: ExportOptions) -> str:
+    """The weights → traced/model.onnx and shape.json."""
     source = sources.read_source(options.work)
     model = sources.load_model(source, getattr(torch, options.dtype))
     plan = observe(model if options.dtype == "float32" else sources.load_model(source))
@@ -95,11 +96,11 @@ def run_trace(options: Options) -> str:
     return f"{shape.architecture}, {len(plan.layers)} layers"
 
 
-def describe(config: Any, plan: Plan, dtype: Literal["float32", "float16"]) -> Shape:
-    """The server's view of a planned graph.
+def describe(config: Any, plan: TracePlan, dtype: Literal["float32", "float16"]) -> Shape:
+    """Describe a planned graph to the server.
 
     Raises:
-        UnsupportedModel: layers have caches of different shape.
+        UnsupportedModel: the layers have caches of different shape.
     """
     first = plan.layers[0]
     if any(
@@ -123,30 +124,30 @@ def describe(config: Any, plan: Plan, dtype: Literal["float32", "float16"]) -> S
     )
 
 
-def run_clean(options: Options) -> str:
+def run_clean(options: ExportOptions) -> str:
     """traced/model.onnx → clean/model.onnx."""
-    graph = Graph(load_model(options.work / "traced" / MODEL_FILE))
+    graph = OnnxGraph(load_model(options.work / "traced" / MODEL_FILE))
     before = len(graph.node_list)
     clean(graph)
     save_model(graph.finish(), _empty(options.work / "clean") / MODEL_FILE)
     return f"{before} nodes → {len(graph.node_list)}"
 
 
-def run_quantise(options: Options) -> str:
+def run_quantise(options: ExportOptions) -> str:
     """clean/model.onnx → final/model.onnx."""
     target = _empty(options.work / "final")
-    graph = Graph(load_model(options.work / "clean" / MODEL_FILE))
+    graph = OnnxGraph(load_model(options.work / "clean" / MODEL_FILE))
     count = 0 if options.scheme == "none" else quantise(graph, options.scheme)
     files = save_model(graph.finish(), target / MODEL_FILE)
     size = sum(file.stat().st_size for file in files)
     return f"{count} matrices, {len(graph.node_list)} nodes, {size / 1e6:.1f} MB"
 
 
-def run_validate(options: Options) -> str:
+def run_validate(options: ExportOptions) -> str:
     """clean/ and final/ against torch → findings.json.
 
     Raises:
-        QualityRefused: another token than torch's, or further from torch than the gate.
+        QualityRefused: the graph chose other tokens than torch, or is outside the gate.
     """
     (options.work / "findings.json").unlink(missing_ok=True)
     source, shape = sources.read_source(options.work), read_shape(options.work)
@@ -175,11 +176,13 @@ def run_validate(options: Options) -> str:
     return figures(quality)
 
 
-def _greedy(options: Options, graph: contract.Graph, model: Any, ids: list[int]) -> GreedyMatch:
-    """The unquantised graph's tokens against torch's, one by one."""
+def _greedy(
+    options: ExportOptions, graph: contract.Graph, model: Any, ids: list[int]
+) -> GreedyMatch:
+    """Compare the unquantised graph's tokens with torch's, one by one."""
     session = GraphSession(options.work / "clean", graph, rows=1, capacity=256)
     match = compare_greedy(model, session, ids[:PROMPT_TOKENS])
-    # In float16 the choice of a token is torch's only up to rounding; the gate judges that.
+    # In float16 rounding may change the choice of a token; the gate judges how much.
     if match.differing and options.dtype == "float32":
         raise QualityRefused(
             f"the {options.dtype} graph chose another token than torch {match.differing} times "
@@ -188,8 +191,8 @@ def _greedy(options: Options, graph: contract.Graph, model: Any, ids: list[int])
     return match
 
 
-def run_publish(options: Options) -> str:
-    """final/ and tokenizer → the model's folder, the manifest last."""
+def run_publish(options: ExportOptions) -> str:
+    """final/ and the tokenizer → the model's folder; its manifest is written last."""
     source, shape = sources.read_source(options.work), read_shape(options.work)
     findings = read_findings(options.work)
     part = _empty(options.out.with_name(f".{options.out.name}.part"))
@@ -218,13 +221,13 @@ def run_publish(options: Options) -> str:
     )
     contract.write_manifest(part, manifest)
     if options.out.exists():
-        # Two renames: a server that starts meanwhile sees the old model, none, or the new one.
+        # Two renames: a server that starts in between sees the old model, none, or the new one.
         shutil.rmtree(options.out.rename(_empty(options.work / "replaced") / options.out.name))
     part.rename(options.out)
     return f"{manifest.size_bytes / 1e6:.1f} MB in {options.out}"
 
 
-STEPS: Final[dict[str, Callable[[Options], str]]] = {
+STEPS: Final[dict[str, Callable[[ExportOptions], str]]] = {
     "resolve": run_resolve,
     "trace": run_trace,
     "clean": run_clean,
@@ -235,7 +238,7 @@ STEPS: Final[dict[str, Callable[[Options], str]]] = {
 
 
 def figures(quality: contract.Quality) -> str:
-    """Quality in one line."""
+    """The figures of a model's quality in one line."""
     return (
         f"mean KL {quality.mean_kl:.5f}, top-1 {quality.top1_agreement:.3f}, perplexity "
         f"{quality.perplexity:.2f} (torch {quality.reference_perplexity:.2f}) on "
@@ -244,12 +247,12 @@ def figures(quality: contract.Quality) -> str:
 
 
 def read_shape(work: Path) -> Shape:
-    """What `trace` wrote."""
+    """Read what `trace` wrote."""
     return msgspec.json.decode((work / "shape.json").read_bytes(), type=Shape)
 
 
 def read_findings(work: Path) -> Findings:
-    """What `validate` wrote."""
+    """Read what `validate` wrote."""
     return msgspec.json.decode((work / "findings.json").read_bytes(), type=Findings)
 
 
@@ -258,7 +261,7 @@ def _write(path: Path, value: msgspec.Struct) -> None:
 
 
 def _empty(folder: Path) -> Path:
-    """The folder, without what an earlier run left in it."""
+    """Make a folder, or empty it of what an earlier run left in it."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

@@ -1,8 +1,8 @@
-"""Compare an exported graph with torch from the same source, in figures.
+"""Measure how an exported graph differs from torch with the same weights.
 
-Three questions: does the float graph choose torch's tokens one by one from its cache; how far
-is the graph that will be served from torch on a page of English; and are a row's logits
-bitwise the same whatever else runs. Decides nothing: `__main__` holds the gate.
+Three questions: does the unquantised graph choose torch's tokens one by one from its cache; how far
+from torch is the graph that will be served, on a page of English; and are a row's logits bitwise
+the same whatever else runs. Refuses nothing: `steps.py` compares the figures with the gate.
 """
 
 from collections.abc import Sequence
@@ -15,34 +15,38 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.manifest import Quality
-from export.session import GraphSession, Logits
+from app.runtime.decoder import FloatArray
+from export.session import GraphSession
 
 TEXT = Path(__file__).with_name("text.txt")
 TEXT_TOKENS = 2048
 CHUNK_TOKENS = 256
 GREEDY_TOKENS = 48
 TIE = 1e-3
-"""Two candidates closer than this in torch's own logits may swap places by rounding."""
+"""Rounding may swap two tokens whose logits in torch are closer than this."""
 
 
 @dataclass(frozen=True)
 class GreedyMatch:
-    """Tokens of the graph against torch's, each continued with torch's choice."""
+    """The graph's greedy tokens against torch's, each time continuing with torch's choice."""
 
     tokens: int
+    """How many were compared."""
     differing: int
+    """How many of them differ by more than a tie."""
     ties: int
-    """Different, but within `TIE` of each other in torch."""
+    """How many differ, but are within `TIE` of each other in torch's logits."""
     distinct: int
     """How many different tokens torch chose; 1 would prove nothing."""
     max_difference: float
-    """Largest difference of any logit."""
+    """The largest difference of any logit."""
 
 
 @torch.no_grad()
 def torch_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
-    """float32 [S, V] in one forward pass without a cache."""
-    return model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+    """Logits float32 [S, V] of S tokens, from one forward pass without a cache."""
+    logits: Tensor = model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits
+    return logits[0].float()
 
 
 def compare_greedy(
@@ -53,35 +57,41 @@ def compare_greedy(
     steps: int = GREEDY_TOKENS,
     chunk: int = 7,
 ) -> GreedyMatch:
-    """Let torch continue `prompt` greedily, and the graph follow token by token.
+    """Continue `prompt` greedily with torch, and compare the graph's choice at each token.
 
-    The graph reads the prompt in chunks; torch runs the whole text anew for each token, so its
-    cache can't share a mistake with ours.
+    The graph reads the prompt in chunks of `chunk` tokens and continues from its cache. Torch runs
+    the whole text again for each token, so that no mistake with a cache can be common to both.
     """
     session.reset()
     for start in range(0, len(prompt), chunk):
         ours = session.feed([prompt[start : start + chunk]])
     text = list(prompt)
-    chosen, differing, ties, largest = [], 0, 0, 0.0
+    differing, ties, largest = 0, 0, 0.0
     for _ in range(steps):
         theirs = torch_logits(model, text)[-1].numpy()
         largest = max(largest, float(np.abs(ours[0, -1] - theirs).max()))
-        token, guess = int(theirs.argmax()), int(ours[0, -1].argmax())
-        if token != guess:
-            tie = bool(theirs[token] - theirs[guess] < TIE)
-            ties, differing = ties + tie, differing + (not tie)
-        chosen.append(token)
+        token, our_token = int(theirs.argmax()), int(ours[0, -1].argmax())
+        if token != our_token and theirs[token] - theirs[our_token] < TIE:
+            ties += 1
+        elif token != our_token:
+            differing += 1
         text.append(token)
         ours = session.feed([[token]])
-    return GreedyMatch(steps, differing, ties, len(set(chosen)), largest)
+    return GreedyMatch(
+        tokens=steps,
+        differing=differing,
+        ties=ties,
+        distinct=len(set(text[len(prompt) :])),
+        max_difference=largest,
+    )
 
 
 def measure_quality(reference: Tensor, session: GraphSession, ids: Sequence[int]) -> Quality:
-    """Kullback-Leibler divergence and the rest over a text, read chunk by chunk.
+    """Measure a graph over a text, which it reads chunk by chunk.
 
     Args:
         reference: torch's logits [S, V] over `ids`.
-        session: the graph to be judged.
+        session: the graph to be measured.
         ids: S tokens.
     """
     session.reset()
@@ -105,12 +115,12 @@ def measure_quality(reference: Tensor, session: GraphSession, ids: Sequence[int]
     )
 
 
-def prefill(session: GraphSession, prompts: Sequence[Sequence[int]], chunk: int) -> Logits:
-    """Feed prompts side by side, `chunk` tokens of each a step; logits [B, V] of the last."""
+def prefill(session: GraphSession, prompts: Sequence[Sequence[int]], chunk: int) -> FloatArray:
+    """Read prompts side by side, `chunk` tokens of each per step; logits [B, V] of their ends."""
     last = np.zeros((len(prompts), session.graph.vocab_size), np.float32)
     for start in range(0, max(len(p) for p in prompts), chunk):
         parts = [p[start : start + chunk] for p in prompts]
-        # A step one token wide takes another way through attention than a wider one.
+        # Attention runs another kernel for a step that is one token wide than for a wider one.
         logits = session.feed(parts, min_width=2)
         for row, part in enumerate(parts):
             if part:
@@ -121,11 +131,11 @@ def prefill(session: GraphSession, prompts: Sequence[Sequence[int]], chunk: int)
 def rows_alone_and_together(
     session: GraphSession, ids: Sequence[int], *, chunk: int = 32, steps: int = 6
 ) -> float:
-    """Largest difference of any logit between a row alone and in a batch of 8.
+    """The largest difference of any logit between a row alone and in a batch of 8.
 
-    Rows have different lengths; prefill steps are two tokens wide at least and decode steps
-    exactly one, as the engine keeps them apart. 0.0 means that a request's tokens can't depend
-    on what else the server does.
+    Rows have different lengths. Prefill steps are at least two tokens wide and decode steps exactly
+    one: the engine never mixes them. 0.0 means that the tokens of a request don't depend on what
+    else the server does.
     """
     lengths = [3, 17, 32, 33, 64, 71, 90, 130]
     rows = range(min(session.rows, len(lengths)))
@@ -141,8 +151,8 @@ def follow(
     prompts: Sequence[Sequence[int]],
     following: Sequence[Sequence[int]],
     chunk: int,
-) -> Logits:
-    """Read prompts in chunks, then given tokens one by one; logits [B, steps + 1, V]."""
+) -> FloatArray:
+    """Read prompts in chunks, then the given tokens one by one; logits [B, steps + 1, V]."""
     session.reset()
     logits = [prefill(session, prompts, chunk)]
     for tokens in zip(*following, strict=True):
@@ -151,7 +161,7 @@ def follow(
 
 
 def chunks_of_different_size(session: GraphSession, ids: Sequence[int]) -> float:
-    """Largest difference of any logit between a prompt read in chunks of 64 and of 24."""
+    """The largest difference of any logit between a prompt read in chunks of 64 and of 24."""
     prompt = list(ids[:150])
     results = []
     for chunk in (64, 24):
