@@ -102,10 +102,11 @@ def run(
         for name in bar:
             bar.set_description(name)
             start = time.perf_counter()
+            missing = STEPS[name].missing_input(options.work)
+            if missing is not None:
+                return ExportError(f"{name}: {missing} is missing, run the step before it")
             try:
-                said = STEPS[name](options)
-            except FileNotFoundError as error:
-                return ExportError(f"{name}: {error.filename} is missing, run the step before it")
+                said = STEPS[name].run(options)
             except ExportError as error:
                 return error
             rows.append((name, time.perf_counter() - start, said))

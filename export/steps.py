@@ -38,6 +38,8 @@ from export.validate import (
 )
 
 MODEL_FILE: Final = "model.onnx"
+CLEAN: Final = (f"clean/{MODEL_FILE}", f"clean/{MODEL_FILE}.data")
+FINAL: Final = (f"final/{MODEL_FILE}", f"final/{MODEL_FILE}.data")
 PROMPT_TOKENS: Final = 32
 
 
@@ -227,13 +229,29 @@ def run_publish(options: ExportOptions) -> str:
     return f"{manifest.size_bytes / 1e6:.1f} MB in {options.out}"
 
 
-STEPS: Final[dict[str, Callable[[ExportOptions], str]]] = {
-    "resolve": run_resolve,
-    "trace": run_trace,
-    "clean": run_clean,
-    "quantise": run_quantise,
-    "validate": run_validate,
-    "publish": run_publish,
+@dataclass(frozen=True)
+class Step:
+    """One step of an export."""
+
+    run: Callable[[ExportOptions], str]
+    """Does the work and says in one line what came of it."""
+    reads: tuple[str, ...] = ()
+    """Files in the work folder that earlier steps wrote."""
+
+    def missing_input(self, work: Path) -> Path | None:
+        """The first file that the step reads and that isn't there."""
+        return next((work / name for name in self.reads if not (work / name).is_file()), None)
+
+
+STEPS: Final[dict[str, Step]] = {
+    "resolve": Step(run_resolve),
+    "trace": Step(run_trace, ("source.json",)),
+    "clean": Step(run_clean, ("traced/model.onnx",)),
+    "quantise": Step(run_quantise, CLEAN),
+    "validate": Step(run_validate, ("source.json", "shape.json", "tokenizer.json", *CLEAN, *FINAL)),
+    "publish": Step(
+        run_publish, ("source.json", "shape.json", "tokenizer.json", "findings.json", *FINAL)
+    ),
 }
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from app.manifest import Graph, Manifest, read_manifest
+from export import steps
 from export.__main__ import main
 from export.session import GraphSession
 from export.source import DEFAULT_MODEL_ID, model_id_of
@@ -92,6 +93,17 @@ def test_step_without_its_input_says_what_is_missing(
 ) -> None:
     assert main([str(llama[0]), "--out", str(tmp_path / "out"), "--only", "quantise"]) == 1
     assert "is missing, run the step before it" in capsys.readouterr().err
+
+
+def test_another_missing_file_is_not_taken_for_an_earlier_steps_output(
+    llama: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source, out = llama
+    monkeypatch.setattr(steps, "TEXT", tmp_path / "text.txt")
+    with pytest.raises(FileNotFoundError, match=r"text\.txt"):
+        main([str(source), "--out", str(out), "--only", "validate"])
+    monkeypatch.undo()
+    assert main([str(source), "--out", str(out), "--only", "validate"]) == 0
 
 
 @pytest.mark.parametrize("source", ["/nowhere/model.gguf", "not a model", "/nowhere/folder"])
