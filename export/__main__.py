@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from app.manifest import folder_name, read_manifest
 from export.errors import ExportError
+from export.records import figures, read_findings, read_shape
 from export.source import model_id_of
-from export.steps import STEPS, ExportOptions, figures, read_findings, read_shape
+from export.steps import STEPS, ExportOptions
 
 MODELS = Path("models")
 PROFILES: dict[str, tuple[Literal["int8", "int4"], str]] = {

@@ -16,6 +16,7 @@ from tokenizers import pre_tokenizers as pre
 from tokenizers.processors import TemplateProcessing
 
 from export.errors import SourceUnusable
+from export.file_checks import refusing, shown
 
 CONTROL, USER_DEFINED = 3, 4
 """Values of `tokenizer.ggml.token_type` whose tokens are matched whole, before any splitting."""
@@ -63,38 +64,54 @@ SPLITTINGS: Mapping[str, Splitting] = {
 }
 
 
-def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
+def tokenizer_from_gguf(metadata: Mapping[str, Any], file: str = "the GGUF file") -> Tokenizer:
     """Build the tokenizer that the `tokenizer.ggml.*` fields describe.
 
+    Args:
+        metadata: the fields of a GGUF file.
+        file: what to call it in a refusal.
+
     Raises:
-        SourceUnusable: the file's tokenizer is of a kind that isn't supported.
+        SourceUnusable: a field is missing or damaged, or the tokenizer is of a kind that isn't
+            supported.
     """
     kind, name = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "")
-    if kind != "gpt2" or name not in SPLITTINGS:
+    splitting = SPLITTINGS.get(name) if isinstance(name, str) else None
+    if kind != "gpt2" or splitting is None:
         known = ", ".join(SPLITTINGS)
         raise SourceUnusable(
-            f"the GGUF file's tokenizer is {kind}/{name or 'unnamed'}, known are gpt2 with {known}"
+            f"{file}: its tokenizer is {shown(kind)} with pre-tokenizer {shown(name)}, "
+            f"supported are 'gpt2' with {known}"
         )
-    splitting = SPLITTINGS[name]
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={token: i for i, token in enumerate(tokens)},
-            merges=merges,
-            ignore_merges=splitting.whole_words_first,
+    tokens = _texts(metadata, "tokenizer.ggml.tokens", file)
+    merges = []
+    for text in _texts(metadata, "tokenizer.ggml.merges", file):
+        first, space, second = text.partition(" ")
+        if not (first and space and second):
+            raise SourceUnusable(f"{file}: tokenizer.ggml.merges has {shown(text)}, not two tokens")
+        merges.append((first, second))
+    types = metadata.get("tokenizer.ggml.token_type", [])
+    if not isinstance(types, list) or (types and len(types) != len(tokens)):
+        raise SourceUnusable(
+            f"{file}: tokenizer.ggml.token_type is {shown(types)}, expected {len(tokens)} numbers"
         )
-    )
+    with refusing(f"{file}: tokenizer.ggml"):
+        tokenizer = Tokenizer(
+            models.BPE(
+                vocab={token: i for i, token in enumerate(tokens)},
+                merges=merges,
+                ignore_merges=splitting.whole_words_first,
+            )
+        )
     if splitting.compose:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = splitting.steps()
     tokenizer.decoder = decoders.ByteLevel()
-    kinds = zip(tokens, metadata.get("tokenizer.ggml.token_type", ()), strict=False)
-    for token, token_type in kinds:
+    for token, token_type in zip(tokens, types, strict=bool(types)):
         if token_type in (CONTROL, USER_DEFINED):
             special = token_type == CONTROL
             tokenizer.add_tokens([AddedToken(token, special=special, normalized=False)])
-    bos_id = metadata.get("tokenizer.ggml.bos_token_id")
+    bos_id = bos_id_of(metadata, file)
     if metadata.get("tokenizer.ggml.add_bos_token", splitting.add_bos) and bos_id is not None:
         bos = tokens[bos_id]
         tokenizer.post_processor = TemplateProcessing(
@@ -103,8 +120,38 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
-def end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
-    """Ids of the tokens that end a text: the end of sequence first, then those that end a turn."""
+def bos_id_of(metadata: Mapping[str, Any], file: str = "the GGUF file") -> int | None:
+    """The id of the token that begins a text, if the file has one.
+
+    Raises:
+        SourceUnusable: it is not the id of one of the file's tokens.
+    """
+    return _token_id(metadata, "tokenizer.ggml.bos_token_id", file)
+
+
+def end_ids(metadata: Mapping[str, Any], file: str = "the GGUF file") -> tuple[int, ...]:
+    """Ids of the tokens that end a text: the end of sequence first, then those that end a turn.
+
+    Raises:
+        SourceUnusable: one is not the id of one of the file's tokens.
+    """
     names = ("eos_token_id", "eot_token_id", "eom_token_id")
-    found = (metadata.get(f"tokenizer.ggml.{name}") for name in names)
-    return tuple(dict.fromkeys(int(i) for i in found if i is not None))
+    found = (_token_id(metadata, f"tokenizer.ggml.{name}", file) for name in names)
+    return tuple(dict.fromkeys(i for i in found if i is not None))
+
+
+def _token_id(metadata: Mapping[str, Any], field: str, file: str) -> int | None:
+    value = metadata.get(field)
+    if value is None:
+        return None
+    tokens = metadata["tokenizer.ggml.tokens"]
+    if type(value) is not int or not 0 <= value < len(tokens):
+        raise SourceUnusable(f"{file}: {field} is {shown(value)}, there are {len(tokens)} tokens")
+    return value
+
+
+def _texts(metadata: Mapping[str, Any], field: str, file: str) -> list[str]:
+    value = metadata.get(field)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise SourceUnusable(f"{file}: {field} is {shown(value)}, expected texts")
+    return value

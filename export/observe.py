@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from export.attention import Layer, RotaryTable, attend, rotate
 from export.errors import UnsupportedModel
+from export.file_checks import sentence
 from export.intercept import (
     PassingCache,
     intercepted,
@@ -200,21 +201,30 @@ class Observer:
         return None
 
 
+def refuse_by_config(config: Any) -> None:
+    """Raise `UnsupportedModel` for what can be seen without making the model."""
+    experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    reason = None
+    if config.is_encoder_decoder:
+        reason = "it is not a decoder-only language model"
+    elif config.get_text_config() is not config:
+        reason = "it reads more than text"
+    elif any(getattr(config, name, None) for name in experts):
+        reason = "mixtures of experts can't be traced yet"
+    if reason is not None:
+        raise UnsupportedModel(config.model_type, reason)
+
+
 def refuse_by_kind(model: PreTrainedModel) -> None:
     """Raise `UnsupportedModel` for what can be seen without running the model."""
     config = model.config
     takes = inspect.signature(model.forward).parameters
     missing = [n for n in ("position_ids", "past_key_values") if n not in takes]
-    experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     reason = None
-    if config.is_encoder_decoder or not model.can_generate():
+    if not model.can_generate():
         reason = "it is not a decoder-only language model"
-    elif config.get_text_config() is not config:
-        reason = "it reads more than text"
     elif model._is_stateful:  # noqa: SLF001 - Transformers' own mark for state-space models
         reason = "it keeps a recurrent state, not a cache"
-    elif any(getattr(config, name, None) for name in experts):
-        reason = "mixtures of experts can't be traced yet"
     elif missing:
         reason = f"it takes no {' and no '.join(missing)}"
     if reason is not None:
@@ -233,15 +243,19 @@ def observe(model: PreTrainedModel) -> TracePlan:
     probe = torch.Generator().manual_seed(0)
     tokens = min(PROBE_TOKENS, context_length(config))
     input_ids = torch.randint(0, config.vocab_size, (2, tokens), generator=probe)
-    expected = model(input_ids=input_ids, use_cache=False).logits
+    try:
+        expected = model(input_ids=input_ids, use_cache=False).logits
+    except Exception as error:  # the model's code, with numbers that someone else has written
+        raise UnsupportedModel(
+            config.model_type, f"it can't compute {tokens} tokens: {sentence(error)}"
+        ) from error
     observer = Observer(model)
     try:
         seen = observer.run(input_ids)
     except (TypeError, RuntimeError, AttributeError, KeyError) as error:
         # Modeling code that expects another cache or mask than the ones it is given.
-        said = str(error).partition("\n")[0]
         raise UnsupportedModel(
-            config.model_type, f"its code can't run with our cache: {said}"
+            config.model_type, f"its code can't run with our cache: {sentence(error)}"
         ) from error
     wanted = config.num_hidden_layers
     if len(observer.layers) != wanted:

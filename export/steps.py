@@ -20,12 +20,16 @@ from app import manifest as contract
 from export import source as sources
 from export.cleanup import clean
 from export.errors import QualityRefused, UnsupportedModel
+from export.file_checks import refusing
 from export.graph import OnnxGraph
 from export.observe import TracePlan, observe
 from export.onnx_config import trace
-from export.onnx_file import load_model, save_model
+from export.onnx_file import load_model as load_onnx_model
+from export.onnx_file import save_model
 from export.quantise import BLOCK_SIZE, quantise
+from export.records import Findings, Shape, figures, read_findings, read_shape
 from export.session import GraphSession
+from export.torch_model import load_model as load_torch_model
 from export.validate import (
     TEXT,
     TEXT_TOKENS,
@@ -33,14 +37,19 @@ from export.validate import (
     chunks_of_different_size,
     compare_greedy,
     measure_quality,
+    refuse_poor_page,
     rows_alone_and_together,
     torch_logits,
 )
+from export.vocabulary import fit_tokenizer
 
 MODEL_FILE: Final = "model.onnx"
 CLEAN: Final = (f"clean/{MODEL_FILE}", f"clean/{MODEL_FILE}.data")
 FINAL: Final = (f"final/{MODEL_FILE}", f"final/{MODEL_FILE}.data")
-PROMPT_TOKENS: Final = 32
+LEAST_CONTEXT: Final = 40
+"""A page of fewer tokens can't be compared; see `export.validate.refuse_poor_page`."""
+PAGE_SPARE: Final = 8
+"""Tokens of the context that the page leaves for decode steps after it."""
 
 
 @dataclass(frozen=True)
@@ -58,29 +67,6 @@ class ExportOptions:
     text_tokens: int = TEXT_TOKENS
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `validate` measured; the contents of findings.json."""
-
-    quality: contract.Quality
-    greedy_tokens: int
-    greedy_ties: int
-    greedy_distinct: int
-    greedy_max_difference: float
-    batch_difference: float
-    chunk_difference: float
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What `trace` knows about the graph; the contents of shape.json."""
-
-    architecture: str
-    graph: contract.Graph
-    rotary_in_attention: int
-    """The number of layers whose rotary embedding the attention operator applies."""
-    windows: tuple[int | None, ...]
-    """The sliding window of each layer, in tokens; None: none."""
-
-
 def run_resolve(options: ExportOptions) -> str:
     """The source → source.json, tokenizer.json and chat_template.jinja."""
     return sources.resolve(options.source, options.work).described
@@ -89,21 +75,30 @@ def run_resolve(options: ExportOptions) -> str:
 def run_trace(options: ExportOptions) -> str:
     """The weights → traced/model.onnx and shape.json."""
     source = sources.read_source(options.work)
-    model = sources.load_model(source, getattr(torch, options.dtype))
-    plan = observe(model if options.dtype == "float32" else sources.load_model(source))
+    model = load_torch_model(source, getattr(torch, options.dtype))
+    dropped = fit_tokenizer(
+        options.work / sources.TOKENIZER_FILE, model.config.vocab_size, source.described
+    )
+    plan = observe(model if options.dtype == "float32" else load_torch_model(source))
     shape = describe(model.config, plan, options.dtype)
     folder = _empty(options.work / "traced")
     trace(model, plan, folder)
     _write(options.work / "shape.json", shape)
-    return f"{shape.architecture}, {len(plan.layers)} layers"
+    without = f", {dropped} special tokens beyond the embedding dropped" if dropped else ""
+    return f"{shape.architecture}, {len(plan.layers)} layers{without}"
 
 
 def describe(config: Any, plan: TracePlan, dtype: Literal["float32", "float16"]) -> Shape:
     """Describe a planned graph to the server.
 
     Raises:
-        UnsupportedModel: the layers have caches of different shape.
+        UnsupportedModel: the layers have caches of different shape, or the context is too short.
     """
+    if plan.context_length < LEAST_CONTEXT:
+        raise UnsupportedModel(
+            config.model_type,
+            f"its context is {plan.context_length} tokens, at least {LEAST_CONTEXT} are needed",
+        )
     first = plan.layers[0]
     if any(
         (x.num_kv_heads, x.head_dim) != (first.num_kv_heads, first.head_dim) for x in plan.layers
@@ -128,7 +123,7 @@ def describe(config: Any, plan: TracePlan, dtype: Literal["float32", "float16"])
 
 def run_clean(options: ExportOptions) -> str:
     """traced/model.onnx → clean/model.onnx."""
-    graph = OnnxGraph(load_model(options.work / "traced" / MODEL_FILE))
+    graph = OnnxGraph(load_onnx_model(options.work / "traced" / MODEL_FILE))
     before = len(graph.node_list)
     clean(graph)
     save_model(graph.finish(), _empty(options.work / "clean") / MODEL_FILE)
@@ -138,7 +133,7 @@ def run_clean(options: ExportOptions) -> str:
 def run_quantise(options: ExportOptions) -> str:
     """clean/model.onnx → final/model.onnx."""
     target = _empty(options.work / "final")
-    graph = OnnxGraph(load_model(options.work / "clean" / MODEL_FILE))
+    graph = OnnxGraph(load_onnx_model(options.work / "clean" / MODEL_FILE))
     count = 0 if options.scheme == "none" else quantise(graph, options.scheme)
     files = save_model(graph.finish(), target / MODEL_FILE)
     size = sum(file.stat().st_size for file in files)
@@ -153,12 +148,18 @@ def run_validate(options: ExportOptions) -> str:
     """
     (options.work / "findings.json").unlink(missing_ok=True)
     source, shape = sources.read_source(options.work), read_shape(options.work)
-    model = sources.load_model(source)
-    ids = Tokenizer.from_file(str(options.work / "tokenizer.json")).encode(TEXT.read_text()).ids
-    ids = ids[: min(options.text_tokens, shape.graph.context_length - 8)]
+    model = load_torch_model(source)
+    context = shape.graph.context_length
+    page = TEXT.read_text()
+    with refusing(f"{source.described}: its tokenizer can't read a page of English"):
+        tokenizer = Tokenizer.from_file(str(options.work / sources.TOKENIZER_FILE))
+        ids = tokenizer.encode(page).ids[: min(options.text_tokens, context - PAGE_SPARE)]
+    refuse_poor_page(ids, context)
     match = _greedy(options, shape.graph, model, ids)
     reference = torch_logits(model, ids)
-    session = GraphSession(options.work / "final", shape.graph, rows=8, capacity=len(ids) + 8)
+    session = GraphSession(
+        options.work / "final", shape.graph, rows=8, capacity=len(ids) + PAGE_SPARE
+    )
     quality = measure_quality(reference, session, ids)
     if not quality.mean_kl <= options.gate:  # a NaN is refused as well
         raise QualityRefused(
@@ -183,7 +184,7 @@ def _greedy(
 ) -> GreedyMatch:
     """Compare the unquantised graph's tokens with torch's, one by one."""
     session = GraphSession(options.work / "clean", graph, rows=1, capacity=256)
-    match = compare_greedy(model, session, ids[:PROMPT_TOKENS])
+    match = compare_greedy(model, session, ids, context=graph.context_length)
     # In float16 rounding may change the choice of a token; the gate judges how much.
     if match.differing and options.dtype == "float32":
         raise QualityRefused(
@@ -198,7 +199,7 @@ def run_publish(options: ExportOptions) -> str:
     source, shape = sources.read_source(options.work), read_shape(options.work)
     findings = read_findings(options.work)
     part = _empty(options.out.with_name(f".{options.out.name}.part"))
-    names = ["tokenizer.json", *(["chat_template.jinja"] if source.chat else [])]
+    names = [sources.TOKENIZER_FILE, *(["chat_template.jinja"] if source.chat else [])]
     for file in (options.work / "final").iterdir():
         shutil.copy2(file, part / file.name)
     for name in names:
@@ -253,25 +254,6 @@ STEPS: Final[dict[str, Step]] = {
         run_publish, ("source.json", "shape.json", "tokenizer.json", "findings.json", *FINAL)
     ),
 }
-
-
-def figures(quality: contract.Quality) -> str:
-    """The figures of a model's quality in one line."""
-    return (
-        f"mean KL {quality.mean_kl:.5f}, top-1 {quality.top1_agreement:.3f}, perplexity "
-        f"{quality.perplexity:.2f} (torch {quality.reference_perplexity:.2f}) on "
-        f"{quality.text_tokens} tokens"
-    )
-
-
-def read_shape(work: Path) -> Shape:
-    """Read what `trace` wrote."""
-    return msgspec.json.decode((work / "shape.json").read_bytes(), type=Shape)
-
-
-def read_findings(work: Path) -> Findings:
-    """Read what `validate` wrote."""
-    return msgspec.json.decode((work / "findings.json").read_bytes(), type=Findings)
 
 
 def _write(path: Path, value: msgspec.Struct) -> None:

@@ -1,8 +1,9 @@
 """Measure how an exported graph differs from torch with the same weights.
 
-Three questions: does the unquantised graph choose torch's tokens one by one from its cache; how far
-from torch is the graph that will be served, on a page of English; and are a row's logits bitwise
-the same whatever else runs. Refuses nothing: `steps.py` compares the figures with the gate.
+Does the unquantised graph choose torch's tokens one by one from its cache; how far from torch is
+the graph that will be served, on a page of English; are a row's logits bitwise the same whatever
+else runs, and wherever its prompt is cut? Refuses only a page that shows nothing: `steps.py`
+compares the figures with the gate.
 """
 
 from collections.abc import Sequence
@@ -16,12 +17,15 @@ from transformers import PreTrainedModel
 
 from app.manifest import Quality
 from app.runtime.decoder import FloatArray
+from export.errors import QualityRefused
 from export.session import GraphSession
 
 TEXT = Path(__file__).with_name("text.txt")
 TEXT_TOKENS = 2048
 CHUNK_TOKENS = 256
-GREEDY_TOKENS = 48
+LEAST_TOKENS, LEAST_DISTINCT = 32, 16
+"""A page that becomes fewer tokens, or fewer different ones, shows nothing about a model."""
+PROMPT_TOKENS, GREEDY_TOKENS = 32, 48
 TIE = 1e-3
 """Rounding may swap two tokens whose logits in torch are closer than this."""
 
@@ -37,9 +41,24 @@ class GreedyMatch:
     ties: int
     """How many differ, but are within `TIE` of each other in torch's logits."""
     distinct: int
-    """How many different tokens torch chose; 1 would prove nothing."""
+    """How many different tokens the text was continued with; 1 would prove nothing."""
     max_difference: float
     """The largest difference of any logit."""
+
+
+def refuse_poor_page(ids: Sequence[int], context: int) -> None:
+    """Refuse a page of text that would let any model pass.
+
+    Raises:
+        QualityRefused: the tokenizer makes too few tokens of it, or too few different ones.
+    """
+    distinct = len(set(ids))
+    if len(ids) < LEAST_TOKENS or distinct < LEAST_DISTINCT:
+        raise QualityRefused(
+            f"nothing can be measured: its tokenizer makes {len(ids)} tokens of the page in the "
+            f"context of {context}, {distinct} of them different; at least {LEAST_TOKENS} and "
+            f"{LEAST_DISTINCT} are needed"
+        )
 
 
 @torch.no_grad()
@@ -52,20 +71,24 @@ def torch_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
 def compare_greedy(
     model: PreTrainedModel,
     session: GraphSession,
-    prompt: Sequence[int],
+    page: Sequence[int],
     *,
-    steps: int = GREEDY_TOKENS,
+    context: int,
     chunk: int = 7,
 ) -> GreedyMatch:
-    """Continue `prompt` greedily with torch, and compare the graph's choice at each token.
+    """Continue the beginning of `page` greedily with torch; compare the graph's choice each time.
 
     The graph reads the prompt in chunks of `chunk` tokens and continues from its cache. Torch runs
     the whole text again for each token, so that no mistake with a cache can be common to both.
+    Where torch repeats the last token, the text continues with the page instead: a cache of one
+    token over and over would hide its mistakes. All within `context` tokens.
     """
+    num_prompt = min(PROMPT_TOKENS, context // 2)
+    steps = min(GREEDY_TOKENS, context - num_prompt)
     session.reset()
-    for start in range(0, len(prompt), chunk):
-        ours = session.feed([prompt[start : start + chunk]])
-    text = list(prompt)
+    for start in range(0, num_prompt, chunk):
+        ours = session.feed([page[start : min(start + chunk, num_prompt)]])
+    text = list(page[:num_prompt])
     differing, ties, largest = 0, 0, 0.0
     for _ in range(steps):
         theirs = torch_logits(model, text)[-1].numpy()
@@ -75,13 +98,13 @@ def compare_greedy(
             ties += 1
         elif token != our_token:
             differing += 1
-        text.append(token)
-        ours = session.feed([[token]])
+        text.append(token if token != text[-1] else page[len(text) % len(page)])
+        ours = session.feed([text[-1:]])
     return GreedyMatch(
         tokens=steps,
         differing=differing,
         ties=ties,
-        distinct=len(set(text[len(prompt) :])),
+        distinct=len(set(text[num_prompt:])),
         max_difference=largest,
     )
 
@@ -139,7 +162,8 @@ def rows_alone_and_together(
     """
     lengths = [3, 17, 32, 33, 64, 71, 90, 130]
     rows = range(min(session.rows, len(lengths)))
-    prompts = [ids[7 * i : 7 * i + lengths[i]] for i in rows]
+    starts = [7 * i % (len(ids) // 2) for i in rows]
+    prompts = [ids[starts[i] : starts[i] + lengths[i]] for i in rows]
     following = [ids[i : i + steps] for i in rows]
     together = follow(session, prompts, following, chunk)
     alone = [follow(session, prompts[i : i + 1], following[i : i + 1], chunk)[0] for i in rows]

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from bench.peers.recipes import Shared
-from export.source import load_model, resolve
+from export.source import resolve
+from export.torch_model import load_model
 from export.validate import TEXT, TEXT_TOKENS, torch_logits
 
 
