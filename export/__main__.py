@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from app.manifest import folder_name, read_manifest
 from export.errors import ExportError
-from export.records import figures, read_findings, read_shape
+from export.records import Findings, figures, read_findings, read_shape
 from export.source import model_id_of
 from export.steps import STEPS, ExportOptions
 
@@ -131,9 +131,7 @@ def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> Non
         "quality": figures(findings.quality),
         "tokens": f"{findings.greedy_tokens} greedy tokens of the unquantised graph equal torch's "
         f"({findings.greedy_ties} ties, largest difference {findings.greedy_max_difference:.2g})",
-        "batch": "rows are bitwise the same alone and together"
-        if manifest.quantisation.batch_invariant
-        else f"a row's logits differ by {findings.batch_difference:.2g} alone and together",
+        "batch": independence(findings),
         "rotary": f"in attention for {shape.rotary_in_attention} of "
         f"{manifest.graph.num_layers} layers",
         "files": ", ".join(f"{n} {f.size_bytes / 1e6:.1f}" for n, f in manifest.files.items()),
@@ -143,6 +141,18 @@ def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> Non
     print()
     for name, text in lines.items():
         print(f"{name:<10}{text}")
+
+
+def independence(findings: Findings) -> str:
+    """What a row's logits depend on besides its own tokens."""
+    if findings.batch_difference:
+        return f"a row's logits differ by {findings.batch_difference:.2g} alone and together"
+    if not findings.chunk_difference:
+        return "rows are bitwise the same alone and together, wherever prompts are cut"
+    said = f"a row's logits differ by {findings.chunk_difference:.2g} with the cuts of its prompt"
+    if findings.min_first_chunk:
+        said += f", not if the first chunk has {findings.min_first_chunk} tokens"
+    return said
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     batch_difference: float
     """The largest difference of any logit between a row alone and in a batch."""
     chunk_difference: float
+    min_first_chunk: int
+    """Both: see `export.validate.Invariance`."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):

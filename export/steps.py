@@ -34,8 +34,8 @@ from export.validate import (
     TEXT,
     TEXT_TOKENS,
     GreedyMatch,
-    chunks_of_different_size,
     compare_greedy,
+    measure_invariance,
     measure_quality,
     refuse_poor_page,
     rows_alone_and_together,
@@ -166,6 +166,7 @@ def run_validate(options: ExportOptions) -> str:
             f"{source.model_id} in {options.scheme} is too far from torch: {figures(quality)}; "
             f"the gate is {options.gate}"
         )
+    invariance = measure_invariance(session, ids)
     findings = Findings(
         quality=quality,
         greedy_tokens=match.tokens,
@@ -173,7 +174,8 @@ def run_validate(options: ExportOptions) -> str:
         greedy_distinct=match.distinct,
         greedy_max_difference=match.max_difference,
         batch_difference=rows_alone_and_together(session, ids),
-        chunk_difference=chunks_of_different_size(session, ids),
+        chunk_difference=invariance.chunk_difference,
+        min_first_chunk=invariance.min_first_chunk,
     )
     _write(options.work / "findings.json", findings)
     return figures(quality)
@@ -216,7 +218,8 @@ def run_publish(options: ExportOptions) -> str:
         quantisation=contract.Quantisation(
             scheme=options.scheme,
             block_size=0 if options.scheme == "none" else BLOCK_SIZE,
-            batch_invariant=findings.batch_difference == 0.0,
+            batch_invariant=findings.batch_difference == findings.chunk_difference == 0.0,
+            min_first_chunk=findings.min_first_chunk,
         ),
         quality=findings.quality,
         chat=source.chat,

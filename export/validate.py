@@ -26,6 +26,10 @@ CHUNK_TOKENS = 256
 LEAST_TOKENS, LEAST_DISTINCT = 32, 16
 """A page that becomes fewer tokens, or fewer different ones, shows nothing about a model."""
 PROMPT_TOKENS, GREEDY_TOKENS = 32, 48
+CUT_PROMPT_TOKENS = 150
+CHUNKS = (2, 3, 7, 16, 24, 33, 64)
+FIRST_CHUNKS = (2, 17, 33, 65, 129)
+"""Candidates: attention's products sum in another order up to 32 or 64 keys, see `Invariance`."""
 TIE = 1e-3
 """Rounding may swap two tokens whose logits in torch are closer than this."""
 
@@ -44,6 +48,20 @@ class GreedyMatch:
     """How many different tokens the text was continued with; 1 would prove nothing."""
     max_difference: float
     """The largest difference of any logit."""
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Whether a prompt's logits depend on where it is cut into chunks."""
+
+    chunk_difference: float
+    """The largest difference of any logit between a prompt read whole and cut anywhere."""
+    min_first_chunk: int
+    """With at least so many tokens in the first chunk there is no difference; 0: there always is.
+
+    A head of more than 128 dimensions is summed in two parts by MLAS, but in one while there are at
+    most 64 keys. So its first 64 tokens must not be fed in steps that end before the 65th.
+    """
 
 
 def refuse_poor_page(ids: Sequence[int], context: int) -> None:
@@ -184,11 +202,47 @@ def follow(
     return np.stack(logits, axis=1)
 
 
-def chunks_of_different_size(session: GraphSession, ids: Sequence[int]) -> float:
-    """The largest difference of any logit between a prompt read in chunks of 64 and of 24."""
-    prompt = list(ids[:150])
-    results = []
-    for chunk in (64, 24):
-        session.reset()
-        results.append(prefill(session, [prompt], chunk))
-    return float(np.abs(results[0] - results[1]).max())
+def measure_invariance(session: GraphSession, ids: Sequence[int]) -> Invariance:
+    """Read a prompt whole and in many chunkings, and compare the logits after it bitwise.
+
+    No chunking leaves a lone token, for which attention runs another kernel; nor does the engine.
+    """
+    prompt, following = list(ids[:CUT_PROMPT_TOKENS]), list(ids[:2])
+    whole = read_in_chunks(session, prompt, [len(prompt)], following)
+    differences: dict[int, float] = {}
+    for first in FIRST_CHUNKS:
+        read = [
+            read_in_chunks(session, prompt, cut(len(prompt), first, chunk), following)
+            for chunk in CHUNKS
+        ]
+        differences[first] = max(float(np.abs(logits - whole).max()) for logits in read)
+        if differences[first] == 0.0:
+            break
+    return Invariance(
+        chunk_difference=differences[FIRST_CHUNKS[0]],
+        min_first_chunk=next((n for n, d in differences.items() if d == 0.0), 0),
+    )
+
+
+def cut(length: int, first: int, chunk: int) -> list[int]:
+    """Sizes of chunks: at least `first`, then about `chunk` each, and no lone token is left."""
+    sizes = [length if length - first < 2 else first]
+    while (left := length - sum(sizes)) > 0:
+        size = min(left, chunk)
+        if left - size == 1:
+            size = size - 1 if size > 2 else left
+        sizes.append(size)
+    return sizes
+
+
+def read_in_chunks(
+    session: GraphSession, prompt: Sequence[int], sizes: Sequence[int], following: Sequence[int]
+) -> FloatArray:
+    """Logits [1 + len(following), V] after a prompt, and after each of the tokens fed behind it."""
+    session.reset()
+    start = 0
+    for size in sizes:
+        last = session.feed([prompt[start : start + size]])[0, -1]
+        start += size
+    logits = [last.copy(), *(session.feed([[token]])[0, -1].copy() for token in following)]
+    return np.stack(logits)

@@ -22,7 +22,7 @@ from export.observe import context_length
 from export.source import model_id_of
 from export.validate import refuse_poor_page
 from tests.export.refusals import refusal
-from tests.export.tiny import CONFIGS, VOCAB, make_tokenizer, save_tiny
+from tests.export.tiny import CONFIGS, save_tiny
 from tests.export.tiny_gguf import (
     ARRAY,
     STRING,
@@ -444,8 +444,3 @@ def test_model_that_repeats_a_token_is_compared_on_other_tokens(tmp_path: Path) 
     main([str(tmp_path / "source"), "--out", str(out), "--keep-work"])
     findings = json.loads((tmp_path / ".work" / "out" / "findings.json").read_text())
     assert findings["greedy_distinct"] >= 9
-
-
-def test_vocabulary_is_that_of_the_tests(folder: Path) -> None:
-    assert len(make_tokenizer()) == VOCAB - 8
-    assert json.loads((folder / "config.json").read_text())["vocab_size"] == VOCAB
