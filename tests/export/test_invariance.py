@@ -1,4 +1,4 @@
-"""The manifest's word on whether logits depend on how a prompt was cut, for narrow and wide heads."""
+"""The manifest's word on whether logits depend on a prompt's cuts, for narrow and wide heads."""
 
 import itertools
 from pathlib import Path

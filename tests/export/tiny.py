@@ -56,7 +56,9 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "qwen3": configured("Qwen3Config", **HEADS),
     "mistral": configured("MistralConfig", sliding_window=WINDOW, **HEADS),
     "phi3": configured("Phi3Config", partial_rotary_factor=0.5),
-    "phi3-partial": configured("Phi3Config", partial_rotary_factor=0.5, head_dim=32, hidden_size=128),
+    "phi3-partial": configured(
+        "Phi3Config", partial_rotary_factor=0.5, head_dim=32, hidden_size=128
+    ),
     "phi3-long": configured(
         "Phi3Config", rope_scaling=LONG_ROPE, original_max_position_embeddings=160
     ),
