@@ -64,8 +64,12 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int = 0
     """Weights that share a scale; 0 with `none`."""
     batch_invariant: bool
-    """Whether a row's logits are bitwise the same alone and in a batch, as seen at export, with
-    steps of one token kept apart from wider ones, as the engine does."""
+    """Whether a row's logits are bitwise the same alone and in a batch, and wherever its prompt is
+    cut, as measured at export, with steps of one token kept apart from wider ones, as the engine
+    does."""
+    min_first_chunk: int = 0
+    """Tokens that the first chunk of a prompt must have (or the whole prompt, if it has fewer) for
+    its logits to be bitwise the same wherever else it is cut; 0: not known, or they never are."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """Make the peers' environments and convert the model for each: `python -m bench peers`.
 
-One virtual environment a peer below the given folder; what is done is marked and not done again.
-A peer that can't be made is written down with the reason and the others go on. What they are is
-in `recipes`. Knows nothing about measuring.
+Each environment is a virtual environment below the given folder; what has succeeded is marked and
+not repeated. A peer that can't be made is recorded with the reason, and the others continue. What
+each is made from is in `recipes`. Knows nothing about measuring.
 """
 
 import argparse
@@ -27,7 +27,9 @@ class StepFailed(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m bench peers`."""
-    parser.add_argument("--into", type=Path, required=True, help="some 8 GB come to lie here")
+    parser.add_argument(
+        "--into", type=Path, required=True, help="the folder to fill, with about 8 GB"
+    )
     parser.add_argument("--only", nargs="+", choices=[*ENVIRONMENTS, *PEERS], default=[])
 
 
@@ -72,11 +74,11 @@ def _install(place: Place, name: str, environment: Environment) -> Commands:
 
 
 def _attempt(place: Place, name: str, failures: dict[str, str], commands: Commands) -> None:
-    """Run commands unless the very same ones have succeeded before; note how it went."""
+    """Run commands unless exactly these have succeeded before; record how it went."""
     mark = place.into / "done" / name
     digest = hashlib.sha256(json.dumps(commands).encode()).hexdigest()
     if mark.is_file() and mark.read_text() == digest:
-        print(f"{name}: there already")
+        print(f"{name}: already made")
         return
     start = time.monotonic()
     failures.pop(name, None)

@@ -1,7 +1,7 @@
 """This project's engine, without HTTP: `Engine` over `OrtDecoder`, as the server runs them.
 
-Greedy, like the peers; with `sampled` as its argument at LocalLab's documented defaults instead,
-which cost more. Each step brings every row one token: speculation would be another measurement.
+Greedy, like the peers, or, with the argument `sampled`, at LocalLab's documented defaults, which
+cost more. Each step gives every row one token: speculation would be another measurement.
 """
 
 import sys
@@ -22,7 +22,7 @@ CHUNK = 128
 
 
 class Ours(Program):
-    """A decoder and an engine for each batch, as large as it needs."""
+    """Makes a decoder and an engine for each batch, as large as it needs."""
 
     def __init__(self, sampling: SamplingParams) -> None:
         self.sampling = sampling
@@ -40,7 +40,7 @@ class Ours(Program):
         }
 
     def open(self, slots: int, capacity: int) -> OrtDecoder:
-        """A decoder with a cache of that size."""
+        """A decoder whose cache has `slots` rows of `capacity` tokens."""
         return OrtDecoder(
             self.folder,
             self.manifest,
@@ -50,34 +50,34 @@ class Ours(Program):
         )
 
     def fill(self, prompts: list[Ids]) -> None:
-        """Read the prompts as the engine does, chunk by chunk."""
+        """Read the prompts chunk by chunk, as the engine does."""
         self.decoder.close()
         self.decoder = self.open(len(prompts), len(prompts[0]) + SPARE)
         self.engine = filled(self.decoder, prompts, 1, self.sampling)
         self.rows = len(prompts)
 
     def step(self) -> None:
-        """One step of the engine, sampling and all."""
+        """Run one step of the engine, sampling included."""
         events: Events = []
         self.engine.step(events.extend)
         tokens = sum(event.token_id is not None for _, event in events)
         if tokens != self.rows:
-            raise Cannot(f"a step brought {tokens} tokens for {self.rows} rows")
+            raise Cannot(f"a step gave {tokens} tokens for {self.rows} rows")
 
     def drop(self) -> None:
-        """Give the cache's memory back."""
+        """Free the cache's memory."""
         self.decoder.close()
         self.decoder = self.open(1, self.longest)
 
     def prefill(self, ids: Ids) -> None:
-        """One request for one token."""
+        """Serve one request for one token."""
         engine = Engine(self.decoder)
         engine.add(0, EngineRequest(prompt_ids=ids, max_tokens=1, sampling=self.sampling))
         while not engine.idle:
             engine.step(lambda _: None)
 
     def logits(self, ids: Ids, out: str) -> None:
-        """All positions, in chunks like a prompt's."""
+        """Compute all positions, in chunks like a prompt's."""
         decoder = self.open(1, len(ids))
         saved = np.empty((len(ids), decoder.vocab_size), np.float32)
         for start in range(0, len(ids), CHUNK):

@@ -1,8 +1,8 @@
-"""Stand in the places through which Transformers' models call attention, masks and rotary.
+"""Intercept the calls that Transformers' models make to attention, masks and rotary embeddings.
 
-Modeling files look up attention and mask functions in registries and the rotary function in
-their own namespace; the cache is handed in. Whoever stands there sees and decides. Knows what
-the places are, not what is done in them (`observe.py` notes, `onnx_config.py` traces).
+Modeling files look up attention and mask functions in registries and the rotary function in their
+own namespace; the cache is passed to them. Knows where those calls are made, not what is done with
+them: `observe.py` records them, `onnx_config.py` traces them.
 """
 
 import sys
@@ -22,7 +22,7 @@ INTERFACE = "llmhost_gqa"
 
 
 class PassingCache(Cache):
-    """A cache that keeps nothing: the operator does the caching."""
+    """A cache that stores nothing: caching is the operator's task."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -34,18 +34,30 @@ class PassingCache(Cache):
         layer_idx: int,  # noqa: ARG002
         cache_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
-        """Hand the new keys and values on, the very objects."""
+        """Return the new keys and values, the same objects."""
         return key_states, value_states
 
 
 def rotary_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules that make (cos, sin) from positions, by name."""
+    """Modules that turn positions into (cos, sin), by name."""
     return {name: m for name, m in model.named_modules() if hasattr(m, "rope_init_fn")}
 
 
 def rotary_name(rotated_or_cos: object) -> str | None:
-    """Which rotary module a tensor comes from, if nobody has computed on it since."""
+    """Which rotary module a tensor comes from, if no operation has been applied to it since."""
     return getattr(rotated_or_cos, "rotary", None)
+
+
+def layer_index(module: nn.Module) -> int:
+    """The number of an attention module's layer.
+
+    Raises:
+        TypeError: the module doesn't know it, so the layer has no cache of its own.
+    """
+    index = getattr(module, "layer_idx", None)
+    if not isinstance(index, int):
+        raise TypeError(f"layer_idx of {type(module).__name__} is {index!r}, expected an int")
+    return index
 
 
 def rotary_namespaces(model: nn.Module) -> list[ModuleType]:
@@ -57,13 +69,14 @@ def rotary_namespaces(model: nn.Module) -> list[ModuleType]:
 
 
 @contextmanager
-def standing_in(
+def intercepted(
     model: PreTrainedModel, attention: Any, mask: Any, apply_rotary: Any
 ) -> Iterator[None]:
     """Route attention, masks and rotary embeddings of `model` through the given functions.
 
-    `apply_rotary` gets the original function first. The cosines carry their module's name as
-    an attribute, which survives as long as nobody computes on them: that is the point.
+    `apply_rotary` gets the original function as its first argument. The cosines carry the name of
+    their module as an attribute, which the result of any operation on them no longer has: that is
+    how `observe.py` finds out whether a rotation reaches attention unchanged.
     """
 
     def mark(_module: nn.Module, _inputs: Any, output: Any, *, name: str) -> None:
@@ -78,12 +91,12 @@ def standing_in(
         for namespace in rotary_namespaces(model):
             original = namespace.apply_rotary_pos_emb
 
-            def stand_in(
+            def replacement(
                 q: Tensor, k: Tensor, *rest: Any, _original: Any = original, **kw: Any
             ) -> Any:
                 return apply_rotary(_original, q, k, *rest, **kw)
 
-            stack.enter_context(patch.object(namespace, "apply_rotary_pos_emb", stand_in))
+            stack.enter_context(patch.object(namespace, "apply_rotary_pos_emb", replacement))
         model.config._attn_implementation = INTERFACE  # noqa: SLF001
         try:
             yield
