@@ -103,6 +103,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anybody else it could be invented to escape the limits."""
     max_body_bytes: Positive = 10_000_000
     """Bytes of a request's body; a full context of 8,192 tokens is about 40,000."""
+    max_body_values: Positive = 200_000
+    """Values in a request's JSON, an array or object counting as eight: decoding more of them would
+    keep others waiting."""
     default_max_tokens: Positive = 1024
     """Tokens to generate at most where a request can't say so (LLM Host, Neptun)."""
 

@@ -82,7 +82,7 @@ def assemble(
         dependencies=host.dependencies(),
         exception_handlers=_last_resort(owners),
         lifespan=lifespan,
-        state=State({"access": host.auth.access}),
+        state=State({"access": host.auth.access, "max_body_values": host.settings.max_body_values}),
         before_send=[add_rate_headers, name_every_method, add_own_headers],
         after_exception=[count_error],
         request_max_body_size=host.settings.max_body_bytes,

@@ -47,6 +47,11 @@ _LIMITS: Final = {
 }
 
 
+MAX_VALUES: Final = 200_000
+"""Values in a body where no setting says otherwise; see `num_values`."""
+_PER_CONTAINER: Final = 8
+
+
 def _number(text: str) -> float:
     """A number with a point or an exponent; to JSON Schema 2.0 is an integer too."""
     value = float(text)
@@ -62,7 +67,7 @@ async def read_object(request: Request[Any, Any, Any]) -> Body:
     """Read the request's JSON object.
 
     Raises:
-        InvalidParameter: another content type, no body, no JSON, no object.
+        InvalidParameter: another content type, no body, no JSON, no object, too many values.
     """
     # Other types are refused because a page of any origin may send those without asking.
     content_type = request.headers.get("content-type", "")
@@ -70,6 +75,10 @@ async def read_object(request: Request[Any, Any, Any]) -> Body:
         raise InvalidParameter("Content-Type", content_type, "application/json")
     raw = await request.body()
     beginning = raw[:100].decode("utf-8", "replace")
+    most = request.app.state.get("max_body_values", MAX_VALUES)
+    if (values := num_values(raw, most)) > most:
+        limit = f"at most {most} values, an array or object counting as {_PER_CONTAINER}"
+        raise InvalidParameter("body", f"JSON of at least {values} values", limit)
     try:
         body = _DECODER.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -80,6 +89,29 @@ async def read_object(request: Request[Any, Any, Any]) -> Body:
     if not isinstance(body, dict):
         raise InvalidParameter("body", beginning, "a JSON object")
     return body
+
+
+def num_values(raw: bytes, enough: int) -> int:
+    """Count values in JSON text, without decoding it: that would hold the event loop.
+
+    An array or object counts as `_PER_CONTAINER`, for it takes about as long as so many numbers.
+
+    Args:
+        raw: the text; may be no JSON.
+        enough: below this, a bound is as good as the number.
+    """
+    bound = _num_separators(raw)
+    if bound <= enough:  # whether or not some are inside strings
+        return bound
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    num_strings = plain.count(b'"') // 2
+    if num_strings > 2 * enough:  # half of them may be keys
+        return -(-num_strings // 2)
+    return _num_separators(b"".join(plain.split(b'"')[::2]))
+
+
+def _num_separators(text: bytes) -> int:
+    return text.count(b",") + _PER_CONTAINER * (text.count(b"{") + text.count(b"["))
 
 
 def to_record(body: Body, kind: type[T]) -> T:

@@ -1,3 +1,4 @@
+import json
 from typing import Annotated, Literal
 
 import msgspec
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from litestar import Litestar, Request, Response, post
 from msgspec import Meta
 
-from app.dialects.kit.body import read_object, takes, to_record
+from app.dialects.kit.body import num_values, read_object, takes, to_record
 from app.errors import InvalidParameter, UnknownParameter
 from tests.asgi_client import ask
 
@@ -122,7 +123,7 @@ JSON = {"content-type": "application/json"}
         (b"null", "expected a JSON object"),
         (b'{"a": "\xff"}', "can't decode byte 0xff"),
         (b'{"a": "\\ud800"}', "expected a JSON object"),
-        (b'{"a":' * 100_000, "expected JSON that is nested less deeply"),
+        (b'{"a":' * 20_000, "expected JSON that is nested less deeply"),
     ],
 )
 async def test_a_body_that_is_no_json_object_is_refused(raw, message):
@@ -219,3 +220,34 @@ def test_every_form_of_msgspecs_messages_is_understood(body, told):
     with pytest.raises((InvalidParameter, UnknownParameter)) as refused:
         to_record(body, Named)
     assert refused.value.message == told
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text('",[]{}\\a', max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('",[]{}\\a'), inner),
+    max_leaves=20,
+)
+
+
+def weight(value: object) -> int:
+    """A comma between values, and eight for each array and object."""
+    if not isinstance(value, list | dict):
+        return 0
+    inner = list(value.values()) if isinstance(value, dict) else value
+    return 8 + max(0, len(inner) - 1) + sum(map(weight, inner))
+
+
+@given(json_values, st.integers(0, 60))
+def test_values_are_counted_outside_strings_alone(value, enough):
+    raw = json.dumps(value).encode()
+    assert (num_values(raw, enough) > enough) is (weight(value) > enough)
+
+
+async def test_a_body_of_too_many_values_is_refused_undecoded():
+    raw = b'{"a": [' + b"[]," * 30_000 + b"[]]}"
+    answer = await ask(app, "POST", "/echo", raw=raw, headers=JSON)
+    assert answer.status == 400
+    expected = "at most 200000 values, an array or object counting as 8"
+    assert expected in answer.json["detail"]
+    text = b'{"a": "' + b"[,{" * 100_000 + b'"}'
+    assert (await ask(app, "POST", "/echo", raw=text, headers=JSON)).status == 200
