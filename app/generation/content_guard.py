@@ -34,8 +34,9 @@ def marked(
     present = [t for t in special_tokens if len(t) > 1 and any(t in text for text in _texts(sent))]
     if not present:
         return messages, tools, ""
-    used = set[str]().union(*_texts(sent))
-    mark = next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+    mark = next(
+        chr(code) for code in _PRIVATE_USE if not any(chr(code) in text for text in _texts(sent))
+    )
 
     def mark_one(text: str) -> str:
         for token in present:
