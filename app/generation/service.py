@@ -112,7 +112,7 @@ async def _constrained(model: LoadedModel, prepared: Prepared) -> Prepared:
     """Compile the grammar, if there is one; off the event loop."""
     if prepared.grammar is None:
         return prepared
-    constraint = await model.grammars.constraint(prepared.grammar)
+    constraint = await model.grammars.constraint(prepared.grammar, prepared.engine.client)
     engine = msgspec.structs.replace(prepared.engine, constraint=constraint)
     return msgspec.structs.replace(prepared, engine=engine)
 
