@@ -129,7 +129,6 @@ def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
 def _prompt_ids(model: LoadedModel, request: GenerationRequest, *, shows_tools: bool) -> list[int]:
     if request.prompt_ids is not None:
         ids = request.prompt_ids
-        check_ids("prompt", ids, model.manifest.graph.vocab_size)
     elif request.prompt is not None and not (request.messages and model.chat_template):
         ids = _encode(model, [request.prompt], add_special_tokens=True)
     else:
@@ -141,6 +140,8 @@ def _prompt_ids(model: LoadedModel, request: GenerationRequest, *, shows_tools: 
         ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
+    # a tokenizer may have tokens that the model has none of
+    check_ids("prompt", ids, model.manifest.graph.vocab_size)
     return ids
 
 

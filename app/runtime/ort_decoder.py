@@ -190,12 +190,27 @@ class OrtDecoder:
             "total_sequence_length",
             "logits_index",
         }
-        found = {node.name for node in self._session.get_inputs()}
-        if found != wanted:
+        shapes = {node.name: node.shape for node in self._session.get_inputs()}
+        if shapes.keys() != wanted:
             raise ModelBroken(
-                f"{self._graph.file}: missing inputs {sorted(wanted - found)}, "
-                f"unknown inputs {sorted(found - wanted)}"
+                f"{self._graph.file}: missing inputs {sorted(wanted - shapes.keys())}, "
+                f"unknown inputs {sorted(shapes.keys() - wanted)}"
             )
+        # A dimension is a number, a name, or None; only numbers can be wrong.
+        cache = (None, self._graph.num_kv_heads, None, self._graph.head_dim)
+        shapes |= {node.name: node.shape for node in self._session.get_outputs()}
+        for name, told in (
+            *((name, cache) for name in past),
+            ("logits", (None, None, self.vocab_size)),
+        ):
+            found = shapes.get(name, [])
+            if len(found) != len(told) or any(
+                isinstance(size, int) and expected not in (None, size)
+                for size, expected in zip(found, told, strict=True)
+            ):
+                raise ModelBroken(
+                    f"{self._graph.file}: {name} has the shape {found}, the manifest says {told}"
+                )
 
 
 def trim_heap() -> None:
