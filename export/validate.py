@@ -36,7 +36,7 @@ TIE = 1e-3
 
 @dataclass(frozen=True)
 class GreedyMatch:
-    """The graph's greedy tokens against torch's, each time continuing with torch's choice."""
+    """The graph's greedy tokens against those that torch chooses after the same text."""
 
     tokens: int
     """How many were compared."""
@@ -94,36 +94,33 @@ def compare_greedy(
     context: int,
     chunk: int = 7,
 ) -> GreedyMatch:
-    """Continue the beginning of `page` greedily with torch; compare the graph's choice each time.
+    """Let the graph continue the beginning of `page` greedily, and compare torch at each token.
 
-    The graph reads the prompt in chunks of `chunk` tokens and continues from its cache. Torch runs
-    the whole text again for each token, so that no mistake with a cache can be common to both.
-    Where torch repeats the last token, the text continues with the page instead: a cache of one
+    The graph reads the prompt in chunks of `chunk` tokens and continues from its cache. Torch reads
+    the finished text at once, without a cache, so that no mistake with one can be common to both.
+    Where the graph repeats the last token, the text continues with the page instead: a cache of one
     token over and over would hide its mistakes. All within `context` tokens.
     """
     num_prompt = min(PROMPT_TOKENS, context // 2)
     steps = min(GREEDY_TOKENS, context - num_prompt)
     session.reset()
     for start in range(0, num_prompt, chunk):
-        ours = session.feed([page[start : min(start + chunk, num_prompt)]])
-    text = list(page[:num_prompt])
-    differing, ties, largest = 0, 0, 0.0
-    for _ in range(steps):
-        theirs = torch_logits(model, text)[-1].numpy()
-        largest = max(largest, float(np.abs(ours[0, -1] - theirs).max()))
-        token, our_token = int(theirs.argmax()), int(ours[0, -1].argmax())
-        if token != our_token and theirs[token] - theirs[our_token] < TIE:
-            ties += 1
-        elif token != our_token:
-            differing += 1
+        last = session.feed([page[start : min(start + chunk, num_prompt)]])
+    text, logits = list(page[:num_prompt]), [last[0, -1].copy()]
+    while len(logits) < steps:
+        token = int(logits[-1].argmax())
         text.append(token if token != text[-1] else page[len(text) % len(page)])
-        ours = session.feed([text[-1:]])
+        logits.append(session.feed([text[-1:]])[0, -1].copy())
+    ours, theirs = np.stack(logits), torch_logits(model, text)[num_prompt - 1 :].numpy()
+    rows, tokens, choices = np.arange(steps), theirs.argmax(-1), ours.argmax(-1)
+    differing = tokens != choices
+    ties = differing & (theirs[rows, tokens] - theirs[rows, choices] < TIE)
     return GreedyMatch(
         tokens=steps,
-        differing=differing,
-        ties=ties,
+        differing=int(np.count_nonzero(differing & ~ties)),
+        ties=int(np.count_nonzero(ties)),
         distinct=len(set(text[num_prompt:])),
-        max_difference=largest,
+        max_difference=float(np.abs(ours - theirs).max()),
     )
 
 
