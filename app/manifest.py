@@ -85,7 +85,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
     text_tokens: int
     mean_kl: float
-    """Mean Kullback-Leibler divergence, nats a token."""
+    """Mean Kullback-Leibler divergence, nats per token."""
     top1_agreement: float
     perplexity: float
     reference_perplexity: float

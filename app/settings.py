@@ -91,9 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     argon2_time_cost: Positive = 3
     """Passes over that memory."""
     login_attempts_per_account: Count = 10
-    """Wrong passwords a minute for one name, from anywhere; 0: no limit."""
+    """Wrong passwords per minute for one name, from anywhere; 0: no limit."""
     login_attempts_per_address: Count = 60
-    """Attempts to sign in a minute from one address, for any name; 0: no limit."""
+    """Attempts to sign in per minute from one address, for any name; 0: no limit."""
     rate_limit_per_minute: Count = 60
     """Generations that one user, or else one address, may start in any minute; 0: no limit."""
     rate_limit_burst: Count = 10

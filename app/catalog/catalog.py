@@ -48,7 +48,7 @@ class Catalog:
         self._healed_at_s: dict[str, float] = {}
         """When a model was last loaded anew because its engine had stopped."""
         self._leaving: dict[EngineThread, str] = {}
-        """Of models out of reach for requests, still finishing what they run."""
+        """Engines of models that requests can't reach any more, still finishing what they run."""
         self._one_at_a_time = asyncio.Lock()
         """Held while a model is opened and room made for it."""
         self._closing = False

@@ -225,7 +225,7 @@ def _documented(kind: type[msgspec.Struct]) -> Schema:
 
 
 def _with_nulls(schema: Schema) -> Schema:
-    """The same with null allowed wherever a field has a default."""
+    """Allow null in a JSON schema wherever a field has a default."""
 
     def nullable(field: Schema) -> Schema:
         if "type" in field:

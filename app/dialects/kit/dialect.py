@@ -39,7 +39,7 @@ class Dialect:
     """Prefixes, by whole segments: `/api` holds `/api` and `/api/chats`, not `/apiary`. `/` holds
     whatever no other dialect does."""
     router: Router | None = None
-    """None: it has claims alone."""
+    """None: the dialect has nothing but claims."""
     refuse: Refuse
     envelope: Envelope
     headers: Callable[[Scope, HTTPResponseStartEvent], list[tuple[bytes, bytes]]] | None = None

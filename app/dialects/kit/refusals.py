@@ -80,7 +80,7 @@ STATUSES: Final[dict[type[errors.Error], int]] = {
     errors.ShuttingDown: 503,
     errors.Error: 500,
 }
-"""As LocalLab has them, for its endpoints and for the server's own pages."""
+"""LocalLab's statuses, which the server's own pages share."""
 ACCOUNT_STATUSES: Final[dict[type[errors.Error], int]] = {
     **STATUSES,
     errors.UnknownChat: 404,
@@ -90,4 +90,4 @@ ACCOUNT_STATUSES: Final[dict[type[errors.Error], int]] = {
     errors.Overloaded: 429,
     errors.RateLimited: 429,
 }
-"""As LLM Host's document has them, for its endpoints and for the accounts."""
+"""The statuses of LLM Host's document, which the accounts share."""

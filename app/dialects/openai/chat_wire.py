@@ -28,7 +28,7 @@ _LOWEST_LOGPROB: Final = -9999.0
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
-    """A token that could have been."""
+    """A token that could have come."""
 
     token: str
     logprob: float
@@ -42,20 +42,20 @@ class Logprob(TopLogprob, frozen=True):
 
     @classmethod
     def of(cls, token: TokenLogprob) -> "Logprob":
-        """From generation's record."""
+        """Make one from the contract's record."""
         tops = [TopLogprob(top.text, finite(top.logprob), list(top.bytes)) for top in token.top]
         return cls(token.text, finite(token.logprob), list(token.bytes), tops)
 
 
 class Logprobs(msgspec.Struct, frozen=True):
-    """Of a choice's tokens."""
+    """Logprobs of a choice's tokens."""
 
     content: list[Logprob]
     refusal: None = None
 
     @classmethod
     def of(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs":
-        """From generation's records."""
+        """Make them from the contract's records."""
         return cls([Logprob.of(token) for token in tokens])
 
 
@@ -93,7 +93,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, index: int, whole: Whole, *, logprobs: bool) -> "ChatChoice":
-        """From a generation's end.
+        """Make one from a whole generation.
 
         Args:
             index: its place in the answer.
@@ -120,7 +120,7 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, model_id: str, wholes: Sequence[Whole], *, logprobs: bool) -> "ChatAnswer":
-        """From the generations' ends, one per choice."""
+        """Make one from whole generations, one per choice."""
         usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
         return cls(
             id=chat_id(),
@@ -198,7 +198,7 @@ def chat_id() -> str:
 
 
 def finite(logprob: float) -> float:
-    """The same, bounded below."""
+    """Bound a logprob below: JSON has no infinity."""
     return max(logprob, _LOWEST_LOGPROB)
 
 

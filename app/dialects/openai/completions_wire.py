@@ -25,7 +25,7 @@ from app.errors import Error
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):
-    """Of a choice's tokens, a list a figure."""
+    """Logprobs of a choice's tokens, a list per figure."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -35,7 +35,7 @@ class TextLogprobs(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, tokens: Sequence[TokenLogprob | PromptToken], offset: int = 0) -> "TextLogprobs":
-        """From generation's records.
+        """Make them from the contract's records.
 
         Args:
             tokens: in their order.
@@ -71,7 +71,7 @@ class TextChoice(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, index: int, whole: Whole, echo: str | None, *, logprobs: bool) -> "TextChoice":
-        """From a generation's end.
+        """Make one from a whole generation.
 
         Args:
             index: its place in the answer.
@@ -105,7 +105,7 @@ class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
         *,
         logprobs: bool,
     ) -> "CompletionAnswer":
-        """From the generations' ends.
+        """Make one from whole generations.
 
         Args:
             model_id: who wrote.

@@ -55,7 +55,7 @@ UNSERVED: Final[Mapping[str, Unserved]] = {
     "service_tier": Unserved("there is one tier", ("auto", "default")),
     "verbosity": Unserved("models here know no verbosity", ("medium",)),
 }
-"""Of chat and of responses."""
+"""Fields that neither chat completions nor responses serve."""
 
 
 def read(body: Body, kind: type[T], unserved: Mapping[str, Unserved]) -> T:
@@ -169,13 +169,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
-    """Of the prompt's tokens."""
+    """How the prompt's tokens were made up."""
 
     cached_tokens: int
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
-    """Of the tokens that were made."""
+    """How the generated tokens were made up."""
 
     reasoning_tokens: int = 0
 
