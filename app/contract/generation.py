@@ -165,7 +165,7 @@ class Whole(msgspec.Struct, frozen=True):
     finished: Finished
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class TokenizedText(msgspec.Struct, frozen=True):
     """A text's token ids on one model."""
 
     ids: list[int]
@@ -271,7 +271,7 @@ class Generator(Protocol):
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
-    ) -> Tokens:
+    ) -> TokenizedText:
         """Give the tokens of a text, or of a conversation as the model would get it.
 
         Raises:

@@ -13,7 +13,7 @@ import msgspec
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import LoadedModel
 from app.contract.conversation import ChatMessage
-from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest, Tokens
+from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest, TokenizedText
 from app.engine.places import Places
 from app.errors import Error
 from app.generation.generation import EmptyGeneration, EngineGeneration
@@ -82,14 +82,14 @@ class GenerationService:
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
-    ) -> Tokens:
+    ) -> TokenizedText:
         """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
         model = await self._catalog.get(model_id)
         long = len(text) > _LONG_TEXT if isinstance(text, str) else _are_long(text)
         ids = await _off_loop_if_long(
             long, lambda: tokenize(model, text, add_special_tokens=add_special_tokens)
         )
-        return Tokens(ids, model.engine.capacity)
+        return TokenizedText(ids, model.engine.capacity)
 
     async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
         """Give the text of tokens, special ones too; see `Generator.detokenize`."""

@@ -14,9 +14,9 @@ from app.dialects.openai.schemas import (
     NOT_USED,
     UNSERVED,
     Count,
+    GenerationOptions,
     Label,
     Metadata,
-    Options,
     Unserved,
 )
 from app.dialects.openai.tools import (
@@ -87,7 +87,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     function_call: dict[str, Any] | None = None
 
 
-class ChatBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.generation import GenerationRequest
-from app.dialects.openai.schemas import MAX_CHOICES, Options, TokenId, Unserved
+from app.dialects.openai.schemas import MAX_CHOICES, GenerationOptions, TokenId, Unserved
 from app.errors import InvalidParameter, Unsupported
 
 COMPLETIONS_UNSERVED: Final[Mapping[str, Unserved]] = {
@@ -17,7 +17,7 @@ Given = str | list[int]
 """One prompt: a text, or its tokens."""
 
 
-class CompletionBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CompletionBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/completions`."""
 
     prompt: Annotated[

@@ -23,7 +23,7 @@ _LONGEST_PARAM: Final = 200
 _STARTED: Final = "openai_started"
 
 
-class Kind(NamedTuple):
+class ErrorWords(NamedTuple):
     """How an error is told."""
 
     status: int
@@ -35,19 +35,19 @@ class Kind(NamedTuple):
 
 
 _BAD: Final = "invalid_request_error"
-KINDS: Final[dict[type[errors.Error], Kind]] = {
-    errors.RequestError: Kind(400, _BAD),
-    errors.InvalidParameter: Kind(400, _BAD, "invalid_value"),
-    errors.ContextOverflow: Kind(400, _BAD, "context_length_exceeded"),
-    errors.BatchTooLarge: Kind(400, _BAD, param="n"),
-    errors.UnknownModel: Kind(404, _BAD, "model_not_found", "model"),
-    errors.NoModelLoaded: Kind(404, _BAD, "model_not_found", "model"),
-    errors.AccessError: Kind(401, _BAD, "invalid_api_key"),
-    errors.Forbidden: Kind(403, "permission_error"),
-    errors.RateLimited: Kind(429, "requests", "rate_limit_exceeded"),
-    errors.TryAgainLater: Kind(503, "server_error"),
-    errors.Overloaded: Kind(429, "requests"),
-    errors.Error: Kind(500, "server_error"),
+ERRORS: Final[dict[type[errors.Error], ErrorWords]] = {
+    errors.RequestError: ErrorWords(400, _BAD),
+    errors.InvalidParameter: ErrorWords(400, _BAD, "invalid_value"),
+    errors.ContextOverflow: ErrorWords(400, _BAD, "context_length_exceeded"),
+    errors.BatchTooLarge: ErrorWords(400, _BAD, param="n"),
+    errors.UnknownModel: ErrorWords(404, _BAD, "model_not_found", "model"),
+    errors.NoModelLoaded: ErrorWords(404, _BAD, "model_not_found", "model"),
+    errors.AccessError: ErrorWords(401, _BAD, "invalid_api_key"),
+    errors.Forbidden: ErrorWords(403, "permission_error"),
+    errors.RateLimited: ErrorWords(429, "requests", "rate_limit_exceeded"),
+    errors.TryAgainLater: ErrorWords(503, "server_error"),
+    errors.Overloaded: ErrorWords(429, "requests"),
+    errors.Error: ErrorWords(500, "server_error"),
 }
 
 refusals: Final = documented(
@@ -66,7 +66,7 @@ refusals: Final = documented(
 
 def detail(error: errors.Error) -> ErrorDetail:
     """Tell an error of the tree, in a body or in a stream."""
-    kind, message = row_of(KINDS, error), error.message
+    kind, message = row_of(ERRORS, error), error.message
     if isinstance(error, errors.ContextOverflow):
         # the words by which libraries over several providers know this case
         message = (
@@ -80,7 +80,7 @@ def detail(error: errors.Error) -> ErrorDetail:
 
 def refuse(error: errors.Error) -> Response[Any]:
     """Answer an error of the tree."""
-    status = row_of(KINDS, error).status
+    status = row_of(ERRORS, error).status
     headers = headers_for(error, status)
     if isinstance(error, errors.TryAgainLater):
         headers["retry-after-ms"] = str(1000 * error.retry_after_s)

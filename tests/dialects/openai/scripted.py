@@ -13,8 +13,8 @@ from app.contract.generation import (
     GenerationRequest,
     PromptToken,
     TextDelta,
+    TokenizedText,
     TokenLogprob,
-    Tokens,
     Usage,
 )
 from app.contract.models import ModelFacts
@@ -113,9 +113,11 @@ class ScriptedService:
         self.generations += made
         return made
 
-    async def tokenize(self, text: object, model_id: str, *, add_special_tokens: bool) -> Tokens:
+    async def tokenize(
+        self, text: object, model_id: str, *, add_special_tokens: bool
+    ) -> TokenizedText:
         self.tokenized.append((text, model_id, add_special_tokens))
-        return Tokens([1, 2, 3], 40)
+        return TokenizedText([1, 2, 3], 40)
 
     async def detokenize(self, ids: Sequence[int], model_id: str) -> str:
         if model_id != MODEL_ID:
