@@ -12,6 +12,7 @@ import re
 from typing import Any, Final
 
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from app.contract.generation import PromptToken, TokenLogprob
 from app.engine.sequence import ScoredToken
@@ -37,9 +38,7 @@ class TokenTexts:
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         self._added: dict[int, str] = {token_id: token.content for token_id, token in added.items()}
-        decoder = tokenizer.decoder
-        # the decoder's own description: decoders have no other face that says what they do
-        kinds = _kinds(json.loads(decoder.__getstate__())) if decoder is not None else set()
+        kinds = _decoder_kinds(tokenizer)
         self._byte_level = "ByteLevel" in kinds
         self._byte_fallback = "ByteFallback" in kinds
 
@@ -93,7 +92,16 @@ def _text(content: bytes) -> str:
     return content.decode(errors="replace")
 
 
+def _decoder_kinds(tokenizer: Tokenizer) -> set[str]:
+    """Return the types of the tokenizer's decoder and of those inside it."""
+    # Decoders can't be written out alone, and a tokenizer brings its vocabulary of megabytes.
+    bare = Tokenizer(BPE())
+    if tokenizer.decoder is not None:  # it may be set but not taken away
+        bare.decoder = tokenizer.decoder
+    decoder = json.loads(bare.to_str())["decoder"]
+    return _kinds(decoder) if decoder is not None else set()
+
+
 def _kinds(decoder: dict[str, Any]) -> set[str]:
-    """The types of a decoder and of those inside it."""
     inner = decoder.get("decoders", ())
-    return {decoder["type"]}.union(*(_kinds(part) for part in inner))
+    return {decoder["type"]}.union(*map(_kinds, inner))

@@ -62,7 +62,7 @@ class ToolCallParser:
         held = self._cut(len(self._buffer))
         start = held.lstrip()
         left_out = self._state is not _State.TEXT or (
-            self._num_calls and any(beginning.startswith(start) for beginning in self._first)
+            self._num_calls > 0 and any(beginning.startswith(start) for beginning in self._first)
         )
         return [(self._done, None if left_out else held)] if held else []
 
@@ -85,7 +85,8 @@ class ToolCallParser:
             return True
         certain = self._certain() if self._may_call else len(self._buffer)
         if certain:
-            self._may_call &= self._format.anywhere
+            if not self._format.anywhere:
+                self._may_call = False
             pieces.append((self._done + certain, self._cut(certain)))
         return False
 

@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammar, SchemaText
 from app.contract.conversation import ChatMessage, Tool
-from app.contract.generation import GenerationRequest, JsonObject, JsonSchema
+from app.contract.generation import GenerationRequest
 from app.errors import InvalidParameter
-from app.generation.structured import ANY_OBJECT, checked, json_rule, schema_text
+from app.generation.structured import ANY_OBJECT, enforced, json_rule, response_rule
 
 MAX_CALLS: Final = 16
 """In one answer: a small model would go on calling until its context is full."""
@@ -150,95 +150,119 @@ def tool_grammar(format_: ToolFormat, request: GenerationRequest, tokenizer: Tok
 
     Where calls are up to the model, any text may come until a call begins (or, with a response
     format, an answer in it). Arguments follow the tool's schema if the tool is strict or a call
-    is required, else they are any JSON object: a tool that is not strict promises no more.
+    is required; otherwise they are any JSON object, since a tool that is not strict promises no
+    more.
 
     Raises:
-        InvalidParameter: a schema that must be enforced can't be, or a response format stands
-            beside a call format that can't be told from JSON.
+        InvalidParameter: a schema that must be enforced can't be, or the request has a response
+            format and the model's calls can't be told from JSON.
     """
+    literals = _Literals(format_, tokenizer)
+    tools, tool_schemas = _tools(format_, request, literals)
+    start, answer_schemas = _start(format_, request, literals)
+    rules = [
+        *start,
+        f"calls: {literals.write(format_.opening + format_.head)} rest",
+        *_rest(format_, literals, parallel=request.parallel_tool_calls),
+        *tools,
+    ]
+    return Grammar("\n".join(rules), (*tool_schemas, *answer_schemas), field="tools")
+
+
+class _Literals:
+    """Writes fixed text in Lark, with the format's tokens as tokens where the vocabulary has them.
+
+    Their text would not do: to a grammar, a special token is none.
+    """
+
+    def __init__(self, format_: ToolFormat, tokenizer: Tokenizer) -> None:
+        ids = {token: tokenizer.token_to_id(token) for token in format_.tokens}
+        self._ids = {token: token_id for token, token_id in ids.items() if token_id is not None}
+
+    def has(self, token: str) -> bool:
+        """Whether the text is a single token of the vocabulary."""
+        return token in self._ids
+
+    def write(self, text: str) -> str:
+        """Write text that may hold some of the tokens."""
+        for token, token_id in self._ids.items():
+            before, found, after = text.partition(token)
+            if found:
+                around = [self.write(part) if part else "" for part in (before, after)]
+                return f"{around[0]} <[{token_id}]> {around[1]}".strip()
+        return json.dumps(text)
+
+
+def _start(
+    format_: ToolFormat, request: GenerationRequest, literals: _Literals
+) -> tuple[list[str], list[SchemaText]]:
+    """Write the rules of a whole answer, around `calls`."""
+    if request.tool_choice.mode == "required":
+        return ["start: calls"], []
+    if request.response_format is not None:
+        if not format_.anywhere:
+            limit = "none beside tools: this model's calls can't be told from an answer in JSON"
+            raise InvalidParameter("response_format", "given", limit)
+        rule, schemas = response_rule(request.response_format)
+        return ["start: answer | calls", f"answer: {rule}"], list(schemas)
+    if not format_.anywhere:
+        return ["start: TEXT | calls", _text_without(format_.marker, before="")], []
+    if literals.has(format_.marker):
+        return ["start: TEXT | TEXT? calls", _text_without(format_.marker, before="(?s:.*)")], []
+    # A lazy lexeme ends at the first marker, and the rest of a call is all that can follow.
+    first = (format_.opening + format_.head).removeprefix(format_.marker)
+    return [
+        f"start: TEXT | trigger {literals.write(first)} rest",
+        "TEXT: /(?s:.*)/",
+        f"trigger[lazy]: TEXT {json.dumps(format_.marker)}",
+    ], []
+
+
+def _text_without(marker: str, *, before: str) -> str:
+    """Write the rule of a text that has no marker behind what `before` matches."""
+    escaped = re.escape(marker).replace("/", r"\/")
+    return f"TEXT: /(?s:.*)/ & ~/{before}{escaped}(?s:.*)/"
+
+
+def _rest(format_: ToolFormat, literals: _Literals, *, parallel: bool) -> list[str]:
+    """Write the rules of everything behind the first call's head."""
+    closing = literals.write(format_.closing) if format_.closing else ""
+    if not parallel or format_.separator is None:
+        return [f"rest: call {closing}"]
+    return [
+        f"rest: call more{{0,{MAX_CALLS - 1}}} {closing}",
+        f"more: {literals.write(format_.separator + format_.head)} call",
+    ]
+
+
+def _tools(
+    format_: ToolFormat, request: GenerationRequest, literals: _Literals
+) -> tuple[list[str], list[SchemaText]]:
+    """Write the rule `call`, a name to a tail, over all tools that may be called."""
     choice = request.tool_choice
-    required = choice.mode == "required"
-    ids = {part: tokenizer.token_to_id(part) for part in format_.tokens}
-
-    def text(literal: str) -> str:
-        """Literal text in Lark, with tokens of the vocabulary as such."""
-        parts = re.split("|".join(map(re.escape, format_.tokens)) or r"(?!)", literal)
-        found = re.findall("|".join(map(re.escape, format_.tokens)) or r"(?!)", literal)
-        pieces: list[str] = []
-        for part, token in zip(parts, [*found, None], strict=True):
-            pieces += [json.dumps(part)] if part else []
-            if token is not None:
-                token_id = ids[token]
-                pieces.append(json.dumps(token) if token_id is None else f"<[{token_id}]>")
-        return " ".join(pieces) or '""'
-
     rules: list[str] = []
-    schemas: list[SchemaText] = []
     names: list[str] = []
+    schemas: list[SchemaText] = []
     for index, tool in enumerate(request.tools):
         if choice.name not in (None, tool.name):
             continue
         parameters = ANY_OBJECT
-        if tool.strict or required:
-            field = f"tools[{index}].function.parameters"
-            parameters = _parameters(tool, field)
-            schemas.append(schema_text(parameters, field))
-        names.append(f"call_{index}")
-        named = text(written(tool.name) + format_.middle)
-        rules += [f"call_{index}: {named} arguments_{index}"]
-        rules += [f"arguments_{index}: {json_rule(parameters)}"]
-    rules.append(f"body: ({' | '.join(names)}) {text(format_.tail)}")
-    more = ""
-    if request.parallel_tool_calls and format_.separator is not None:
-        rules.append(f"more: {text(format_.separator + format_.head)} body")
-        more = f"more{{0,{MAX_CALLS - 1}}}"
-    rest = f"body {more} {text(format_.closing) if format_.closing else ''}"
-    first = format_.opening + format_.head
-    calls = f"{text(first)} {rest}"
-
-    if required:
-        start = [f"start: {calls}"]
-    elif request.response_format is not None:
-        rule, more_schemas = _answer(request.response_format, format_)
-        schemas += more_schemas
-        start = [f"start: answer | {calls}", f"answer: {rule}"]
-    elif not format_.anywhere:
-        start = [f"start: TEXT | {calls}", _text_without(format_, at_start=True)]
-    elif ids.get(format_.marker) is not None:
-        start = [f"start: TEXT | TEXT? {calls}", _text_without(format_, at_start=False)]
-    else:
-        # A lazy lexeme ends at the first marker, and the rest of a call is all that can follow.
-        start = [
-            f"start: TEXT | trigger {text(first.removeprefix(format_.marker))} {rest}",
-            "TEXT: /(?s:.*)/",
-            f"trigger[lazy]: TEXT {json.dumps(format_.marker)}",
-        ]
-    return Grammar("\n".join([*start, *rules]), tuple(schemas), field="tools")
+        if tool.strict or choice.mode == "required":
+            schema = _parameters(tool, f"tools[{index}].function.parameters")
+            parameters = json_rule(schema)
+            schemas.append(schema)
+        names.append(f"tool_{index}")
+        name = literals.write(written(tool.name) + format_.middle)
+        rules += [f"tool_{index}: {name} arguments_{index}"]
+        rules += [f"arguments_{index}: {parameters}"]
+    return [f"call: ({' | '.join(names)}) {literals.write(format_.tail)}", *rules], schemas
 
 
-def _text_without(format_: ToolFormat, *, at_start: bool) -> str:
-    marker = re.escape(format_.marker).replace("/", r"\/")
-    before = "" if at_start else "(?s:.*)"
-    return f"TEXT: /(?s:.*)/ & ~/{before}{marker}(?s:.*)/"
-
-
-def _parameters(tool: Tool, field: str) -> dict[str, Any]:
+def _parameters(tool: Tool, field: str) -> SchemaText:
     parameters = {"type": "object", **tool.parameters} if tool.parameters else _NO_ARGUMENTS
     if parameters["type"] != "object":
         raise InvalidParameter(f"{field}.type", parameters["type"], "'object'")
-    return checked(parameters, field)
-
-
-def _answer(
-    response_format: JsonSchema | JsonObject, format_: ToolFormat
-) -> tuple[str, list[SchemaText]]:
-    if not format_.anywhere:
-        limit = "none beside tools: this model's calls can't be told from an answer in JSON"
-        raise InvalidParameter("response_format", "given", limit)
-    if isinstance(response_format, JsonObject):
-        return json_rule(ANY_OBJECT), []
-    schema = checked(response_format.schema, "response_format")
-    return json_rule(schema), [schema_text(schema, "response_format")]
+    return enforced(parameters, field)
 
 
 def _description(tools: Sequence[Tool]) -> str:

@@ -1,11 +1,14 @@
 import asyncio
 import gc
 import json
+import os
 import random
 import resource
 import time
 import weakref
+from decimal import Decimal
 
+import hypothesis
 import jsonschema_rs
 import numpy as np
 import pytest
@@ -14,22 +17,46 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from app.catalog.check_schemas import CPU_S
-from app.catalog.grammars import Grammar, GrammarConstraint, Grammars
+from app.catalog.grammars import _LIMITS, Grammar, GrammarConstraint, Grammars, _check
 from app.contract.generation import JsonObject, JsonSchema
 from app.errors import EngineFailure, InvalidParameter
-from app.generation.structured import MAX_LEAST, MAX_NESTING, response_grammar
+from app.generation.schema.document import MAX_LEAST, MAX_NESTING
+from app.generation.structured import response_grammar
 from tests.fakes import BYTES, EOS_ID, byte_ids
 from tests.generation.test_detokenizer import DEFAULT_MODEL, TOKENIZERS, default_tokenizer
+
+NUM_SCHEMAS = int(os.environ.get("SCHEMAS", "300"))
+"""How many random ones; `SCHEMAS_SEED` draws others."""
+SEED = int(os.environ.get("SCHEMAS_SEED", "0"))
 
 VOCAB = 258
 GRAMMARS = Grammars(BYTES, VOCAB, (EOS_ID,))
 CLOSING = [*byte_ids('"}]'), EOS_ID]
 
-short_text = st.text(st.sampled_from('ab "\\/é🦊\n'), max_size=4)
+short_text = st.text(st.sampled_from('ab "\\/é🦊\n\x01'), max_size=4)
 names = st.sampled_from(["a", "b", "key", "é", "x y", 'q"'])
-constants = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**40), 2**40), short_text, st.lists(st.booleans())
+# Where floats, and the library's reader of them, come to their end.
+EDGES = [2**53, 2**53 + 1, 10**15 + 1, 2**63 - 1, 2**63, 2**64 + 1, 10**19, 10**400, 1e19, 1e-300]
+numbers = st.one_of(
+    st.integers(-9, 99),
+    st.integers(-(2**70), 2**70),
+    st.floats(-99, 99).map(lambda value: round(value, 3)),
+    st.floats(-1e20, 1e20),
+    st.sampled_from(EDGES),
+    st.sampled_from(EDGES).map(lambda value: -value),
 )
+constants = st.one_of(
+    st.none(), st.booleans(), numbers, short_text, st.lists(st.booleans() | numbers, max_size=2)
+)
+PATTERNS = [
+    *("^[a-c]{2,5}$", "x|y", r"^\d+$", ".", r"^.{2}$", r"\s", r"^\S+$", "[^a]", "(?i)^ab$"),
+    *(r"^\p{L}+$", "^$", "a|^b|c$", r"^\w{1,3}-?$", r"[\s\S]", r"\u{1F98A}?x", r"^\cJ$", r"\D"),
+    *(r"^(?:a|b)*c{0,2}$", r"\W", "^.*$", "^(?<n>a)+$", r"^\/\-$", r"^[^\s\d]{3}$", "]$"),
+    *(r"^(\w+\.)+com$", r"^\P{L}$", r"^\x41\u0042$", r"^\+?[1-9]\d{1,14}$", r"^[^@]+@[^@]+$"),
+]
+FORMATS = [
+    *("date", "time", "date-time", "duration", "hostname", "email", "ipv4", "ipv6", "uuid", "uri"),
+]
 
 
 def objects(inner: st.SearchStrategy) -> st.SearchStrategy:
@@ -55,20 +82,33 @@ def arrays(inner: st.SearchStrategy) -> st.SearchStrategy:
 
 
 leaves = st.one_of(
-    st.fixed_dictionaries({"type": st.sampled_from(["string", "null", "boolean", "integer"])}),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["string", "null", "boolean", "integer", "number"])}
+    ),
     st.fixed_dictionaries(
         {"type": st.just("string"), "minLength": st.integers(0, 3), "maxLength": st.integers(3, 6)}
     ),
     st.fixed_dictionaries(
-        {"type": st.just("string"), "pattern": st.sampled_from(["^[a-c]{2,5}$", "x|y", r"^\d+$"])}
+        {"type": st.just("string"), "pattern": st.sampled_from(PATTERNS)},
+        optional={"minLength": st.integers(0, 3), "maxLength": st.integers(2, 9)},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("string"), "format": st.sampled_from(FORMATS)},
+        optional={"pattern": st.sampled_from(PATTERNS), "maxLength": st.integers(5, 40)},
     ),
     st.fixed_dictionaries(
         {"type": st.just("integer"), "minimum": st.integers(-99, 5)},
         optional={"exclusiveMaximum": st.integers(20, 99), "multipleOf": st.integers(1, 9)},
     ),
     st.fixed_dictionaries(
-        {"type": st.just("number"), "minimum": st.integers(-5, 5)},
-        optional={"maximum": st.floats(6, 99)},
+        {"type": st.sampled_from(["integer", "number", ["number", "null"]])},
+        optional={
+            "minimum": numbers,
+            "maximum": numbers,
+            "exclusiveMinimum": numbers,
+            "exclusiveMaximum": numbers,
+            "multipleOf": st.sampled_from([1, 3, 0.5, 0.01, 2.5, 1e-3]),
+        },
     ),
     st.fixed_dictionaries({"const": constants}),
     st.fixed_dictionaries({"enum": st.lists(constants, min_size=1, max_size=4)}),
@@ -137,16 +177,26 @@ async def constraint_of(schema: dict) -> GrammarConstraint:
     return await Grammars(BYTES, VOCAB, (EOS_ID,)).constraint(response_grammar(JsonSchema(schema)))
 
 
-@settings(max_examples=300, deadline=None)
+@hypothesis.seed(SEED)
+@settings(max_examples=NUM_SCHEMAS, deadline=None, database=None)
 @given(schemas, st.integers(0, 2**32))
 def test_every_finished_answer_validates(schema, seed):
+    """With decimals as they are written, and as the floats that most readers make of them."""
     try:
         constraint = compiled(schema)
     except InvalidParameter:
         assume(False)
-    text = wander(constraint, seed)
+    try:
+        text = wander(constraint, seed)
+    except EngineFailure:
+        texts = [part.text for part in response_grammar(JsonSchema(schema)).schemas]
+        assert _check(texts), "what dies at once is refused before"
+        return
     assume(text is not None)
-    jsonschema_rs.Draft202012Validator(schema).validate(json.loads(text))
+    validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+    validator.validate(json.loads(text, parse_float=Decimal))
+    if "e" not in text.lower():  # 1e999 is a number, but no float
+        validator.validate(json.loads(text))
 
 
 @pytest.mark.skipif(not DEFAULT_MODEL.exists(), reason="the default model is not exported")
@@ -285,18 +335,29 @@ ENDLESS = {
         ({"type": "object", "minProperties": 2}, ".minProperties", "at most one more"),
         ({"type": "array", "minItems": 10**9}, ".minItems", f"at most {MAX_LEAST}"),
         (nested(MAX_NESTING), ".items" * MAX_NESTING, f"at most {MAX_NESTING} schemas"),
-        ({"const": nested_list(5000)}, ".const", "levels of nesting"),
-        ({"title": nested_list(5000)}, ".title", "levels of nesting"),
-        ({"enum": ["x" * 70_000]}, "", "at most 65536 characters, not 70014"),
+        ({"const": nested_list(5000)}, "", "128 levels"),
+        ({"title": nested_list(5000)}, "", "128 levels"),
+        ({"anyOf": nested_list(5000)}, "", "128 levels"),
+        ({"enum": ["x" * 70_000]}, "", "at most 65536 characters"),
+        ({"enum": "x"}, ".enum", "a list"),
+        ({"required": [1]}, ".required", "a list of strings"),
+        ({"type": 3}, ".type", "a type or a list of types"),
+        ({"minimum": "3"}, ".minimum", "a number"),
+        ({"minLength": -1}, ".minLength", "an integer of at least 0"),
+        ({"multipleOf": 0}, ".multipleOf", "above 0"),
+        ({"properties": {str(i): {} for i in range(301)}}, ".properties", "300 that are not"),
         ({"type": "bogus"}, "", "Invalid type: bogus"),
         ({"type": "string", "format": "bogus"}, "", "Unknown format: bogus"),
-        ({"type": "string", "pattern": "(?=a)b"}, "", "look-around"),
-        ({"type": "string", "pattern": "("}, "", "unclosed group"),
-        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "", "oneOf"),
+        ({"type": "string", "pattern": "(?=a)b"}, ".pattern", "no look-around"),
+        ({"type": "string", "pattern": "("}, ".pattern", "a `)` for every `(` (at character 2)"),
+        ({"type": "string", "pattern": "a^b"}, "", "an anchor inside a pattern"),
+        ({"items": {"patternProperties": {"[": {}}}}, ".items.patternProperties.[", "a `]`"),
+        ({"type": "string", "pattern": r"\p{Nope}"}, "", "property not found"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "", "oneOf may overlap"),
         ({"$ref": "#"}, "", "nothing satisfies it"),
-        ({"$ref": "#/$defs/x"}, "", "/$defs/x"),
-        ({"$ref": "http://example.com/x"}, "", "example.com"),
-        ({"minimum": "3"}, "", "minimum"),
+        ({"$ref": "#/$defs/x"}, ".$ref", "inside this one"),
+        ({"$ref": "http://example.com/x"}, ".$ref", "inside this one"),
+        ({"$ref": "#/examples/0", "examples": [{}]}, ".$ref", "inside this one"),
         ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "", "Unsatisfiable"),
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "", "Unsatisfiable"),
         *((schema, "", "too much time or memory") for schema in ENDLESS.values()),
@@ -315,10 +376,42 @@ async def test_what_cannot_be_enforced_is_refused_by_name_and_soon(schema, field
 
 
 async def test_a_schema_as_large_as_is_taken_compiles():
-    properties = {f"field_{index}": {"type": "string"} for index in range(1900)}
-    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    properties = {f"field_{index}": {"type": "string"} for index in range(1340)}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     assert 60_000 < len(json.dumps(schema)) < 65_536
     await constraint_of(schema)
+
+
+def test_a_string_of_bounded_length_goes_on_to_its_end():
+    for schema, length in (({"minLength": MAX_LEAST}, MAX_LEAST), ({"maxLength": 10**6}, 3000)):
+        constraint = compiled({"type": "string", **schema})
+        for token_id in byte_ids('"' + "aé" * (length // 2)):
+            assert token_id in allowed(constraint)
+            constraint.accept(token_id)
+        assert takes(constraint, '"')
+
+
+def test_a_string_ends_at_ten_thousand_characters_if_its_length_is_bounded_at_all():
+    constraint = compiled({"type": "string", "maxLength": MAX_LEAST + 1})
+    for token_id in byte_ids('"' + "a" * MAX_LEAST):
+        constraint.accept(token_id)
+    assert list(allowed(constraint)) == byte_ids('"')
+
+
+async def test_what_costs_more_than_its_limits_at_once_is_refused_before():
+    multiples = {"type": "integer", "multipleOf": 9973, "minimum": 3, "maximum": 45 * 10**9}
+    with pytest.raises(EngineFailure):
+        wander(compiled(multiples), 0)
+    with pytest.raises(InvalidParameter, match="costs too much"):
+        await constraint_of({"type": "object", "properties": {"a": multiples}, "required": ["a"]})
+    with pytest.raises(InvalidParameter, match="shortest") as refused:
+        await constraint_of({"items": {"type": "string", "pattern": "^a{100000}$"}})
+    assert refused.value.field == "response_format.items.pattern"
 
 
 async def test_a_hostile_schema_holds_up_no_schema_that_is_known():
@@ -352,7 +445,8 @@ async def test_a_schema_is_checked_once(monkeypatch):
     assert len(checked) == 4, "the least recently used is forgotten"
 
 
-async def test_a_text_that_uses_up_its_grammar_harms_no_other():
+async def test_a_text_that_uses_up_its_grammar_harms_no_other(monkeypatch):
+    monkeypatch.setitem(_LIMITS, "max_lexer_states", 10_000)
     grammars = Grammars(BYTES, VOCAB, (EOS_ID,))
     greedy = response_grammar(JsonSchema({"type": "string", "pattern": "^(.*a.{200})$"}))
     first = await grammars.constraint(greedy)

@@ -1,0 +1,1 @@
+"""A JSON Schema, part by part, as the grammar library takes it: patterns, numbers, references."""
