@@ -14,13 +14,11 @@ from app.contract.generation import (
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
-    Usage,
     Whole,
 )
 from app.contract.sampling import FinishReason
-from app.dialects.kit.framing import json_event
-from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail
+from app.dialects.openai.chunks import Chunks
+from app.dialects.openai.schemas import UsageAnswer
 from app.errors import Error
 
 # JSON has no infinity; this is what OpenAI writes for a token that can't be.
@@ -137,17 +135,10 @@ class ChatChunks:
     """Frames the stream: for each choice its role, its pieces and its finish reason."""
 
     def __init__(self, model_id: str, n: int, *, include_usage: bool) -> None:
-        self._chunk: dict[str, Any] = {
-            "id": chat_id(),
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model_id,
-        }
-        self._n = n
-        self._usage = {"usage": None} if include_usage else {}
+        kind = "chat.completion.chunk"
+        self._chunks = Chunks(chat_id(), kind, model_id, n, include_usage=include_usage)
         self._begun: set[int] = set()
         self._called: set[int] = set()
-        self._usages: dict[int, Usage] = {}
 
     def take(self, index: int, event: Event) -> bytes:
         """Frame what happened to a choice."""
@@ -160,21 +151,18 @@ class ChatChunks:
                 self._called.add(index)
                 return begin + self._frame(index, {"tool_calls": [_call_delta(event)]})
             case Finished(_, usage):
-                self._usages[index] = usage
+                self._chunks.note(index, usage)
                 reason = finish_reason(event, calls=index in self._called)
                 return begin + self._frame(index, {}, reason=reason)
         return begin
 
     def finish(self) -> bytes:
         """Frame the usage, if asked for, and the end."""
-        if not self._usage:
-            return DONE
-        usage = UsageAnswer.of(self._usages, self._n)
-        return json_event({**self._chunk, "choices": [], "usage": usage}) + DONE
+        return self._chunks.finish()
 
     def fail(self, error: Error) -> bytes:
         """Frame a failure, which is not the end."""
-        return json_event(ErrorAnswer(detail(error)))
+        return self._chunks.fail(error)
 
     def _begin(self, index: int, event: Event) -> bytes:
         self._begun.add(index)
@@ -189,7 +177,7 @@ class ChatChunks:
         reason: str | None = None,
     ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return json_event({**self._chunk, "choices": [choice], **self._usage})
+        return self._chunks.write(choice)
 
 
 def chat_id() -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import msgspec
@@ -14,13 +14,11 @@ from app.contract.generation import (
     PromptToken,
     TextDelta,
     TokenLogprob,
-    Usage,
     Whole,
 )
-from app.dialects.kit.framing import json_event
 from app.dialects.openai.chat_wire import finish_reason, finite
-from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail
+from app.dialects.openai.chunks import Chunks
+from app.dialects.openai.schemas import UsageAnswer
 from app.errors import Error
 
 
@@ -134,18 +132,12 @@ class CompletionChunks:
     def __init__(
         self, model_id: str, n: int, echoes: Sequence[str | None], *, include_usage: bool
     ) -> None:
-        self._chunk: dict[str, Any] = {
-            "id": completion_id(),
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model_id,
-        }
+        kind = "text_completion"
+        self._chunks = Chunks(completion_id(), kind, model_id, n, include_usage=include_usage)
         self._n = n
         self._echoes = echoes
-        self._usage = {"usage": None} if include_usage else {}
         self._offsets: dict[int, int] = {}
         """Choice → where in its text the next token begins; choices that have begun."""
-        self._usages: dict[int, Usage] = {}
 
     def take(self, index: int, event: Event) -> bytes:
         """Frame what happened to a choice."""
@@ -159,21 +151,18 @@ class CompletionChunks:
             case TextDelta(text, logprobs):
                 return begin + self._frame(index, text, logprobs)
             case Finished(_, usage):
-                self._usages[index] = usage
+                self._chunks.note(index, usage)
                 reason = finish_reason(event, calls=False)
                 return begin + self._frame(index, "", reason=reason)
         return begin
 
     def finish(self) -> bytes:
         """Frame the usage, if asked for, and the end."""
-        if not self._usage:
-            return DONE
-        usage = UsageAnswer.of(self._usages, self._n)
-        return json_event({**self._chunk, "choices": [], "usage": usage}) + DONE
+        return self._chunks.finish()
 
     def fail(self, error: Error) -> bytes:
         """Frame a failure, which is not the end."""
-        return json_event(ErrorAnswer(detail(error)))
+        return self._chunks.fail(error)
 
     def _frame(
         self,
@@ -185,7 +174,7 @@ class CompletionChunks:
         logprobs = TextLogprobs.of(tokens, self._offsets[index]) if tokens else None
         self._offsets[index] += sum(map(num_characters, tokens))
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return json_event({**self._chunk, "choices": [choice], **self._usage})
+        return self._chunks.write(choice)
 
 
 def num_characters(token: TokenLogprob | PromptToken) -> int:

@@ -16,7 +16,6 @@ from app.dialects.openai.schemas import ErrorAnswer, ErrorDetail
 
 logger = logging.getLogger(__name__)
 
-DONE: Final = b"data: [DONE]\n\n"
 # Ours or a proxy's; longer or stranger ones don't come back, nor reach a log.
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _LONGEST_PARAM: Final = 200
