@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
 from app.catalog.shelf import facts_of
-from app.contract.models import ModelFacts, ModelState
+from app.contract.models import ModelFacts, ModelRegistry, ModelState
 from app.contract.sampling import FinishReason
 from app.engine.places import Places
 from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.stream import TokenStream
 from app.engine.worker import EngineLoad
 from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
+from app.generation.models import ModelSource, TextModel
 from app.generation.service import GenerationService
 from app.manifest import Graph, Manifest, Quality, Quantisation, Tokens
 
@@ -51,7 +53,8 @@ EOS_ID = BYTES.token_to_id("<|im_end|>")
 
 def byte_ids(text: str) -> list[int]:
     """The ids of a text in `byte_tokenizer`."""
-    return BYTES.encode(text, add_special_tokens=False).ids
+    ids: list[int] = BYTES.encode(text, add_special_tokens=False).ids
+    return ids
 
 
 def fake_manifest(model_id: str = MODEL_ID, chat: bool = True) -> Manifest:
@@ -152,6 +155,8 @@ class FakeEngine:
 
 @dataclass
 class FakeModel:
+    """A model in memory whose tokens are bytes."""
+
     engine: FakeEngine
     tokenizer: Tokenizer = field(default_factory=lambda: BYTES)
     longest_token: int | None = None
@@ -164,11 +169,23 @@ class FakeModel:
     def model_id(self) -> str:
         return self.manifest.model_id
 
+    @property
+    def capacity(self) -> int:
+        return self.engine.capacity
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest.graph.vocab_size
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self.manifest.tokens.eos_ids
+
     def state(self) -> ModelState:
         load = self.engine.load
         return ModelState(
             facts=facts_of(self.manifest),
-            capacity=self.engine.capacity,
+            capacity=self.capacity,
             provider="cpu",
             cache_bytes=0,
             slots=load.slots,
@@ -180,7 +197,7 @@ class FakeModel:
 
 
 class FakeCatalog:
-    """One model, or none: what generation asks of a catalog, and the registry of dialects."""
+    """One model, or none: what generation takes models from, and the registry of dialects."""
 
     closing = False
 
@@ -255,3 +272,9 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0)
+
+
+if TYPE_CHECKING:  # what the fakes stand for, held by mypy
+    _model: TextModel = FakeModel(FakeEngine(()))
+    _source: ModelSource = FakeCatalog(None)
+    _registry: ModelRegistry = FakeCatalog(None)

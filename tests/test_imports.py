@@ -29,9 +29,7 @@ MAY_IMPORT = {
         *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),
         *("app.runtime", "app.engine"),
     },
-    "app.generation": {
-        *("app.contract", "app.errors", "app.manifest", "app.engine", "app.catalog"),
-    },
+    "app.generation": {"app.contract", "app.errors", "app.engine", "app.catalog"},
     "app.storage": {"app.errors", "app.settings"},
     "app.auth": {"app.errors", "app.settings", "app.storage"},
     # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
@@ -141,6 +139,15 @@ def test_the_kit_knows_no_dialect():
         for module, imported in IMPORTS
         if inside(module, {"app.dialects.kit"})
         and inside(imported, {f"app.dialects.{dialect}" for dialect in DIALECTS})
+    }
+
+
+def test_generation_takes_models_from_anybody():
+    """`generation.models` says what it needs of them; the catalog is one that fits."""
+    names = {imported for module, imported in IMPORTS if inside(module, {"app.generation"})}
+    assert "app.catalog.chat_template.ChatTemplate" in names, "else this looks in the wrong place"
+    assert not {
+        name for name in names if inside(name, {"app.catalog.catalog", "app.catalog.loaded"})
     }
 
 

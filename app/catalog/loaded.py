@@ -54,8 +54,7 @@ class LoadedModel:
         self.special_tokens = () if settings.special_tokens_in_content else parts.special_tokens
         """What stays text where a client sends it inside a conversation."""
         self.chat_template = parts.chat_template
-        tokens, vocab_size = parts.manifest.tokens, parts.manifest.graph.vocab_size
-        self.grammars = Grammars(parts.tokenizer, vocab_size, tokens.eos_ids)
+        self.grammars = Grammars(self.tokenizer, self.vocab_size, self.eos_ids)
         self.provider = parts.provider
         self._facts = facts_of(parts.manifest)
         self.engine = EngineThread(
@@ -67,13 +66,28 @@ class LoadedModel:
         """`publisher/name`."""
         return self.manifest.model_id
 
+    @property
+    def capacity(self) -> int:
+        """Tokens of prompt and answer together that one request may have."""
+        return self.engine.capacity
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids that the model has logits for; perhaps more than the tokenizer knows."""
+        return self.manifest.graph.vocab_size
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Token ids that end a text."""
+        return self.manifest.tokens.eos_ids
+
     def state(self) -> ModelState:
         """Say what dialects are told of it; waits for nothing."""
         engine, load = self.engine, self.engine.load
-        per_slot = engine.capacity * self.manifest.graph.kv_bytes_per_token
+        per_slot = self.capacity * self.manifest.graph.kv_bytes_per_token
         return ModelState(
             facts=self._facts,
-            capacity=engine.capacity,
+            capacity=self.capacity,
             provider=self.provider,
             cache_bytes=load.slots * per_slot,  # on a CPU it grows into this as it is used
             slots=load.slots,

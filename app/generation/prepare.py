@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import msgspec
 
 from app.catalog.grammars import Grammar
-from app.catalog.loaded import LoadedModel
 from app.contract.conversation import ChatMessage
 from app.contract.generation import Caller, GenerationRequest
 from app.engine.sequence import EngineRequest
 from app.errors import ContextOverflow, InvalidParameter, RequestError
 from app.generation.conversation import ConversationWriter
+from app.generation.models import TextModel
 from app.generation.structured import response_grammar
 from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import ToolFormat, tool_grammar
@@ -49,7 +49,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.format is None else ToolCallParser(self.format, self.tool_names)
 
 
-def prepare(model: LoadedModel, request: GenerationRequest, caller: Caller) -> Prepared:
+def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Prepared:
     """Make what the engine and the text layer need.
 
     Raises:
@@ -58,7 +58,7 @@ def prepare(model: LoadedModel, request: GenerationRequest, caller: Caller) -> P
     """
     calls = _tool_format(model, request)
     ids = _prompt_ids(model, request, shows_tools=calls is not None)
-    capacity = model.engine.capacity
+    capacity = model.capacity
     # Prompt and answer share the context: a prompt that fills it has no room for an answer.
     room = capacity - len(ids)
     if room < (0 if request.max_tokens == 0 else 1):
@@ -67,7 +67,7 @@ def prepare(model: LoadedModel, request: GenerationRequest, caller: Caller) -> P
     if request.min_tokens > max_tokens:
         limit = f"at most max_tokens, {max_tokens}"
         raise InvalidParameter("min_tokens", request.min_tokens, limit)
-    vocab_size = model.manifest.graph.vocab_size
+    vocab_size = model.vocab_size
     check_ids("stop_token_ids", request.stop_token_ids, vocab_size)
     check_ids("logit_bias", list(request.sampling.logit_bias), vocab_size)
     grammar = None
@@ -75,7 +75,7 @@ def prepare(model: LoadedModel, request: GenerationRequest, caller: Caller) -> P
         grammar = tool_grammar(calls, request, model.tokenizer)
     elif request.response_format is not None:
         grammar = response_grammar(request.response_format)
-    eos_ids = frozenset(model.manifest.tokens.eos_ids)
+    eos_ids = frozenset(model.eos_ids)
     stop_ids = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos_ids)
     engine = EngineRequest(
         prompt_ids=ids,
@@ -102,7 +102,7 @@ def prepare(model: LoadedModel, request: GenerationRequest, caller: Caller) -> P
 
 
 def tokenize(
-    model: LoadedModel, text: str | Sequence[ChatMessage], *, add_special_tokens: bool
+    model: TextModel, text: str | Sequence[ChatMessage], *, add_special_tokens: bool
 ) -> list[int]:
     """Give the tokens of a text, or of a conversation as the model would get it.
 
@@ -126,7 +126,7 @@ def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
         raise InvalidParameter(field, wrong, limit)
 
 
-def _prompt_ids(model: LoadedModel, request: GenerationRequest, *, shows_tools: bool) -> list[int]:
+def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bool) -> list[int]:
     if request.prompt_ids is not None:
         ids = request.prompt_ids
     elif request.prompt is not None and not (request.messages and model.chat_template):
@@ -141,11 +141,11 @@ def _prompt_ids(model: LoadedModel, request: GenerationRequest, *, shows_tools: 
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
     # a tokenizer may have tokens that the model has none of
-    check_ids("prompt", ids, model.manifest.graph.vocab_size)
+    check_ids("prompt", ids, model.vocab_size)
     return ids
 
 
-def _encode(model: LoadedModel, parts: list[str], *, add_special_tokens: bool) -> list[int]:
+def _encode(model: TextModel, parts: list[str], *, add_special_tokens: bool) -> list[int]:
     """Tokenize a text's parts, each by itself.
 
     Raises:
@@ -153,23 +153,23 @@ def _encode(model: LoadedModel, parts: list[str], *, add_special_tokens: bool) -
     """
     if model.longest_token is not None:
         at_least = -(-sum(map(len, parts)) // model.longest_token)
-        if at_least > model.engine.capacity:
-            raise ContextOverflow(at_least, model.engine.capacity, at_least=True)
+        if at_least > model.capacity:
+            raise ContextOverflow(at_least, model.capacity, at_least=True)
     # `encode` would hold the interpreter's lock, so that every thread stands still meanwhile
     encoded = model.tokenizer.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
     return [token_id for encoding in encoded for token_id in encoding.ids]
 
 
-def _writer(model: LoadedModel) -> ConversationWriter:
+def _writer(model: TextModel) -> ConversationWriter:
     if model.chat_template is None:
         raise RequestError(
-            f"model {model.manifest.model_id} has no chat template: "
+            f"model {model.model_id} has no chat template: "
             "it takes a prompt, not messages or a system prompt"
         )
     return ConversationWriter(model.chat_template, model.special_tokens)
 
 
-def _tool_format(model: LoadedModel, request: GenerationRequest) -> ToolFormat | None:
+def _tool_format(model: TextModel, request: GenerationRequest) -> ToolFormat | None:
     """Find how the answer may call tools; None: it may not."""
     if not request.tools or request.tool_choice.mode == "none":
         return None

@@ -1,4 +1,4 @@
-"""Text in, text out: the `Generator` of the contract, on the models of a catalog.
+"""Text in, text out: the `Generator` of the contract, on models that are handed out.
 
 A request gets its place in the engine first, then what is costly is done (template, tokens).
 All that can be refused is refused by `start`, before the first event. Knows no HTTP, no users.
@@ -10,13 +10,12 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from app.catalog.catalog import Catalog
-from app.catalog.loaded import LoadedModel
 from app.contract.conversation import ChatMessage
 from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest, TokenizedText
 from app.engine.places import Places
 from app.errors import Error
 from app.generation.generation import EmptyGeneration, EngineGeneration
+from app.generation.models import ModelSource, TextModel
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize
 from app.generation.reading import TextReader
 
@@ -29,10 +28,10 @@ _PER_MESSAGE: Final = 40
 
 
 class GenerationService:
-    """Starts generations on the models of a catalog."""
+    """Starts generations on models that are handed out."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, models: ModelSource) -> None:
+        self._models = models
         self._num_started = 0
 
     @property
@@ -57,7 +56,7 @@ class GenerationService:
         caller: Caller = NOBODY,
     ) -> list[Generation]:
         """Start all of the requests or none; see `Generator.start_batch`."""
-        model, places = await self._catalog.reserve(model_id, len(requests), caller.client)
+        model, places = await self._models.reserve(model_id, len(requests), caller.client)
         with places:
             all_prepared = await _off_loop_if_long(
                 _is_long(requests),
@@ -84,19 +83,19 @@ class GenerationService:
         add_special_tokens: bool = True,
     ) -> TokenizedText:
         """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
-        model = await self._catalog.get(model_id)
+        model = await self._models.get(model_id)
         long = len(text) > _LONG_TEXT if isinstance(text, str) else _are_long(text)
         ids = await _off_loop_if_long(
             long, lambda: tokenize(model, text, add_special_tokens=add_special_tokens)
         )
-        return TokenizedText(ids, model.engine.capacity)
+        return TokenizedText(ids, model.capacity)
 
     async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
         """Give the text of tokens, special ones too; see `Generator.detokenize`."""
-        model = await self._catalog.get(model_id)
+        model = await self._models.get(model_id)
 
         def decode() -> str:
-            check_ids("tokens", ids, model.manifest.graph.vocab_size)
+            check_ids("tokens", ids, model.vocab_size)
             # `decode` would hold the interpreter's lock
             texts: list[str] = model.tokenizer.decode_batch([list(ids)], skip_special_tokens=False)
             return texts[0]
@@ -108,7 +107,7 @@ async def _off_loop_if_long(long: bool, work: Callable[[], T]) -> T:  # the ques
     return await asyncio.to_thread(work) if long else work()
 
 
-async def _constrained(model: LoadedModel, prepared: Prepared) -> Prepared:
+async def _constrained(model: TextModel, prepared: Prepared) -> Prepared:
     """Compile the grammar, if there is one; off the event loop."""
     if prepared.grammar is None:
         return prepared
@@ -117,7 +116,7 @@ async def _constrained(model: LoadedModel, prepared: Prepared) -> Prepared:
     return msgspec.structs.replace(prepared, engine=engine)
 
 
-def _submit(model: LoadedModel, places: Places, prepared: Prepared) -> Generation:
+def _submit(model: TextModel, places: Places, prepared: Prepared) -> Generation:
     """Hand a request to the engine in one of the places.
 
     Raises:
