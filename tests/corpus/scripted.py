@@ -14,6 +14,7 @@ from unittest.mock import patch
 from app.errors import EngineFailure
 from tests import tiny_model
 from tests.e2e import scripted_app
+from tests.e2e.decoders import application_with
 from tests.fakes import BYTES, CHATML, EOS_ID, byte_ids
 
 PLAIN, FORKS, JSON_TEXT = "corpus/plain", "corpus/forks", "corpus/json"
@@ -153,8 +154,6 @@ class Holding:
 
 def __getattr__(name: str) -> object:
     if name == "app":
-        # looked up by scripted_app when its application is made
-        vars(scripted_app)["ScriptedDecoder"] = CorpusDecoder
-        globals()["app"] = application = Application(scripted_app.app)
+        globals()["app"] = application = Application(application_with(CorpusDecoder))
         return application
     raise AttributeError(name)

@@ -119,13 +119,14 @@ REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
 def make_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     """A model with random weights; norms and biases are moved off their neutral values."""
     torch.manual_seed(seed)
-    model = hf.AutoModelForCausalLM.from_config(config)
+    model: PreTrainedModel = hf.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             assert parameter.isfinite().all(), name
-    return model.eval()
+    model.eval()
+    return model
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

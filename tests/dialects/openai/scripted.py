@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from litestar import Litestar
 
 from app.catalog.shelf import facts_of
+from app.contract.conversation import ChatMessage
 from app.contract.generation import (
+    NOBODY,
     Caller,
     Event,
     Finished,
+    Generation,
     GenerationRequest,
+    Generator,
     PromptToken,
     TextDelta,
     TokenizedText,
@@ -32,7 +36,7 @@ CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 HI = [{"role": "user", "content": "Hi"}]
-NEEDED = {
+NEEDED: dict[str, dict[str, object]] = {
     CHAT: {"model": MODEL_ID, "messages": HI},
     COMPLETIONS: {"model": MODEL_ID, "prompt": "Hi"},
     RESPONSES: {"model": MODEL_ID, "input": "Hi"},
@@ -54,7 +58,7 @@ def prompt_token(text: str, value: float | None, *others: tuple[str, float]) -> 
     return PromptToken(7, text, text.encode(), value, tops)
 
 
-class ScriptedGeneration:
+class ScriptedGeneration(Generation):
     """Plays events: an asyncio.Event is waited for, an error raised."""
 
     model_id = MODEL_ID
@@ -68,41 +72,48 @@ class ScriptedGeneration:
 
     async def __anext__(self) -> Event:
         await asyncio.sleep(0)
-        while self._script and isinstance(self._script[0], asyncio.Event):
-            await self._script.pop(0).wait()
-        if self.closed or not self._script:
-            raise StopAsyncIteration
-        event = self._script.pop(0)
-        if isinstance(event, Exception):
-            raise event
-        return event
+        while self._script and not self.closed:
+            match self._script.pop(0):
+                case asyncio.Event() as gate:
+                    await gate.wait()
+                case Exception() as error:
+                    raise error
+                case event:
+                    return event
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         self.closed = True
 
 
-class ScriptedService:
+class ScriptedService(Generator):
     """One model, whose capacity is 40 and which runs 4 at once."""
+
+    num_started = 0
 
     def __init__(self, *scripts: Script) -> None:
         """Take a script for each generation; the last one is played for all further ones."""
         self._scripts = scripts or ([TextDelta("Hello"), end()],)
         self.requests: list[GenerationRequest] = []
         self.generations: list[ScriptedGeneration] = []
-        self.tokenized: list[tuple] = []
-        self.num_started = 0
+        self.tokenized: list[tuple[str | Sequence[ChatMessage], str | None, bool]] = []
 
     async def start(
-        self, request: GenerationRequest, model_id: str, caller: Caller
+        self,
+        request: GenerationRequest,
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> ScriptedGeneration:
         [generation] = await self.start_batch([request], model_id, caller)
         return generation
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str, _caller: Caller
+        self,
+        requests: Sequence[GenerationRequest],
+        model_id: str | None = None,
+        caller: Caller = NOBODY,  # noqa: ARG002 # all are one here
     ) -> list[ScriptedGeneration]:
-        if model_id != MODEL_ID:
-            raise UnknownModel(model_id)
+        _check_model(model_id)
         if len(requests) > 4:
             raise BatchTooLarge(len(requests), 4)
         if any(len(request.prompt or "") > 40 for request in requests):
@@ -114,15 +125,24 @@ class ScriptedService:
         return made
 
     async def tokenize(
-        self, text: object, model_id: str, *, add_special_tokens: bool
+        self,
+        text: str | Sequence[ChatMessage],
+        model_id: str | None = None,
+        *,
+        add_special_tokens: bool = True,
     ) -> TokenizedText:
         self.tokenized.append((text, model_id, add_special_tokens))
         return TokenizedText([1, 2, 3], 40)
 
-    async def detokenize(self, ids: Sequence[int], model_id: str) -> str:
-        if model_id != MODEL_ID:
-            raise UnknownModel(model_id)
+    async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
+        _check_model(model_id)
         return "".join(map(chr, ids))
+
+
+def _check_model(model_id: str | None) -> None:
+    assert model_id is not None, "every request of this dialect names its model"
+    if model_id != MODEL_ID:
+        raise UnknownModel(model_id)
 
 
 class ScriptedModels(FakeCatalog):
