@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,11 +24,12 @@ from app.dialects.kit.application import assemble
 from app.dialects.kit.body import read_object, to_record
 from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Dialect
-from app.dialects.kit.framing import NDJSON, json_line
+from app.dialects.kit.framing import NDJSON, Framing, json_line
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.refusals import headers_for, row_of
 from app.dialects.kit.streaming import Reply
 from app.errors import AccessError, EngineFailure, Error, RequestError, TryAgainLater, UnknownModel
+from app.generation.service import GenerationService
 from tests.accounts_app import Server
 from tests.asgi_client import ask
 from tests.databases import empty_database
@@ -48,7 +50,7 @@ class Asked(msgspec.Struct):
     stream: bool = False
 
 
-class Lines:
+class Lines(Framing):
     """A line of JSON for each piece, one for the end, one for a failure."""
 
     def take(self, index: int, event: Event) -> bytes:
@@ -67,7 +69,7 @@ class Lines:
 
 
 @post("/echo", status_code=200, guards=[signed_in, within_rate_limit])
-async def echo(request: AnyRequest, generator: Provided[Generator]) -> Response:
+async def echo(request: AnyRequest, generator: Provided[Generator]) -> Response[Any]:
     asked = to_record(await read_object(request), Asked)
     wanted = GenerationRequest(
         messages=[ChatMessage.of("user", asked.say)], sampling=SamplingParams(temperature=0)
@@ -80,17 +82,17 @@ async def echo(request: AnyRequest, generator: Provided[Generator]) -> Response:
 
 
 @post("/echo/vectors", status_code=200)
-async def vectors(request: AnyRequest, embedder: Provided[Embedder]) -> dict:
+async def vectors(request: AnyRequest, embedder: Provided[Embedder]) -> dict[str, Any]:
     body = await read_object(request)
     made = await embedder.embed(body["texts"], body["model"])
     return {"vectors": made.vectors, "tokens": made.prompt_tokens}
 
 
-def envelope(status: int, message: str, headers: dict[str, str]) -> Response:
+def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:
     return Response({"oh": message}, status_code=status, headers=headers)
 
 
-def refuse(error: Error) -> Response:
+def refuse(error: Error) -> Response[Any]:
     status = row_of(STATUSES, error)
     return envelope(status, error.message, headers_for(error, status))
 
@@ -110,7 +112,7 @@ def dialect(_: Host) -> Dialect:
 
 
 @asynccontextmanager
-async def running(folder: Path, service: FakeService, **settings: object) -> AsyncIterator[Server]:
+async def running(folder: Path, service: FakeService, **settings: Any) -> AsyncIterator[Server]:
     async with empty_database("sqlite", folder) as database:
         await database.migrate()
         host = host_over(service, database=database, **settings)
@@ -119,7 +121,7 @@ async def running(folder: Path, service: FakeService, **settings: object) -> Asy
         await host.auth.close()
 
 
-async def test_it_answers_whole_and_as_a_stream(tmp_path):
+async def test_it_answers_whole_and_as_a_stream(tmp_path: Path) -> None:
     async with running(tmp_path, FakeService("Hel", "lo")) as server:
         token = await server.token("ada")
         answer = await server.ask("POST", "/echo", {"say": "Hi"}, token=token)
@@ -133,7 +135,7 @@ async def test_it_answers_whole_and_as_a_stream(tmp_path):
         assert "Hi" in server.service.prompts()[0]
 
 
-async def test_it_refuses_in_its_own_words_before_and_in_a_stream(tmp_path):
+async def test_it_refuses_in_its_own_words_before_and_in_a_stream(tmp_path: Path) -> None:
     async with running(tmp_path, FakeService("Hel", EngineFailure("broke"))) as server:
         token = await server.token("ada")
         answer = await server.ask("POST", "/echo", {"say": 1}, token=token)
@@ -145,7 +147,7 @@ async def test_it_refuses_in_its_own_words_before_and_in_a_stream(tmp_path):
         assert answer.body.endswith(json_line({"wrong": "engine_failure"}))
 
 
-async def test_accounts_and_limits_hold_for_it(tmp_path):
+async def test_accounts_and_limits_hold_for_it(tmp_path: Path) -> None:
     async with running(tmp_path, FakeService("x"), rate_limit_per_minute=1) as server:
         answer = await server.ask("POST", "/echo", {"say": "Hi"})
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -167,8 +169,8 @@ async def test_accounts_and_limits_hold_for_it(tmp_path):
     ],
 )
 async def test_what_no_route_answers_is_told_by_who_owns_the_path(
-    tmp_path, method, path, status, key
-):
+    tmp_path: Path, method: str, path: str, status: int, key: str
+) -> None:
     async with running(tmp_path, FakeService("x")) as server:
         answer = await server.ask(method, path)
         assert (answer.status, list(answer.json)) == (status, [key])
@@ -176,7 +178,7 @@ async def test_what_no_route_answers_is_told_by_who_owns_the_path(
         assert ("x-request-id" in answer.headers) is (key == "error")
 
 
-async def test_a_client_that_goes_frees_its_slot(tmp_path):
+async def test_a_client_that_goes_frees_its_slot(tmp_path: Path) -> None:
     async with running(tmp_path, FakeService("Hel", asyncio.Event())) as server:
         token, gone = await server.token("ada"), asyncio.Event()
         await server.ask(
@@ -190,7 +192,7 @@ async def test_a_client_that_goes_frees_its_slot(tmp_path):
         assert server.service.engine.in_use == 0
 
 
-class Lengths:
+class Lengths(Embedder):
     """An embedder without any model: a text's vector is its number of letters and of words."""
 
     async def embed(self, texts: Sequence[str], model_id: str) -> Embeddings:
@@ -199,14 +201,9 @@ class Lengths:
         return Embeddings([[float(len(t)), float(len(t.split()))] for t in texts], 2 * len(texts))
 
 
-class NoGenerator:
-    """Nothing that starts a text."""
-
-    num_started = 0
-
-
-async def test_an_embedder_is_served_without_an_engine():
-    host = host_over(NoGenerator(), FakeCatalog(None), embedder=Lengths())
+async def test_an_embedder_is_served_without_an_engine() -> None:
+    catalog = FakeCatalog(None)
+    host = host_over(GenerationService(catalog), catalog, embedder=Lengths())
     rest = Dialect(paths=("/",), refuse=refuse, envelope=envelope)
     app = assemble(host, [dialect(host), rest])
     body = {"texts": ["a b", "c"], "model": "test/lengths"}
