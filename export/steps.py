@@ -5,6 +5,7 @@ so that any of them can be run again alone. Knows their order and their files; t
 done by other modules.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -161,7 +162,11 @@ def run_validate(options: ExportOptions) -> str:
         options.work / "final", shape.graph, rows=8, capacity=len(ids) + PAGE_SPARE
     )
     quality = measure_quality(reference, session, ids)
-    if not quality.mean_kl <= options.gate:  # a NaN is refused as well
+    if not all(math.isfinite(figure) for figure in msgspec.structs.astuple(quality)):
+        raise QualityRefused(
+            f"{source.model_id} in {options.scheme} is not finite: {figures(quality)}"
+        )
+    if quality.mean_kl > options.gate:
         raise QualityRefused(
             f"{source.model_id} in {options.scheme} is too far from torch: {figures(quality)}; "
             f"the gate is {options.gate}"

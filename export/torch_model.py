@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import get_gguf_hf_weights_map
+from transformers.modeling_utils import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
@@ -182,7 +183,7 @@ def _check_room(source: ModelSource, config: Any, shapes: Mapping[str, tuple[int
         )
     with refusing(source.described):
         try:
-            with torch.device("meta"):
+            with no_init_weights(), torch.device("meta"):
                 skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except NotImplementedError:
             return  # its code computes with weights while the model is made (Apertus)

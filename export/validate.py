@@ -144,12 +144,14 @@ def measure_quality(reference: Tensor, session: GraphSession, ids: Sequence[int]
         rows = torch.arange(len(following))
         loss -= float(ours[rows, following].sum(dtype=torch.float64))
         reference_loss -= float(theirs[rows, following].sum(dtype=torch.float64))
+    with np.errstate(over="ignore"):  # an infinite perplexity is a figure too
+        perplexities = np.exp(np.array([loss, reference_loss]) / (len(ids) - 1)).tolist()
     return Quality(
         text_tokens=len(ids),
         mean_kl=kl / len(ids),
         top1_agreement=agree / len(ids),
-        perplexity=float(np.exp(loss / (len(ids) - 1))),
-        reference_perplexity=float(np.exp(reference_loss / (len(ids) - 1))),
+        perplexity=perplexities[0],
+        reference_perplexity=perplexities[1],
     )
 
 

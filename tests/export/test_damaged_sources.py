@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -397,6 +398,13 @@ def test_text_of_one_distinct_token_proves_nothing_and_is_refused(
         "nothing can be measured: its tokenizer makes 184 tokens of the page in the context of "
         "192, 1 of them different; at least 32 and 16 are needed"
     )
+
+
+def test_figures_that_are_not_finite_are_refused(folder: Path, refused: Refuse) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] *= 1e6  # what torch expects is so unlikely that e to its power is not
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert "local/source in int8 is not finite: mean KL" in refused(folder)
 
 
 def test_page_must_have_enough_tokens_and_enough_different_ones() -> None:

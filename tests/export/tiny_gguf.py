@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from tests.export.tiny import CONFIGS, VOCAB, make_model, make_tokenizer
 
@@ -28,9 +28,9 @@ class Raw(bytes):
     """A field's type and value, already encoded."""
 
 
-def tiny_fields() -> Fields:
+def tiny_fields(config: PretrainedConfig | None = None) -> Fields:
     """Metadata of the tiny llama, with its tokenizer."""
-    config = CONFIGS["llama"]()
+    config = config or CONFIGS["llama"]()
     backend = json.loads(make_tokenizer().backend_tokenizer.to_str())
     tokens = sorted(backend["model"]["vocab"], key=backend["model"]["vocab"].get)
     tokens += [f"<unused{i}>" for i in range(VOCAB - len(tokens))]
