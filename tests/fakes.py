@@ -268,10 +268,17 @@ class FakeService(GenerationService):
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop go on until something is so."""
+    """Let the event loop go on until something is so; it is looked at in each of its turns."""
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0)
+
+
+async def until_eventually(condition: Callable[[], object]) -> None:
+    """`until`, for what other threads do."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 if TYPE_CHECKING:  # what the fakes stand for, held by mypy

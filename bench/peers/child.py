@@ -33,6 +33,12 @@ class Child:
         """Whether the process has been started and not ended."""
         return self._process is not None
 
+    @property
+    def pid(self) -> int:
+        """The id of the process, which runs."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     def start(self, threads: int) -> None:
         """Start the process, its libraries limited to `threads` threads."""
         self.end()

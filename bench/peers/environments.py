@@ -42,16 +42,16 @@ def run(arguments: argparse.Namespace) -> None:
     failures = json.loads(place.failures.read_text()) if place.failures.is_file() else {}
     shared = place.shared
     command = [sys.executable, "-m", "bench.peers.source", str(shared.folder)]
-    _attempt(place, "source", failures, [(command, {})])
+    attempt(place, "source", failures, [(command, {})])
     for name, environment in ENVIRONMENTS.items():
         if name in only:
-            _attempt(place, name, failures, _install(place, name, environment))
+            attempt(place, name, failures, _install(place, name, environment))
     for name, peer in PEERS.items():
         if name in only and peer.convert and peer.environment not in failures:
             program, *rest = (
                 part.format(hf=shared.hugging_face, out=place.model(name)) for part in peer.convert
             )
-            _attempt(
+            attempt(
                 place, name, failures, [([str(place.bin(peer.environment, program)), *rest], {})]
             )
     for name, reason in failures.items():
@@ -73,7 +73,7 @@ def _install(place: Place, name: str, environment: Environment) -> Commands:
     return commands
 
 
-def _attempt(place: Place, name: str, failures: dict[str, str], commands: Commands) -> None:
+def attempt(place: Place, name: str, failures: dict[str, str], commands: Commands) -> None:
     """Run commands unless exactly these have succeeded before; record how it went."""
     mark = place.into / "done" / name
     digest = hashlib.sha256(json.dumps(commands).encode()).hexdigest()

@@ -17,6 +17,7 @@ from app.catalog.loaded import MAX_AUTO_SLOTS, ModelParts, auto_slots, open_mode
 from app.catalog.shelf import Shelf
 from app.contract.generation import GenerationRequest, collect
 from app.contract.sampling import SamplingParams
+from app.engine.thread import EngineThread
 from app.errors import (
     EngineFailure,
     ModelBroken,
@@ -28,7 +29,7 @@ from app.errors import (
 from app.generation.service import GenerationService
 from app.manifest import read_manifest
 from app.settings import Settings
-from tests.fakes import BYTES, until
+from tests.fakes import BYTES, until, until_eventually
 from tests.tiny_model import write_tiny_model
 
 A, B, C = "tiny/a", "tiny/b", "tiny/c"
@@ -140,9 +141,9 @@ async def test_one_that_generates_is_waited_for(models_dir):
         with running.engine.reserve():
             loading = asyncio.create_task(catalog.load(B))
             await until_eventually(lambda: catalog.loading == {B: 0.5})
-            await asyncio.sleep(0.05)
+            assert (await generate(catalog, A)).startswith(A), "it takes requests meanwhile"
             assert not loading.done()
-            assert running.engine.failure is None
+            assert names(catalog) == [A]
         await loading
         assert names(catalog) == [B]
         assert catalog.loading == {}
@@ -215,17 +216,33 @@ async def test_unload_lets_the_model_finish(models_dir):
         assert await generating == alone
 
 
-async def test_a_model_that_is_leaving_is_loaded_again_only_when_it_is_gone(models_dir):
+async def test_a_model_that_is_leaving_is_loaded_again_only_when_it_is_gone(
+    models_dir, monkeypatch
+):
+    stopping, gone_when_opened = [], []
+    stop = EngineThread.stop
+
+    def note_and_stop(engine, drain_timeout_s):
+        stopping.append(engine)
+        return stop(engine, drain_timeout_s)
+
+    def note_and_open(*arguments):
+        gone_when_opened.append(leaving.engine.failure is not None)
+        return open_model(*arguments)
+
     async with opened(models_dir) as catalog:
         leaving = await catalog.get(A)
+        monkeypatch.setattr(EngineThread, "stop", note_and_stop)
+        monkeypatch.setattr(catalog_module, "open_model", note_and_open)
         with leaving.engine.reserve():
             unloading = asyncio.create_task(catalog.unload(A))
             await until(lambda: not catalog.loaded)
             loading = asyncio.create_task(catalog.get(A))
-            await asyncio.sleep(0.05)
+            await until_eventually(lambda: stopping == [leaving.engine] * 2)
             assert not loading.done()
         assert await loading is not leaving
         assert await unloading == A
+        assert gone_when_opened == [True]
         assert names(catalog) == [A]
 
 
@@ -234,10 +251,10 @@ async def test_idle_models_are_unloaded_and_busy_ones_are_not(models_dir):
         watch = asyncio.create_task(catalog.unload_idle())
         busy = await catalog.get(A)
         with busy.engine.reserve():
-            await catalog.load(B)
-            await until_eventually(lambda: names(catalog) == [A])
-            await asyncio.sleep(0.15)
-            assert names(catalog) == [A]
+            for _ in range(2):  # whoever is idle goes, so the watch has looked at both each time
+                await catalog.load(B)
+                await until_eventually(lambda: B not in names(catalog))
+                assert names(catalog) == [A]
         await until_eventually(lambda: names(catalog) == [])
         watch.cancel()
 
@@ -397,10 +414,3 @@ def test_a_manifest_of_another_format_is_left_out(tmp_path, caplog):
     manifest.write_bytes(msgspec.json.encode({**content, "format": 99}))
     assert Shelf(tmp_path).available() == []
     assert "format is 99" in caplog.text
-
-
-async def until_eventually(condition) -> None:
-    """`until`, for what other threads do."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -32,7 +32,7 @@ from app.errors import (
     ShuttingDown,
     UnknownModel,
 )
-from tests.fakes import BYTES, EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids
+from tests.fakes import BYTES, EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids, until
 
 
 def asks(prompt: str = "Hi", **fields: object) -> GenerationRequest:
@@ -324,8 +324,7 @@ async def test_a_failure_is_raised_after_the_text_before_it(raised, message):
 async def test_text_that_arrived_together_with_the_failure_is_not_lost():
     service = FakeService("abc", "def", EngineFailure("broke"))
     generation = await service.start(asks())
-    await asyncio.sleep(0.01)
-    assert service.engine.in_use == 0, "all events must be there at once or this proves nothing"
+    await until(lambda: not service.engine.in_use)  # all events are there at once
     assert await anext(generation) == TextDelta("abcdef")
     with pytest.raises(EngineFailure, match="broke"):
         await anext(generation)
@@ -346,7 +345,7 @@ async def test_cancelling_the_task_that_waits_frees_the_place(consume):
     service = FakeService(asyncio.Event())
     generation = await service.start(asks())
     task = asyncio.ensure_future(consume(generation))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # a task that has not begun waits for nothing
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -157,8 +157,8 @@ async def test_a_failure_before_the_first_byte_is_a_500_in_the_envelope(endpoint
 @pytest.mark.parametrize("endpoint", [generate, chat])
 @pytest.mark.parametrize("headers", [{}, SSE])
 async def test_a_failure_after_the_first_byte_is_marked_and_is_no_end(endpoint, headers):
-    service = FakeService("Hel", asyncio.Event(), EngineFailure("step broke"))
-    gate = service.engine._script[1]
+    gate = asyncio.Event()
+    service = FakeService("Hel", gate, EngineFailure("step broke"))
     app = app_for(service)
     path = "/generate" if endpoint is generate else "/chat"
     body = {"prompt": "Hi", "messages": TURN, "stream": True}

@@ -65,6 +65,8 @@ class ScriptedGeneration(Generation):
 
     def __init__(self, script: Script) -> None:
         self._script = list(script)
+        self.waits = False
+        """Whether it is at an asyncio.Event that nobody has set."""
         self.closed = False
 
     def __aiter__(self) -> "ScriptedGeneration":
@@ -75,7 +77,9 @@ class ScriptedGeneration(Generation):
         while self._script and not self.closed:
             match self._script.pop(0):
                 case asyncio.Event() as gate:
+                    self.waits = True
                     await gate.wait()
+                    self.waits = False
                 case Exception() as error:
                     raise error
                 case event:

@@ -244,8 +244,7 @@ async def test_a_client_that_goes_ends_every_generation(path, fields, stream, sc
     asking = asyncio.create_task(ask(app_for(service), "POST", path, body, gone=gone))
     async with asyncio.timeout(5):
         await until(lambda: service.generations)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await until(lambda: all(generation.waits for generation in service.generations))
         gone.set()
         answer = await asking
     assert not answer.complete or answer.status == 499
