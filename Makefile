@@ -1,4 +1,5 @@
-# Two commands: `make serve` and `make test`. Each installs what it needs, once.
+# Two commands: `make serve` and `make test`. Each installs what it needs, once, in the versions of
+# constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,15 +7,17 @@ BIN := $(VENV)/bin
 # CUDA where its driver is; onnxruntime and onnxruntime-gpu must not be installed together.
 comma := ,
 EXTRAS := $(if $(shell command -v nvidia-smi),gpu$(comma)export-gpu,cpu$(comma)export)
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 MODEL := models/HuggingFaceTB--SmolLM2-135M-Instruct/manifest.json
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check model clean
+.PHONY: help serve test check model lock clean
 
 help:
 	@echo 'make serve   install, export the default model, serve it on http://127.0.0.1:8000'
 	@echo 'make test    install, export the default model, run every check and test'
 	@echo 'make check   ruff and mypy alone'
+	@echo 'make lock    write constraints.txt anew, with the newest versions'
 	@echo 'make clean   remove the environment and the caches, keep models/ and data/'
 
 serve: $(VENV)/serve $(MODEL)
@@ -37,18 +40,32 @@ model: $(MODEL)
 $(MODEL): | $(VENV)/serve
 	$(BIN)/python -m export
 
-# The files say which set of extras of which pyproject.toml is installed.
-$(VENV)/serve: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
+# The files say which extras were installed, and from which pyproject.toml and constraints.txt.
+$(VENV)/serve: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) '.[$(EXTRAS)]'
 	touch $@
 
-$(VENV)/test: pyproject.toml $(VENV)/serve
-	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),dev,postgres]'
+$(VENV)/test: $(VENV)/serve
+	$(INSTALL) '.[$(EXTRAS),dev,postgres]'
 	touch $@
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+
+# In an environment of its own, so that nothing is kept that is no longer needed. Made with the oldest
+# supported Python (PYTHON=python3.11), the versions install on newer ones too. What is behind a + is
+# a build of the same version: which one is installed is for the package index to say.
+LOCK := $(VENV)/lock
+lock:
+	$(PYTHON) -m venv --clear $(LOCK)
+	$(LOCK)/bin/pip install --quiet --upgrade pip
+	$(LOCK)/bin/pip install --quiet --editable '.[cpu,export,dev,postgres,bench]'
+	$(LOCK)/bin/pip freeze --all --exclude-editable --exclude pip > $(LOCK)/frozen.txt
+	(grep '^#' constraints.txt; sed 's/+.*//' $(LOCK)/frozen.txt) > $(LOCK)/constraints.txt
+	mv $(LOCK)/constraints.txt constraints.txt
+	rm -r $(LOCK)
+	@echo 'constraints.txt is new: now run make test'
 
 clean:
 	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

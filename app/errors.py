@@ -6,7 +6,7 @@ Error: the root
 │   ├── UnknownParameter    a field that this request doesn't have
 │   ├── Unsupported         a field that is known and asks for what we can't do
 │   ├── BatchTooLarge       more requests at once than run and wait together
-│   ├── ContextOverflow     the prompt is longer than the context
+│   ├── ContextOverflow     the prompt leaves no room in the context
 │   ├── UnknownModel        no such model on disk
 │   ├── NoModelLoaded       a model is needed and none is loaded
 │   ├── UsernameTaken       somebody else has this name
@@ -89,13 +89,18 @@ class BatchTooLarge(RequestError):
 
 
 class ContextOverflow(RequestError):
-    """The prompt alone does not fit the model's context."""
+    """The prompt leaves no room for an answer in the model's context."""
 
     code = "context_overflow"
 
-    def __init__(self, prompt_tokens: int, limit: int) -> None:
+    def __init__(self, prompt_tokens: int, limit: int, *, at_least: bool = False) -> None:
         self.prompt_tokens, self.limit = prompt_tokens, limit
-        super().__init__(f"prompt has {prompt_tokens} tokens, the context is {limit}")
+        self.at_least = at_least
+        """Whether `prompt_tokens` is only a lower bound, out of the text's length."""
+        number = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
+        super().__init__(
+            f"prompt has {number} tokens, the context is {limit} for prompt and answer together"
+        )
 
 
 class UnknownModel(RequestError):
@@ -200,14 +205,19 @@ class TryAgainLater(Error):
 
 
 class Overloaded(TryAgainLater):
-    """Every place in the queue is taken."""
+    """Every place in the queue is taken, or as many as one client may hold beside others."""
 
     code = "overloaded"
 
-    def __init__(self, waiting: int, limit: int, retry_after_s: int = 1) -> None:
-        super().__init__(
-            f"{waiting} requests are running or waiting, the limit is {limit}", retry_after_s
-        )
+    def __init__(
+        self,
+        count: int,
+        limit: int,
+        retry_after_s: int = 1,
+        *,
+        what: str = "requests are running or waiting",
+    ) -> None:
+        super().__init__(f"{count} {what}, the limit is {limit}", retry_after_s)
 
 
 class RateLimited(TryAgainLater):

@@ -19,10 +19,12 @@ the memory of the past.
 """
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from app.errors import ModelBroken
 
@@ -30,15 +32,21 @@ MANIFEST_NAME: Final = "manifest.json"
 FORMAT: Final = 1
 
 
+# Limits are far above any model: a manifest beyond them is damaged, and would take all memory.
+FileName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}$)[^/\\\x00]{1,255}$")]
+"""A file in the model's own folder."""
+TokenId = Annotated[int, Meta(ge=0, lt=2**24)]
+
+
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
     """The decoder's shape: what the KV cache and the logits buffer are made from."""
 
-    file: str
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    vocab_size: int
-    context_length: int
+    file: FileName
+    num_layers: Annotated[int, Meta(ge=1, le=1_000)]
+    num_kv_heads: Annotated[int, Meta(ge=1, le=4_096)]
+    head_dim: Annotated[int, Meta(ge=1, le=4_096)]
+    vocab_size: Annotated[int, Meta(ge=1, le=2**24)]
+    context_length: Annotated[int, Meta(ge=1, le=2**27)]
     """Tokens; the longest the model was trained for."""
     kv_dtype: Literal["float32", "float16"]
 
@@ -52,8 +60,8 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     """Special tokens that generation needs by id."""
 
-    bos_id: int | None
-    eos_ids: tuple[int, ...]
+    bos_id: TokenId | None
+    eos_ids: tuple[TokenId, ...]
     """A sampled id out of these ends the text; it is not part of the text."""
 
 
@@ -64,8 +72,12 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int = 0
     """Weights that share a scale; 0 with `none`."""
     batch_invariant: bool
-    """Whether a row's logits are bitwise the same alone and in a batch, as seen at export, with
-    steps of one token kept apart from wider ones, as the engine does."""
+    """Whether a row's logits are bitwise the same alone and in a batch, and wherever its prompt is
+    cut, as measured at export, with steps of one token kept apart from wider ones, as the engine
+    does."""
+    min_first_chunk: int = 0
+    """Tokens that the first chunk of a prompt must have (or the whole prompt, if it has fewer) for
+    its logits to be bitwise the same wherever else it is cut; 0: not known, or they never are."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +85,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
     text_tokens: int
     mean_kl: float
-    """Mean Kullback-Leibler divergence, nats a token."""
+    """Mean Kullback-Leibler divergence, nats per token."""
     top1_agreement: float
     perplexity: float
     reference_perplexity: float
@@ -82,7 +94,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of the folder."""
 
-    size_bytes: int
+    size_bytes: Annotated[int, Meta(ge=0)]
     sha256: str
 
 
@@ -106,7 +118,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     quality: Quality
     chat: bool
     """Whether `chat_template.jinja` is there."""
-    files: dict[str, ModelFile]
+    files: dict[FileName, ModelFile]
 
     @property
     def size_bytes(self) -> int:
@@ -139,7 +151,8 @@ def read_manifest(folder: Path) -> Manifest:
     Contents are not hashed here: that would read every weight at each start.
 
     Raises:
-        ModelBroken: the manifest or a file is missing, of another size, or unreadable.
+        ModelBroken: the manifest or a file is missing, of another size, or unreadable; or what the
+            manifest says can't be.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -150,6 +163,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelBroken(f"{path}: {error}") from error
     if manifest.format != FORMAT:
         raise ModelBroken(f"{path}: format is {manifest.format}, this server reads {FORMAT}")
+    _check(path, manifest)
     for name, expected in manifest.files.items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
@@ -157,3 +171,23 @@ def read_manifest(folder: Path) -> Manifest:
             found = "missing" if size is None else f"{size} bytes"
             raise ModelBroken(f"{file}: expected {expected.size_bytes} bytes, found {found}")
     return manifest
+
+
+def _check(path: Path, manifest: Manifest) -> None:
+    """Refuse what the types can't say.
+
+    Raises:
+        ModelBroken: with the field and its value.
+    """
+    vocab_size = manifest.graph.vocab_size
+    for token_id in (*manifest.tokens.eos_ids, manifest.tokens.bos_id or 0):
+        if token_id >= vocab_size:
+            raise ModelBroken(
+                f"{path}: token id {token_id} is outside the vocabulary, {vocab_size}"
+            )
+    if manifest.graph.file not in manifest.files:
+        raise ModelBroken(f"{path}: graph.file is {manifest.graph.file!r}, which is not in files")
+    try:
+        datetime.fromisoformat(manifest.created).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise ModelBroken(f"{path}: created is {manifest.created!r}: {error}") from error

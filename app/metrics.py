@@ -8,8 +8,8 @@ and error codes: never what a client could make up.
 Knows no HTTP and no engine; an engine attaches a function that tells its state.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Final, NamedTuple, Self, get_args, get_type_hints
 
 import msgspec
 from prometheus_client import (
@@ -21,13 +21,10 @@ from prometheus_client import (
     ProcessCollector,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from app.engine_gauges import MODEL, PREFIX, EngineGauges, ReadState
 from app.errors import Error
 
-PREFIX: Final = "llmhost_"
-MODEL: Final = "model_name"
 FINISHED_REASONS: Final = {
     "stop": "stop",
     "length": "length",
@@ -54,19 +51,82 @@ REQUEST_TOKENS: Final = (
 )
 
 
-class EngineState(msgspec.Struct, frozen=True):
-    """What one engine is doing at the moment of a scrape."""
+class About(NamedTuple):
+    """A series' name without its prefix, what it says, and a histogram's buckets."""
 
-    slots: int
-    running: int
-    waiting: int
-    kv_usage: float
-    """Share of the cache's tokens in use, 0 … 1."""
-    steps: int
-    """Since the engine's start."""
+    stem: str
+    text: str
+    buckets: tuple[float, ...] = ()
 
 
-ReadState = Callable[[], EngineState]
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """Every series that a request writes: of all models, or with one model's label bound."""
+
+    prompt_tokens: Annotated[
+        Counter, About("prompt_tokens", "Prompt tokens of requests that got a first token.")
+    ]
+    generation_tokens: Annotated[Counter, About("generation_tokens", "Tokens generated.")]
+    prefix_queries: Annotated[
+        Counter,
+        About("prefix_cache_queries", "Prompt tokens that the prefix cache could have held."),
+    ]
+    prefix_hits: Annotated[
+        Counter, About("prefix_cache_hits", "Prompt tokens that came out of the prefix cache.")
+    ]
+    first_token: Annotated[
+        Histogram,
+        About("time_to_first_token_seconds", "From submission to the first token.", FIRST_TOKEN_S),
+    ]
+    between_tokens: Annotated[
+        Histogram,
+        About("inter_token_latency_seconds", "From one token to the next.", BETWEEN_TOKENS_S),
+    ]
+    whole: Annotated[
+        Histogram,
+        About(
+            "e2e_request_latency_seconds",
+            "From submission to the end, of requests that ended by stop or length.",
+            WHOLE_REQUEST_S,
+        ),
+    ]
+    queued: Annotated[
+        Histogram,
+        About(
+            "request_queue_time_seconds", "From submission until it had a slot.", WHOLE_REQUEST_S
+        ),
+    ]
+    prefill: Annotated[
+        Histogram,
+        About("request_prefill_time_seconds", "From slot to first token.", WHOLE_REQUEST_S),
+    ]
+    decode: Annotated[
+        Histogram,
+        About("request_decode_time_seconds", "From first to last token.", WHOLE_REQUEST_S),
+    ]
+    prompt_length: Annotated[
+        Histogram, About("request_prompt_tokens", "Prompt tokens of a request.", REQUEST_TOKENS)
+    ]
+    answer_length: Annotated[
+        Histogram,
+        About("request_generation_tokens", "Tokens generated for a request.", REQUEST_TOKENS),
+    ]
+
+    @classmethod
+    def registered(cls, registry: CollectorRegistry) -> Self:
+        """Make them for all models."""
+        made: dict[str, Any] = {}
+        for name, hint in get_type_hints(cls, include_extras=True).items():
+            make, about = get_args(hint)
+            buckets = {"buckets": about.buckets} if about.buckets else {}
+            made[name] = make(
+                PREFIX + about.stem, about.text, [MODEL], registry=registry, **buckets
+            )
+        return cls(**made)
+
+    def of_model(self, model_id: str) -> Self:
+        """Bind a model's label, once: a token has no time for that."""
+        all_models = msgspec.structs.asdict(self)
+        return type(self)(**{name: one.labels(model_id) for name, one in all_models.items()})
 
 
 class Metrics:
@@ -75,7 +135,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._models: dict[str, ModelMetrics] = {}
-        self._engines = _Engines()
+        self._engines = EngineGauges()
         self._registry.register(self._engines)
         self._errors = Counter(
             f"{PREFIX}request_errors",
@@ -87,56 +147,27 @@ class Metrics:
             self._errors.labels(kind.code)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
-        self.requests = self._counter(
-            "request_success",
+        self._requests = Counter(
+            f"{PREFIX}request_success",
             "Requests that ended, by finish reason; `abort`: the client went.",
-            "finished_reason",
+            [MODEL, "finished_reason"],
+            registry=self._registry,
         )
-        self.prompt_tokens = self._counter(
-            "prompt_tokens", "Prompt tokens of requests that got a first token."
-        )
-        self.generation_tokens = self._counter("generation_tokens", "Tokens generated.")
-        self.prefix_queries = self._counter(
-            "prefix_cache_queries", "Prompt tokens that the prefix cache could have held."
-        )
-        self.prefix_hits = self._counter(
-            "prefix_cache_hits", "Prompt tokens that came out of the prefix cache."
-        )
-        self.first_token = self._histogram(
-            "time_to_first_token_seconds", "From submission to the first token.", FIRST_TOKEN_S
-        )
-        self.between_tokens = self._histogram(
-            "inter_token_latency_seconds", "From one token to the next.", BETWEEN_TOKENS_S
-        )
-        self.whole = self._histogram(
-            "e2e_request_latency_seconds",
-            "From submission to the end, of requests that ended by stop or length.",
-            WHOLE_REQUEST_S,
-        )
-        self.queued = self._histogram(
-            "request_queue_time_seconds", "From submission until it had a slot.", WHOLE_REQUEST_S
-        )
-        self.prefill = self._histogram(
-            "request_prefill_time_seconds", "From slot to first token.", WHOLE_REQUEST_S
-        )
-        self.decode = self._histogram(
-            "request_decode_time_seconds", "From first to last token.", WHOLE_REQUEST_S
-        )
-        self.prompt_length = self._histogram(
-            "request_prompt_tokens", "Prompt tokens of a request.", REQUEST_TOKENS
-        )
-        self.answer_length = self._histogram(
-            "request_generation_tokens", "Tokens generated for a request.", REQUEST_TOKENS
-        )
+        self._series = Series.registered(self._registry)
 
     def model(self, model_id: str) -> "ModelMetrics":
         """The series of one model; the same ones whenever it is loaded again."""
         if model_id not in self._models:
-            self._models[model_id] = ModelMetrics(self, self._engines, model_id)
+            ended = {
+                ours: self._requests.labels(model_id, theirs)
+                for ours, theirs in FINISHED_REASONS.items()
+            }
+            series = self._series.of_model(model_id)
+            self._models[model_id] = ModelMetrics(model_id, series, ended, self._engines)
         return self._models[model_id]
 
     def count_error(self, error: Error) -> None:
-        """A request was answered with an error."""
+        """Count a request that was answered with an error."""
         self._errors.labels(error.code).inc()
 
     def expose(self, accept: str) -> tuple[bytes, str]:
@@ -148,34 +179,18 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    def _counter(self, stem: str, text: str, *labels: str) -> Counter:
-        return Counter(PREFIX + stem, text, [MODEL, *labels], registry=self._registry)
-
-    def _histogram(self, stem: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(PREFIX + stem, text, [MODEL], buckets=buckets, registry=self._registry)
-
 
 class ModelMetrics:
-    """The series of one model, looked up once: a token has no time for that."""
+    """What is counted of one model."""
 
-    def __init__(self, series: Metrics, engines: "_Engines", model_id: str) -> None:
-        self._engines, self._model_id = engines, model_id
-        self.requests = {
-            ours: series.requests.labels(model_id, theirs)
-            for ours, theirs in FINISHED_REASONS.items()
-        }
-        self.prompt_tokens = series.prompt_tokens.labels(model_id)
-        self.generation_tokens = series.generation_tokens.labels(model_id)
-        self.prefix_queries = series.prefix_queries.labels(model_id)
-        self.prefix_hits = series.prefix_hits.labels(model_id)
-        self.first_token = series.first_token.labels(model_id)
-        self.between_tokens = series.between_tokens.labels(model_id)
-        self.whole = series.whole.labels(model_id)
-        self.queued = series.queued.labels(model_id)
-        self.prefill = series.prefill.labels(model_id)
-        self.decode = series.decode.labels(model_id)
-        self.prompt_length = series.prompt_length.labels(model_id)
-        self.answer_length = series.answer_length.labels(model_id)
+    def __init__(
+        self, model_id: str, series: Series, ended: Mapping[str, Counter], engines: EngineGauges
+    ) -> None:
+        self.series = series
+        self.ended = ended
+        """Requests that ended, by our finish reasons."""
+        self._model_id = model_id
+        self._engines = engines
 
     def attach(self, read: ReadState) -> Callable[[], None]:
         """Show an engine's state from now on.
@@ -186,7 +201,7 @@ class ModelMetrics:
         return self._engines.attach(self._model_id, read)
 
     def submitted(self, num_prompt: int, now_s: float) -> "RequestMeter":
-        """A request goes to the engine; all its times are seconds on the same clock."""
+        """Follow a request that goes to the engine; all times are seconds on one clock."""
         return RequestMeter(self, num_prompt, now_s)
 
 
@@ -210,90 +225,36 @@ class RequestMeter:
         """It has a slot; only the first call counts."""
         if self._admitted_s is None:
             self._admitted_s = at_s
-            self._model.queued.observe(at_s - self._submitted_s)
+            self._model.series.queued.observe(at_s - self._submitted_s)
 
     def token(self, now_s: float, cached_tokens: int) -> None:
         """It got a token. `cached_tokens` of its prompt were in the prefix cache."""
-        model = self._model
+        series = self._model.series
         if self._tokens:
-            model.between_tokens.observe(now_s - self._last_s)
+            series.between_tokens.observe(now_s - self._last_s)
         else:
             self._first_s = now_s
-            model.first_token.observe(now_s - self._submitted_s)
+            series.first_token.observe(now_s - self._submitted_s)
             if self._admitted_s is not None:
-                model.prefill.observe(now_s - self._admitted_s)
-            model.prompt_tokens.inc(self._num_prompt)
-            model.prefix_queries.inc(self._num_prompt)
-            model.prefix_hits.inc(cached_tokens)
-        model.generation_tokens.inc()
+                series.prefill.observe(now_s - self._admitted_s)
+            series.prompt_tokens.inc(self._num_prompt)
+            series.prefix_queries.inc(self._num_prompt)
+            series.prefix_hits.inc(cached_tokens)
+        series.generation_tokens.inc()
         self._tokens += 1
         self._last_s = now_s
 
     def ended(self, reason: str, now_s: float) -> None:
         """It is over, by one of our finish reasons."""
         model = self._model
-        model.requests[reason].inc()
+        series = model.series
+        model.ended[reason].inc()
         if reason in ("stop", "length"):  # the others say when somebody lost patience
-            model.whole.observe(now_s - self._submitted_s)
-            model.prompt_length.observe(self._num_prompt)
-            model.answer_length.observe(self._tokens)
+            series.whole.observe(now_s - self._submitted_s)
+            series.prompt_length.observe(self._num_prompt)
+            series.answer_length.observe(self._tokens)
             if self._tokens:
-                model.decode.observe(self._last_s - self._first_s)
-
-
-class _Engines(Collector):
-    """Gauges of engines that are in memory, read when they are asked for."""
-
-    def __init__(self) -> None:
-        self._attached: dict[str, ReadState] = {}
-        self._ended_steps: dict[str, int] = {}
-        """By model, of engines that have gone."""
-
-    def attach(self, model_id: str, read: ReadState) -> Callable[[], None]:
-        # Prometheus refuses a whole scrape for one series that is there twice.
-        assert model_id not in self._attached, f"{model_id} is in memory twice"
-        self._attached[model_id] = read
-        self._ended_steps.setdefault(model_id, 0)
-
-        def detach() -> None:
-            del self._attached[model_id]
-            self._ended_steps[model_id] += read().steps
-
-        return detach
-
-    def collect(self) -> Iterator[Metric]:
-        states = [(model_id, read()) for model_id, read in self._attached.items()]
-        loaded = GaugeMetricFamily(f"{PREFIX}models_loaded", "Models in memory.")
-        loaded.add_metric([], len(states))
-        yield loaded
-        yield _gauge("slots", "Requests that can run at once.", ((m, s.slots) for m, s in states))
-        yield _gauge(
-            "num_requests_running", "Requests in a slot.", ((m, s.running) for m, s in states)
-        )
-        yield _gauge(
-            "num_requests_waiting",
-            "Requests taken and not yet in a slot.",
-            ((m, s.waiting) for m, s in states),
-        )
-        yield _gauge(
-            "kv_cache_usage_perc",
-            "Share of the KV cache's tokens in use; 1 is all.",
-            ((m, s.kv_usage) for m, s in states),
-        )
-        steps = dict(self._ended_steps)
-        for model_id, state in states:
-            steps[model_id] += state.steps
-        counter = CounterMetricFamily(f"{PREFIX}engine_steps", "Engine steps.", labels=[MODEL])
-        for model_id, count in steps.items():
-            counter.add_metric([model_id], count)
-        yield counter
-
-
-def _gauge(stem: str, text: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
-    gauge = GaugeMetricFamily(PREFIX + stem, text, labels=[MODEL])
-    for model_id, value in values:
-        gauge.add_metric([model_id], value)
-    return gauge
+                series.decode.observe(self._last_s - self._first_s)
 
 
 def _tree(kind: type[Error]) -> Iterator[type[Error]]:

@@ -42,18 +42,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     execution_provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the decoder runs; auto takes CUDA where the installed ONNX Runtime has it."""
     intra_op_threads: Count = 0
-    """Threads of one decoder step; 0: one a physical core."""
+    """Threads of one decoder step; 0: one per physical core."""
     slots: Count = 0
-    """Requests that generate at once (rows of the KV cache); 0: 16, or what fits half of the
-    memory that is free at start."""
+    """Requests that generate at once, each in a slot of the KV cache; 0: 16, or what fits half of
+    the memory that is free at start."""
     context_length: Count = 0
     """Tokens of prompt and answer together; 0: what the model was trained for."""
     prefix_cache_mb: Count = 512
     """Memory of a model in which what prompts begin with is kept for later ones; 0 is off."""
     draft_tokens: Count = 0
-    """Tokens of a lone stream that are guessed from its own text and verified in one step; 0 is
-    off, for a step of several tokens rounds otherwise than one of one, so that what a lone
-    stream gets may differ from what it gets in company."""
+    """Speculative decoding: most draft tokens to verify in one step for a sequence that decodes
+    alone, proposed from its own text; 0 is off. A step of several tokens rounds otherwise than a
+    step of one, so with drafts an answer may depend on whether others are served beside it."""
     max_waiting: Count = 64
     """Requests that may wait for a slot; one more is answered 429."""
     drain_timeout_s: Seconds = 30.0
@@ -61,6 +61,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stalled_after_s: Annotated[float, Meta(gt=0)] = 30.0
     """Seconds that one engine step may take before `/health/ready` says 503. A step feeds at most
     128 prompt tokens: a machine that needs longer for them serves nobody."""
+
+    special_tokens_in_content: bool = False
+    """Whether special tokens that a client types into a conversation are the model's own, as with
+    most servers. Off: they are text there, so that no user's turn can end itself and open one of
+    the system. Prompts without a chat template are taken as they are in any case."""
 
     database_url: str = ""
     """Users and chats: a SQLAlchemy URL (`postgresql://…` with the extra `postgres`); empty: a
@@ -86,9 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     argon2_time_cost: Positive = 3
     """Passes over that memory."""
     login_attempts_per_account: Count = 10
-    """Wrong passwords a minute for one name, from anywhere; 0: no limit."""
+    """Wrong passwords per minute for one name, from anywhere; 0: no limit."""
     login_attempts_per_address: Count = 60
-    """Attempts to sign in a minute from one address, for any name; 0: no limit."""
+    """Attempts to sign in per minute from one address, for any name; 0: no limit."""
     rate_limit_per_minute: Count = 60
     """Generations that one user, or else one address, may start in any minute; 0: no limit."""
     rate_limit_burst: Count = 10
@@ -98,6 +103,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anybody else it could be invented to escape the limits."""
     max_body_bytes: Positive = 10_000_000
     """Bytes of a request's body; a full context of 8,192 tokens is about 40,000."""
+    max_body_values: Positive = 200_000
+    """Values in a request's JSON, an array or object counting as eight: decoding more of them would
+    keep others waiting."""
     default_max_tokens: Positive = 1024
     """Tokens to generate at most where a request can't say so (LLM Host, Neptun)."""
 

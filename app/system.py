@@ -48,7 +48,7 @@ class Gpu(msgspec.Struct, frozen=True):
     """Percent of the driver's last sample in which a kernel ran; null: this GPU does not tell."""
     memory_total: int
     memory_used: int
-    """Of all processes."""
+    """Used by all processes together."""
 
 
 class SystemMeter:

@@ -1,1 +1,1 @@
-"""Measurements. Figures from here go to LOG.md as ratios; none is asserted in a test."""
+"""Measurements. Their figures go to LOG.md as ratios; no test asserts one."""

@@ -1,30 +1,35 @@
-"""`python -m bench PART …`: load, soak (HTTP); decode, reuse (the engine); compare, peers."""
+"""`python -m bench PART …`: measure the engine, a running server, or ours beside other engines."""
 
 import argparse
+import importlib
+import sys
+from typing import Final
 
-from bench import compare, decode, load, reuse, soak
-from bench.peers import environments
-
-PARTS = {
-    "load": load,
-    "soak": soak,
-    "decode": decode,
-    "reuse": reuse,
-    "compare": compare,
-    "peers": environments,
+PARTS: Final = {
+    "decode": ("bench.decode", "the engine without HTTP: steps by batch and context, prefill"),
+    "reuse": ("bench.reuse", "the engine without HTTP: shared prompts and speculative decoding"),
+    "load": ("bench.load", "a running server: TTFT, ITL and tokens/s by number of streams"),
+    "soak": ("bench.soak", "a running server under mixed load for a long time: memory"),
+    "peers": ("bench.peers.environments", "make the other engines' environments"),
+    "compare": ("bench.compare", "our engine beside the other engines"),
 }
+"""Module and summary of each part. Only the chosen one is imported: not every part needs what
+another does."""
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Choose the part and run it."""
+    given = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parts = parser.add_subparsers(required=True)
-    for name, part in PARTS.items():
-        sub = parts.add_parser(name, help=(part.__doc__ or "").partition("\n")[0])
-        part.add_arguments(sub)
-        sub.set_defaults(run=part.run)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    for name, (module, summary) in PARTS.items():
+        sub = parts.add_parser(name, help=summary, description=summary)
+        if given[:1] == [name]:
+            part = importlib.import_module(module)
+            part.add_arguments(sub)
+            sub.set_defaults(run=part.run)
+    chosen = parser.parse_args(given)
+    chosen.run(chosen)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Ours and other engines on this machine, in one run: speed, quality and memory side by side.
+"""Our engine and others on this machine, in one run: speed, quality and memory side by side.
 
-Every engine is a process of its own with the same weights, prompts and number of threads, and
-chooses tokens greedily; a figure is the median of the steps of all rounds (`peers.rounds`). The
-result is one table, the same as JSON, and one plot.
+Every engine runs in a process of its own, with the same weights, prompts and number of threads, and
+chooses tokens greedily. A figure is the median of the steps of all rounds (`peers.rounds`). The
+result is written as a table, as JSON and as a plot.
 """
 
 import argparse
@@ -28,31 +28,38 @@ PROGRAMS = "bench.peers.programs"
 DEFAULT_CELLS = ["1x128", "2x128", "4x128", "8x128", "16x128", "1x1024", "4x1024", "8x1024"]
 FULL_CELLS = [f"{b}x{c}" for c in (128, 1024, 4096) for b in (1, 2, 4, 8, 16, 32)]
 QUIET_LOAD = 0.5
-"""With two foreign processes on two cores llama.cpp took 1,080 ms a step instead of 7."""
+"""Load average above which a warning is printed: with two other processes on two cores, llama.cpp
+took 1,080 ms per step instead of 7."""
 DEFAULT_PREFILL, FULL_PREFILL = [128, 512], [128, 512, 2048]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m bench compare`."""
-    parser.add_argument("--into", type=Path, required=True, help="where `bench peers` put them")
+    parser.add_argument(
+        "--into", type=Path, required=True, help="the folder that `bench peers` filled"
+    )
     parser.add_argument(
         "--model",
         type=Path,
         nargs="+",
         default=[Path("models/HuggingFaceTB--SmolLM2-135M-Instruct")],
-        help="our model folders; ratios are of the first",
+        help="our model folders; ratios are to the first",
     )
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--cells", nargs="+", type=cell, help="batch x context, such as 8x1024")
     parser.add_argument("--prefill", nargs="*", type=int, help="lengths of prompts")
     parser.add_argument("--full", action="store_true", help="batch 1 … 32 × context 128 … 4096")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps a cell and round")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps per cell and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--sampled", action="store_true", help="ours also at the sampling defaults")
-    parser.add_argument("--no-quality", action="store_true", help="no logits over the text")
-    parser.add_argument("--http", action="store_true", help="load over HTTP, with `--llama-server`")
-    parser.add_argument("--llama-server", type=Path, help="its binary; default: that of --into")
+    parser.add_argument(
+        "--sampled", action="store_true", help="also run ours at the sampling defaults"
+    )
+    parser.add_argument(
+        "--no-quality", action="store_true", help="don't measure quality over the text"
+    )
+    parser.add_argument("--http", action="store_true", help="also measure load over HTTP")
+    parser.add_argument("--llama-server", type=Path, help="binary for --http; default: from --into")
     parser.add_argument("--out", type=Path, default=Path("bench/compare"), help=".json .md .svg")
 
 
@@ -68,18 +75,24 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print the table, and write it as Markdown, JSON and SVG."""
     tokens = arguments.rounds * (WARM_UP_STEPS + arguments.steps)
     if tokens >= SPARE:
-        raise SystemExit(f"{tokens} steps a cell in all rounds, a row has room for {SPARE - 1}")
+        raise SystemExit(
+            f"{tokens} steps per cell in all rounds, but a row has room for {SPARE - 1}"
+        )
     labels = [label(model) for model in arguments.model]
     if len(set(labels)) < len(labels):
-        raise SystemExit(f"--model: two are called the same in the table: {', '.join(labels)}")
+        raise SystemExit(
+            f"--model: two would have the same label in the table: {', '.join(labels)}"
+        )
     place = Place(arguments.into.resolve())
     if not arguments.no_quality and not place.shared.reference.is_file():
         raise SystemExit(f"{place.shared.reference} is missing: run `python -m bench peers` first")
-    # `timeout` and CI end programs so: the processes that stand still must not stay behind
+    # `timeout` and CI end programs like this; the stopped child processes must not stay behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     busy = os.getloadavg()[0]
     if busy > QUIET_LOAD:
-        print(f"load average {busy:.1f}: libraries that spin at barriers crawl beside other work")
+        print(
+            f"load average {busy:.1f}: libraries with spinning threads are slow beside other work"
+        )
     bytes_per_s = read_bandwidth(arguments.threads)
     print(f"memory is read at {bytes_per_s / 1e9:.1f} GB/s", flush=True)
     plan = _plan(arguments)
@@ -114,7 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _write(result: dict[str, Any], out: Path) -> None:
-    """The JSON first: whatever happens later, the table and the plot can be made from it."""
+    """Write the JSON first: whatever fails afterwards, table and plot can be made from it."""
     out.with_suffix(".json").write_text(json.dumps(result, indent=1))
     out.with_suffix(".md").write_text(markdown(result))
     plot(result, out.with_suffix(".svg"))
@@ -133,7 +146,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _entries(arguments: argparse.Namespace, place: Place) -> list[Entry]:
-    """Ours, one a model folder, then the peers in their order."""
+    """Our engine, once per model folder and sampling mode, then the peers in their order."""
     python = Path(sys.executable)
     entries = []
     for model in arguments.model:

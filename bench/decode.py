@@ -1,8 +1,8 @@
-"""What a step of the engine costs, without HTTP: batch by context, and prefill by length.
+"""Measure a step of the engine without HTTP, by batch and context, and prefill by length.
 
-The engine is the real one, sampling at LocalLab's documented defaults; the rows are filled with
-random tokens. Rounds go over all cells in turn, so that a machine that slows down slows all of
-them; a cell is the median of its steps in all rounds.
+The engine is the server's, sampling at LocalLab's documented defaults; the rows are filled with
+random tokens. Every round visits all cells, so that a machine that slows down slows all of
+them; the figure of a cell is the median of its steps in all rounds.
 """
 
 import argparse
@@ -30,25 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--context", type=int, nargs="+", default=[128, 1024])
     parser.add_argument("--prefill", type=int, nargs="+", default=[128, 512])
-    parser.add_argument("--steps", type=int, default=12, help="timed steps a cell and round")
+    parser.add_argument("--steps", type=int, default=12, help="timed steps per cell and round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
+    parser.add_argument("--threads", type=int, default=0, help="0: one per physical core")
 
 
 class TimedDecoder:
-    """A decoder that adds up the seconds spent in `run`."""
+    """A decoder that adds up the seconds that its `run` takes."""
 
     def __init__(self, inner: Decoder) -> None:
         self._inner = inner
         self.seconds = 0.0
         self.slots, self.capacity = inner.slots, inner.capacity
-        self.vocab_size, self.movable_rows = inner.vocab_size, inner.movable_rows
-        self.copy_row, self.close = inner.copy_row, inner.close
+        self.vocab_size, self.can_copy_slots = inner.vocab_size, inner.can_copy_slots
+        self.copy_slot, self.close = inner.copy_slot, inner.close
         self.pool_blocks = inner.pool_blocks
         self.save_block, self.load_blocks = inner.save_block, inner.load_blocks
 
     def run(self, step: StepInput) -> FloatArray:
-        """Run and take the time."""
+        """Run one step and time it."""
         start = time.perf_counter()
         logits = self._inner.run(step)
         self.seconds += time.perf_counter() - start
@@ -56,7 +56,7 @@ class TimedDecoder:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print a table, and the same as JSON in the last line."""
+    """Measure; print a table, then the same figures as one line of JSON."""
     manifest = read_manifest(arguments.model)
     decoder = TimedDecoder(
         OrtDecoder(
@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
 
     def prompt(length: int) -> list[int]:
-        return rng.integers(0, manifest.graph.vocab_size, length).tolist()
+        ids: list[int] = rng.integers(0, manifest.graph.vocab_size, length).tolist()
+        return ids
 
     for _ in range(arguments.rounds):
         for context in arguments.context:
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
             prefill_rate[length].append(length / seconds)
 
     print(f"{manifest.model_id}, {manifest.quantisation.scheme}, KL {manifest.quality.mean_kl:.5f}")
-    print(f"{'batch':>6} {'context':>8} {'ms a step':>10} {'tokens/s':>9} {'outside the run':>16}")
+    print(f"{'batch':>6} {'context':>8} {'ms/step':>10} {'tokens/s':>9} {'outside the run':>16}")
     cells = []
     for (batch, context), times in step_ms.items():
         ms, share = statistics.median(times), statistics.median(outside[batch, context])
@@ -109,24 +110,23 @@ def run(arguments: argparse.Namespace) -> None:
 def filled(
     decoder: Decoder, prompts: list[list[int]], steps: int, sampling: SamplingParams = SAMPLING
 ) -> Engine:
-    """An engine whose rows have all been prefilled and decode from the next step on."""
+    """An engine whose rows have all been prefilled and that decodes from its next step on."""
     engine = Engine(decoder)
     for i, ids in enumerate(prompts):
-        # two more than are timed: one comes with the prefill, and none must end while timed
+        # no row must end while steps are timed
         engine.add(i, EngineRequest(prompt_ids=ids, max_tokens=10**6, sampling=sampling))
     while any(s.prefilling for s in engine.scheduler.running) or engine.scheduler.num_waiting:
         _timed_step(engine)
-        # rows that are ready wait for the others: what they decode meanwhile is not kept
+        # rows that are ready decode while others are still prefilled: what they decode is dropped
         for sequence in engine.scheduler.running:
             if not sequence.prefilling:
                 del sequence.token_ids[sequence.num_prompt + 1 :]
-                sequence.num_cached = sequence.num_prompt
+                sequence.num_computed = sequence.num_prompt
     assert all(s.num_prompt + steps < decoder.capacity for s in engine.scheduler.running)
     return engine
 
 
 def _timed_step(engine: Engine) -> float:
     start = time.perf_counter()
-    for _ in engine.step():
-        pass
+    engine.step(lambda _: None)
     return time.perf_counter() - start

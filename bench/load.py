@@ -1,8 +1,8 @@
-"""Load over HTTP: streams of `POST /generate`; TTFT, ITL and tokens/s by concurrency.
+"""Put load on a server over HTTP: TTFT, ITL and tokens/s of `POST /generate` by concurrency.
 
-Sees only the URL, and a tokenizer.json to count tokens with: a piece of a stream may hold
-several. Every prompt is another one, in this run and in others, so no cache between requests can
-help. The server runs with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and LLMHOST_RATE_LIMIT_BURST=0.
+Knows the server's URL, and a tokenizer.json to count tokens with, because one piece of a stream may
+hold several. No prompt is sent twice, in this run or another, so that no cache between requests can
+help. The server must run with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and LLMHOST_RATE_LIMIT_BURST=0.
 """
 
 import argparse
@@ -36,21 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3, help="of each concurrency, in turn")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds, each of which visits every concurrency"
+    )
     parser.add_argument("--tokenizer", type=Path, default=DEFAULT_TOKENIZER)
     parser.add_argument(
         "--intruder-tokens",
         type=int,
         default=0,
-        help="prompts of this length arrive, one after the other, once all the other streams run",
+        help="prompts of this length arrive one after another while the other streams run",
     )
     parser.add_argument("--intruders", type=int, default=1, help="how many of them")
-    parser.add_argument("--health", action="store_true", help="poll /health meanwhile")
+    parser.add_argument("--health", action="store_true", help="poll /health at the same time")
 
 
 @dataclass
 class Stream:
-    """What one stream brought, on the monotonic clock."""
+    """The pieces of one stream, with their times on the monotonic clock."""
 
     started_s: float = 0.0
     pieces: list[tuple[float, str]] = field(default_factory=list)
@@ -68,32 +70,32 @@ class Stream:
 
 
 class Client(ABC):
-    """Draws prompts and counts tokens."""
+    """Makes prompts, sends them, and counts the tokens of the answers."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int) -> None:
-        """Draw the prompts that every other client of this seed draws."""
+        """Clients with the same seed make the same prompts."""
         self._tokenizer = tokenizer
         self._random = random.Random(seed)  # noqa: S311 # prompts, not secrets
 
     @abstractmethod
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
-        """Generate once; `stream` grows while the answer comes."""
+        """Generate once; pieces are appended to `stream` as they arrive."""
 
     def prompt(self, num_tokens: int) -> str:
-        """A text of about that many tokens that no other request has."""
+        """A random text of about that many tokens."""
         words = " ".join(self._random.choices(WORDS, k=num_tokens))
         ids = self._tokenizer.encode(words, add_special_tokens=False).ids[:num_tokens]
         text: str = self._tokenizer.decode(ids)
         return text
 
     def count(self, stream: Stream) -> int:
-        """Tokens of a stream's text."""
+        """The number of tokens in a stream's text."""
         text = "".join(piece for _, piece in stream.pieces)
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 class LocalLabClient(Client):
-    """Sends `POST /generate`."""
+    """Speaks LocalLab's dialect: `POST /generate`."""
 
     def __init__(
         self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer, seed: int
@@ -102,7 +104,7 @@ class LocalLabClient(Client):
         self._session, self._url = session, url
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
-        """Generate once; `stream` grows while the answer comes."""
+        """Generate once; pieces are appended to `stream` as they arrive."""
         body = {"prompt": prompt, "stream": True, "max_length": max_tokens, "seed": 0, "raw": True}
         headers = {"Accept": "text/event-stream"}
         stream.started_s = time.monotonic()
@@ -123,7 +125,7 @@ class LocalLabClient(Client):
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print a table, and the same as JSON in the last line."""
+    """Measure; print a table, then the same figures as one line of JSON."""
     asyncio.run(_run(arguments))
 
 
@@ -132,7 +134,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        # prompts of an earlier run would still be in the server's prefix cache
+        # the prompts of an earlier run may still be in the server's prefix cache
         client = LocalLabClient(session, arguments.url, tokenizer, seed=time.time_ns())
         await client.stream(client.prompt(8), 4, Stream())  # warm up
         health: list[float] = []
@@ -197,7 +199,7 @@ async def _concurrency(client: Client, arguments: argparse.Namespace) -> dict[st
 
 
 async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, object]:
-    """Running streams, then one long prompt beside them: how long does it stop them?"""
+    """Send long prompts beside running streams: how long do they stop them?"""
     rows: list[dict[str, float]] = []
     for concurrency in arguments.concurrency:
         for _ in range(arguments.rounds):
@@ -207,7 +209,9 @@ async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, o
                 await client.stream(client.prompt(arguments.intruder_tokens), 1, intruder)
             ended = sum(task.done() for task in tasks)
             if ended:
-                print(f"{ended} of {concurrency} streams ended before the last prompt was read")
+                print(
+                    f"{ended} of {concurrency} streams ended before the last prompt had been read"
+                )
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -221,7 +225,7 @@ async def _intrude(client: Client, arguments: argparse.Namespace) -> dict[str, o
 async def _running_streams(
     client: Client, arguments: argparse.Namespace, concurrency: int
 ) -> tuple[list[Stream], list[asyncio.Task[None]]]:
-    """Streams that all decode; begins again with other prompts where one ended at once."""
+    """Start streams until all decode; start again with other prompts if one ends early."""
     while True:
         running = [Stream() for _ in range(concurrency)]
         tasks = [
@@ -240,12 +244,14 @@ async def _running_streams(
 
 
 def _gaps_around(running: list[Stream], intruders: list[Stream]) -> dict[str, float]:
-    """Gaps between pieces before and beside the intruders, in seconds and in median steps.
+    """Gaps between pieces before and during the intruders, in milliseconds and in median steps.
 
-    The server holds half a character back, so a character of two tokens comes after two steps.
-    That is no stop: those gaps are counted apart.
+    The server holds back half a character, so that a character of two tokens arrives after two
+    steps. Such a gap is not a pause of the engine and is counted separately.
     """
-    before, during, of_characters = [], [], []
+    before: list[float] = []
+    during: list[float] = []
+    of_characters: list[float] = []
     since_s, until_s = intruders[0].started_s, intruders[-1].pieces[0][0]
     all_started_s = max(stream.pieces[0][0] for stream in running)
     for stream in running:
@@ -281,6 +287,6 @@ async def _poll_health(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that a share of them does not exceed (nearest rank)."""
+    """The value that the given share of the values does not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

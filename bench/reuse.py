@@ -1,8 +1,9 @@
-"""What the engine need not compute: prompts that begin alike, and tokens guessed from the text.
+"""Measure the prefix cache and speculative decoding: what the engine need not compute again.
 
-Without HTTP, in one process and on one decoder, each way in turn: time to the first token of a
-prompt that shares its beginning with an earlier one against that one's; tokens a second of a lone
-greedy stream with and without guesses, where the text repeats itself and where it is prose.
+Without HTTP, in one process and on one decoder, with and without in turn: the time to the first
+token of a prompt that shares a prefix with an earlier one, against the earlier one's; tokens per
+second of a lone greedy stream with and without draft tokens, in text that repeats itself and in
+prose.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from app.contract.sampling import SamplingParams
-from app.engine.engine import Engine
+from app.engine.engine import Engine, Events
 from app.engine.sequence import EngineRequest
 from app.manifest import read_manifest
 from app.runtime.decoder import BLOCK_TOKENS
@@ -23,7 +24,7 @@ from app.runtime.ort_decoder import OrtDecoder, choose_provider
 
 GREEDY = SamplingParams(temperature=0.0)
 MAX_TOKENS = 128
-"""Generated of each text."""
+"""Tokens generated from each text."""
 LETTERS = """\
 Dear Anna, thank you for the parcel that came on Monday. The red scarf fits me well, and the tea \
 from the small shop by the harbour is the best I have had this year. We will visit you in the \
@@ -49,11 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shared-tokens", type=int, default=950)
     parser.add_argument("--draft-tokens", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
+    parser.add_argument("--threads", type=int, default=0, help="0: one per physical core")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print a table, and the same as JSON in the last line."""
+    """Measure; print the figures, then the same as one line of JSON."""
     manifest = read_manifest(arguments.model)
     tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
     decoder = OrtDecoder(
@@ -66,9 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
         pool_blocks=2 * arguments.prompt_tokens // BLOCK_TOKENS,
     )
     result = {
-        "ttft": _kept_prompts(decoder, arguments),
-        "copy": _guesses(decoder, tokenizer, [*map(_copied, LETTERS.splitlines())], arguments),
-        "prose": _guesses(decoder, tokenizer, PROSE, arguments),
+        "ttft": _shared_prefix(decoder, arguments),
+        "copy": _speculation(decoder, tokenizer, [*map(_copied, LETTERS.splitlines())], arguments),
+        "prose": _speculation(decoder, tokenizer, PROSE, arguments),
     }
     for name, figures in result.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
@@ -80,11 +81,12 @@ def _copied(text: str) -> str:
     return f"Original:\n{text}\n\nThe same text with one word changed:\n{changed[:40]}"
 
 
-def _kept_prompts(decoder: OrtDecoder, arguments: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds to the first token of a prompt and of one that shares its beginning."""
+def _shared_prefix(decoder: OrtDecoder, arguments: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds to the first token of a prompt, and of one that shares a prefix with it."""
     rng = np.random.default_rng(0)
     total, shared = arguments.prompt_tokens, arguments.shared_tokens
-    cold, warm = [], []
+    cold: list[float] = []
+    warm: list[float] = []
     for _ in range(arguments.rounds):
         engine = Engine(decoder)
         first = rng.integers(0, decoder.vocab_size, total).tolist()
@@ -97,10 +99,10 @@ def _kept_prompts(decoder: OrtDecoder, arguments: argparse.Namespace) -> dict[st
     return {"cold_ms": cold_ms, "shared_ms": warm_ms, "ratio": warm_ms / cold_ms}
 
 
-def _guesses(
+def _speculation(
     decoder: OrtDecoder, tokenizer: Tokenizer, texts: list[str], arguments: argparse.Namespace
 ) -> dict[str, float]:
-    """Tokens a second after the first, without and with guesses, and how many texts differ."""
+    """Tokens per second without and with draft tokens, and how many texts differ."""
     rates: dict[int, list[float]] = {0: [], arguments.draft_tokens: []}
     differing = 0
     for _ in range(arguments.rounds):
@@ -114,23 +116,27 @@ def _guesses(
                 seen.append((len(tokens) - 1) / seconds)
                 written.append(tokens)
             differing += written[0] != written[1]
-    plain, guessed = (statistics.median(seen) for seen in rates.values())
+    plain, speculative = (statistics.median(seen) for seen in rates.values())
     return {
         "plain_per_s": plain,
-        "guessed_per_s": guessed,
-        "ratio": guessed / plain,
+        "speculative_per_s": speculative,
+        "ratio": speculative / plain,
         "texts_that_differ": differing / arguments.rounds,
     }
 
 
 def _generate(engine: Engine, prompt: list[int], max_tokens: int) -> tuple[list[int], float]:
-    """A request's tokens, and the seconds from the first to the last of them."""
+    """The tokens of one request, and the seconds from the first to the last of them."""
     engine.add(0, EngineRequest(prompt_ids=prompt, max_tokens=max_tokens, sampling=GREEDY))
     tokens: list[int] = []
     started_s = time.perf_counter()
+
+    def take(events: Events) -> None:
+        nonlocal started_s
+        if not tokens:
+            started_s = time.perf_counter()
+        tokens.extend(event.token_id for _, event in events if event.token_id is not None)
+
     while not engine.idle:
-        for events in engine.step():
-            if not tokens:
-                started_s = time.perf_counter()
-            tokens += [event.token_id for _, event in events if event.token_id is not None]
+        engine.step(take)
     return tokens, time.perf_counter() - started_s

@@ -1,11 +1,10 @@
-"""Mixed load over HTTP for a long time: does memory grow, does anything unexpected happen?
+"""Put mixed load on a server for a long time: does memory grow, does anything unexpected happen?
 
 Clients generate texts of all lengths, whole and streamed, hang up in the middle, and with
-`--manage` load and unload the server's models meanwhile. Without it every row of the cache first
-takes a prompt as long as any that will come: pages come when they are first reached, and what
-comes later is growth. Needs the server's process on this machine, to read its
-resident memory from Linux. The server runs with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and
-LLMHOST_RATE_LIMIT_BURST=0.
+`--manage` also load and unload models. Without `--manage`, every slot of the KV cache first takes a
+prompt as long as any that will follow: memory pages become resident when they are first written,
+and only later growth counts. The server must run on this Linux machine, where its resident memory
+can be read, with LLMHOST_RATE_LIMIT_PER_MINUTE=0 and LLMHOST_RATE_LIMIT_BURST=0.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from bench.load import WORDS
 
 SAMPLE_S = 2.0
 LAST = int(30 / SAMPLE_S)
-"""Samples of half a minute."""
+"""The number of samples taken in half a minute."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,22 +40,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What of a process is resident, in MB."""
+class ResidentMemory:
+    """Resident memory of a process at one moment, in MB."""
 
     at_s: float
+    """On the monotonic clock."""
     all_mb: float
     caches_mb: float
-    """Shared anonymous pages: the rows' cache and the kept prompts, and nothing else."""
+    """Shared anonymous pages, which hold the KV cache and the prefix cache and nothing else."""
 
     @property
     def rest_mb(self) -> float:
-        """Weights, heap, code."""
+        """Weights, heap and code."""
         return self.all_mb - self.caches_mb
 
 
 class Soak:
-    """The clients, and what they saw."""
+    """The clients, and what they have seen."""
 
     def __init__(self, session: aiohttp.ClientSession, arguments: argparse.Namespace) -> None:
         self._session, self._arguments = session, arguments
@@ -67,7 +67,7 @@ class Soak:
         self.unexpected: list[str] = []
 
     async def find_models(self) -> None:
-        """Ask which models there are; without `--manage` only the one in memory counts."""
+        """Ask which models there are; without `--manage` only the loaded one is used."""
         async with self._session.get("/models/available") as response:
             self.models = [model["id"] for model in (await response.json())["models"]]
         if not self._arguments.manage:
@@ -75,7 +75,7 @@ class Soak:
                 self.models = [(await response.json())["model"]]
 
     async def reach_peak(self) -> None:
-        """Read the longest prompt in every row at once, and generate."""
+        """Send a prompt of the greatest length to every slot at once."""
         async with self._session.get("/health") as response:
             slots = (await response.json())["slots"]
         await asyncio.gather(
@@ -86,7 +86,7 @@ class Soak:
         )
 
     async def client(self, until_s: float) -> None:
-        """Send one request after another."""
+        """Send one request after another until a time on the monotonic clock."""
         while time.monotonic() < until_s:
             choice = self._random.random()
             if self._arguments.manage and choice < 0.12:
@@ -99,17 +99,16 @@ class Soak:
                 await self._generate()
 
     async def unload_all(self) -> None:
-        """Leave no model in memory."""
+        """Unload every model."""
         for model in self.models:
             await self._ask("unload", "/models/unload", {"model_id": model})
 
     async def _generate(self) -> None:
-        body = self._body(int(self._arguments.max_prompt_words ** self._random.random())) | {
-            "max_length": self._random.randint(1, self._arguments.max_tokens),
-            "stream": self._random.random() < 0.7,
-            "temperature": self._random.choice([0.0, 0.7, 1.2]),
-        }
-        drops = body["stream"] and self._random.random() < 0.2
+        body = self._body(int(self._arguments.max_prompt_words ** self._random.random()))
+        body["max_length"] = self._random.randint(1, self._arguments.max_tokens)
+        streams = self._random.random() < 0.7
+        body |= {"stream": streams, "temperature": self._random.choice([0.0, 0.7, 1.2])}
+        drops = streams and self._random.random() < 0.2
         await self._ask("drop" if drops else "generate", "/generate", body, drops=drops)
 
     def _body(self, num_words: int) -> dict[str, object]:
@@ -127,7 +126,7 @@ class Soak:
                 return
             text = await response.text()
             whole = response.content_type == "application/json" or text.endswith("data: [DONE]\n\n")
-            # 400: named or current model was just unloaded; 429: the queue is full
+            # 400: the named or current model was just unloaded; 429: the queue is full
             expected = {200, 429, 400} if self._arguments.manage else {200, 429}
             if response.status not in expected or not whole:
                 self.unexpected.append(f"{what} {response.status} {text[-200:]}")
@@ -137,7 +136,7 @@ class Soak:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Drive, print what was seen and how memory went, and the same as JSON in the last line."""
+    """Drive the clients; print what they saw and how memory grew, then the same as a JSON line."""
     asyncio.run(_run(arguments))
 
 
@@ -150,8 +149,8 @@ async def _run(arguments: argparse.Namespace) -> None:
     ) as session:
         soak = Soak(session, arguments)
         await soak.find_models()
-        seen: list[Memory] = []
-        if arguments.manage:  # memory counts between states without a model
+        seen: list[ResidentMemory] = []
+        if arguments.manage:  # compare the memory of two moments without a loaded model
             await _drive(soak, arguments.warm_up, server, [])
             await soak.unload_all()
             start = _memory(server)
@@ -181,7 +180,9 @@ async def _run(arguments: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
-async def _drive(soak: Soak, seconds: float, server: psutil.Process, seen: list[Memory]) -> None:
+async def _drive(
+    soak: Soak, seconds: float, server: psutil.Process, seen: list[ResidentMemory]
+) -> None:
     until_s = time.monotonic() + seconds
     clients = asyncio.gather(*(soak.client(until_s) for _ in range(soak.num_clients)))
     while not clients.done():
@@ -191,39 +192,41 @@ async def _drive(soak: Soak, seconds: float, server: psutil.Process, seen: list[
 
 
 def find_server(port: int) -> psutil.Process:
-    """The process with the most memory of those that listen on a port and their children.
+    """The largest process by memory among those that listen on a port and their children.
 
     Raises:
-        LookupError: nothing listens there, or it is not ours to see.
+        LookupError: nothing listens there, or another user's process does.
     """
     listening = {
         connection.pid
         for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr
+        and connection.laddr.port == port
     }
     found = [psutil.Process(pid) for pid in listening if pid is not None]
     if not found:
-        raise LookupError(f"no process of this machine is seen to listen on port {port}")
+        raise LookupError(f"no process that this user can see listens on port {port}")
     family = [*found, *(child for process in found for child in process.children(recursive=True))]
     return max(family, key=lambda process: process.memory_info().rss)
 
 
-def _memory(server: psutil.Process) -> Memory:
+def _memory(server: psutil.Process) -> ResidentMemory:
     lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
     values = dict(line.split(":", 1) for line in lines)
     parts = (int(values[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "RssShmem"))
-    return Memory(time.monotonic(), *parts)
+    return ResidentMemory(time.monotonic(), *parts)
 
 
-def _mean(seen: list[Memory]) -> Memory:
-    """Of several moments, for memory breathes with what is being generated."""
-    return Memory(
+def _mean(seen: list[ResidentMemory]) -> ResidentMemory:
+    """The mean of several moments: memory varies with what is being generated."""
+    return ResidentMemory(
         seen[-1].at_s,
         statistics.fmean(m.all_mb for m in seen),
         statistics.fmean(m.caches_mb for m in seen),
     )
 
 
-def _slope(seen: list[Memory]) -> float:
-    """Megabytes a second, by least squares."""
+def _slope(seen: list[ResidentMemory]) -> float:
+    """Megabytes per second, by least squares."""
     return statistics.linear_regression([m.at_s for m in seen], [m.all_mb for m in seen]).slope

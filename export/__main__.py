@@ -1,7 +1,7 @@
 """`python -m export [SOURCE]`: make a model folder that the server can load.
 
 Runs the steps of `steps.py` with a progress bar and prints a summary. A model that is refused
-leaves nothing at `--out`; its figures are the last line. Knows nothing about models.
+leaves nothing at `--out`; the reason is the last line printed. Knows nothing about models.
 """
 
 import argparse
@@ -15,19 +15,20 @@ from tqdm import tqdm
 
 from app.manifest import folder_name, read_manifest
 from export.errors import ExportError
+from export.records import Findings, figures, read_findings, read_shape
 from export.source import model_id_of
-from export.steps import STEPS, Options, figures, read_findings, read_shape
+from export.steps import STEPS, ExportOptions
 
 MODELS = Path("models")
 PROFILES: dict[str, tuple[Literal["int8", "int4"], str]] = {
     "exact": ("int8", ""),
     "fast": ("int4", "-fast"),
 }
-"""Scheme, and what the model's name gets behind it, so that both lie side by side."""
+"""The scheme, and what is appended to the model's name so that both profiles fit side by side."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     names = tuple(STEPS)
     parser = argparse.ArgumentParser(
         prog="python -m export", description="Export a model for this server."
@@ -43,18 +44,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     weights.add_argument(
         "--profile",
         choices=tuple(PROFILES),
-        help="exact: 8 bit, answers don't depend on who else is served; fast: 4 bit, another model "
-        "beside it, named …-fast",
+        help="exact: 8 bit, answers don't depend on what else is served; fast: 4 bit, exported "
+        "beside it as …-fast",
     )
     weights.add_argument("--quantise", choices=("int8", "int4", "none"), default="int8")
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="float16 is for CUDA"
     )
     parser.add_argument(
-        "--gate", type=float, default=0.02, help="largest mean KL from torch, nats a token"
+        "--gate", type=float, default=0.02, help="largest mean KL from torch, nats per token"
     )
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--from", dest="first", choices=names, help="start at this step")
+    chosen.add_argument("--from", dest="first", choices=names, help="start with this step")
     chosen.add_argument("--only", choices=names, help="run this step alone")
     parser.add_argument(
         "--keep-work", action="store_true", help="keep the steps' files, for --from and --only"
@@ -63,11 +64,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the chosen steps; 0 if the model was made, 1 if it was refused."""
+    """Run the chosen steps; returns 0 if they succeeded, 1 if the model was refused."""
     args = parse(arguments)
     scheme, suffix = PROFILES[args.profile] if args.profile else (args.quantise, "")
     out: Path = args.out or MODELS / folder_name(model_id_of(args.source) + suffix)
-    options = Options(
+    options = ExportOptions(
         source=args.source,
         out=out,
         work=out.parent / ".work" / out.name,
@@ -93,27 +94,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(
-    options: Options, chosen: list[str], rows: list[tuple[str, float, str]]
+    options: ExportOptions, chosen: list[str], rows: list[tuple[str, float, str]]
 ) -> ExportError | None:
-    """Run the steps and note time and outcome of each; the refusal that ended it, if any."""
+    """Run steps, append a row of name, seconds and outcome for each, and return any refusal."""
     with tqdm(
         chosen, unit="step", bar_format="{desc:<10}|{bar:30}| {n}/{total} [{elapsed}]"
     ) as bar:
         for name in bar:
             bar.set_description(name)
             start = time.perf_counter()
+            missing = STEPS[name].missing_input(options.work)
+            if missing is not None:
+                return ExportError(f"{name}: {missing} is missing, run the step before it")
             try:
-                said = STEPS[name](options)
-            except FileNotFoundError as error:
-                return ExportError(f"{name}: {error.filename} is missing, run the step before it")
+                said = STEPS[name].run(options)
             except ExportError as error:
                 return error
             rows.append((name, time.perf_counter() - start, said))
     return None
 
 
-def summarise(options: Options, rows: list[tuple[str, float, str]]) -> None:
-    """Print what each step did and, once there is a model, what it is."""
+def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> None:
+    """Print what each step did and, once a model was published, what it is like."""
     for name, seconds, said in rows:
         print(f"{name:<10}{seconds:7.1f} s  {said}")
     if not rows or rows[-1][0] != "publish":
@@ -124,14 +126,12 @@ def summarise(options: Options, rows: list[tuple[str, float, str]]) -> None:
     lines = {
         "model": f"{manifest.model_id}, {manifest.architecture}, {manifest.source}",
         "weights": f"{manifest.quantisation.scheme}, {manifest.size_bytes / 1e6:.1f} MB",
-        "cache": f"{manifest.graph.kv_dtype}, {kv_kb:.1f} KB a token, "
+        "cache": f"{manifest.graph.kv_dtype}, {kv_kb:.1f} KB per token, "
         f"context {manifest.graph.context_length}",
         "quality": figures(findings.quality),
         "tokens": f"{findings.greedy_tokens} greedy tokens of the unquantised graph equal torch's "
         f"({findings.greedy_ties} ties, largest difference {findings.greedy_max_difference:.2g})",
-        "batch": "rows are bitwise the same alone and together"
-        if manifest.quantisation.batch_invariant
-        else f"a row's logits differ by {findings.batch_difference:.2g} alone and together",
+        "batch": independence(findings),
         "rotary": f"in attention for {shape.rotary_in_attention} of "
         f"{manifest.graph.num_layers} layers",
         "files": ", ".join(f"{n} {f.size_bytes / 1e6:.1f}" for n, f in manifest.files.items()),
@@ -141,6 +141,18 @@ def summarise(options: Options, rows: list[tuple[str, float, str]]) -> None:
     print()
     for name, text in lines.items():
         print(f"{name:<10}{text}")
+
+
+def independence(findings: Findings) -> str:
+    """What a row's logits depend on besides its own tokens."""
+    if findings.batch_difference:
+        return f"a row's logits differ by {findings.batch_difference:.2g} alone and together"
+    if not findings.chunk_difference:
+        return "rows are bitwise the same alone and together, wherever prompts are cut"
+    said = f"a row's logits differ by {findings.chunk_difference:.2g} with the cuts of its prompt"
+    if findings.min_first_chunk:
+        said += f", not if the first chunk has {findings.min_first_chunk} tokens"
+    return said
 
 
 if __name__ == "__main__":

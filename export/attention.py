@@ -1,15 +1,16 @@
-"""GroupQueryAttention as torch sees it, so that a traced model carries one node a layer.
+"""GroupQueryAttention as torch sees it, so that a traced model has one attention node per layer.
 
-`GroupQueryAttention.apply` computes real attention when torch runs it and becomes ONNX
-Runtime's operator when the TorchScript exporter meets it; both are made from one `Layer`,
-so comparing torch with itself already tests the numbers that end up in the graph.
-Knows nothing about models: `observe.py` finds the `Layer` of each.
+`GroupQueryAttention.apply` computes attention when torch runs it and becomes ONNX Runtime's
+operator when the TorchScript exporter meets it. Both are made from one `Layer`, so comparing torch
+with itself already tests the numbers that end up in the graph. Knows nothing about models:
+`observe.py` finds the `Layer` of each.
 
 Source: com.microsoft.GroupQueryAttention in ONNX Runtime's ContribOperators.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,30 +19,33 @@ from torch.onnx import symbolic_helper
 
 @dataclass(frozen=True)
 class RotaryTable:
-    """Rotary embedding as two tables that the operator indexes by position."""
+    """A rotary embedding as two tables that the operator indexes by position."""
 
     cos: Tensor
     """float32 [context_length, rotary_dim / 2]."""
     sin: Tensor
+    """float32, shaped like `cos`."""
     interleaved: bool
     """Pairs are (0, 1), (2, 3) … instead of (0, n/2), (1, n/2 + 1) …"""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one attention layer does beyond the plain operator."""
+    """The shape of one attention layer, and what it does beyond plain causal attention."""
 
     num_heads: int
     num_kv_heads: int
     head_dim: int
     scale: float
     softcap: float = 0.0
-    """Scores become softcap × tanh(score ÷ softcap); 0 leaves them alone."""
+    """Scores become softcap × tanh(score ÷ softcap); 0 leaves them unchanged."""
     window: int | None = None
-    """A token sees this many of the last tokens, itself among them; None: all."""
+    """A token attends to this many of the latest tokens, itself included; None: to all."""
     rotary: int | None = None
-    """Which table the operator applies; None: the graph has done it, or there is none."""
+    """Index of the table that the operator applies; None: the graph rotates by itself, or nothing
+    is rotated."""
     interleaved: bool = False
+    """How that table pairs dimensions; see `RotaryTable`."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer) -> Tensor:
@@ -50,8 +54,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer) -> Tensor:
     Args:
         query: [B, S, num_heads × head_dim], rotated.
         key: [B, S, num_kv_heads × head_dim], rotated.
-        value: like key.
-        layer: scale, softcap and window.
+        value: shaped like `key`.
+        layer: gives head counts, scale, softcap and window.
 
     Returns:
         [B, S, num_heads × head_dim].
@@ -70,7 +74,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer) -> Tensor:
     if layer.window is not None:
         hidden = hidden | (distance >= layer.window)
     weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+    attended: Tensor = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+    return attended
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
@@ -90,8 +95,10 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Ten
 class GroupQueryAttention(torch.autograd.Function):
     """One attention layer with its cache; see the module docstring."""
 
+    apply: ClassVar[Callable[..., tuple[Tensor, Tensor, Tensor]]]
+
     @staticmethod
-    def forward(  # type: ignore[override]  # noqa: PLR0917 - autograd passes inputs by position
+    def forward(  # noqa: PLR0917 - autograd passes inputs by position
         _ctx: Any,
         query: Tensor,
         key: Tensor,
@@ -105,12 +112,17 @@ class GroupQueryAttention(torch.autograd.Function):
         sin: Tensor | None,
         layer: Layer,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention over the new tokens; the cache comes back in its shape, unread."""
+        """Attend over the new tokens; the cache is returned in its shape, unread."""
         if cos is not None and sin is not None:
-            turn = {"cos": cos, "sin": sin, "interleaved": layer.interleaved}
-            split = (-1, layer.head_dim)
             query, key = (
-                rotate(x.unflatten(-1, split).transpose(1, 2), **turn).transpose(1, 2).flatten(2)
+                rotate(
+                    x.unflatten(-1, (-1, layer.head_dim)).transpose(1, 2),
+                    cos,
+                    sin,
+                    interleaved=layer.interleaved,
+                )
+                .transpose(1, 2)
+                .flatten(2)
                 for x in (query, key)
             )
         return attend(query, key, value, layer), past_key.clone(), past_value.clone()
@@ -130,7 +142,7 @@ class GroupQueryAttention(torch.autograd.Function):
         sin: Any,
         layer: Layer,
     ) -> Any:
-        """The node: inputs by position, the empty ones written out up to query_seqlens (16)."""
+        """The node; its optional inputs up to query_seqlens (16) are written out as empty."""
 
         def nothing() -> Any:
             return symbolic_helper._optional_input_placeholder_tensor(g)  # noqa: SLF001 - no public one

@@ -1,21 +1,20 @@
-"""Take out of a traced decoder what costs time and changes nothing.
+"""Remove from a traced decoder what costs time and changes nothing.
 
-Every pass is a rewrite that keeps the numbers (packing changes the order in which nothing is
-summed; a scale that is no power of two rounds elsewhere); `validate.py` still compares the result
-with torch. Knows the operators that `onnx_config.py` emits and those of projections; nothing about
-architectures.
+Every pass preserves the numbers, except that a scale that is not a power of two rounds at another
+place once it is folded into weights; `validate.py` still compares the result with torch. Knows the
+operators that `onnx_config.py` emits and those of projections; nothing about architectures.
 """
 
 import numpy as np
 from onnx import NodeProto, helper
 
-from export.graph import MICROSOFT, Graph
+from export.graph import MICROSOFT, OnnxGraph
 
 
-def clean(graph: Graph) -> None:
+def clean(graph: OnnxGraph) -> None:
     """Run all passes over a traced graph."""
     for node in graph.nodes("SimplifiedLayerNormalization"):
-        node.domain = ""  # registered by ONNX Runtime under the standard, unnamed domain
+        node.domain = ""  # ONNX Runtime registers it under the default domain, whose name is empty
     graph.infer_shapes()
     fix_reshapes(graph)
     graph.prune()
@@ -29,8 +28,8 @@ def clean(graph: Graph) -> None:
     graph.prune()
 
 
-def fix_reshapes(graph: Graph) -> None:
-    """Give each Reshape its target as a constant, so that the arithmetic on shapes dies."""
+def fix_reshapes(graph: OnnxGraph) -> None:
+    """Make the target of each Reshape a constant, so that nothing needs the shape arithmetic."""
     for node in graph.nodes("Reshape", "Expand"):
         source, target = graph.shapes.get(node.input[0]), graph.shapes.get(node.output[0])
         if source is None or target is None or node.input[1] in graph.initializers:
@@ -49,8 +48,8 @@ def fix_reshapes(graph: Graph) -> None:
             node.input[1] = graph.add_constant(np.array(fixed, np.int64), "shape")
 
 
-def drop_idle_nodes(graph: Graph) -> None:
-    """Skip nodes that hand their input on: a Reshape back, a Cast to the same type, Identity."""
+def drop_idle_nodes(graph: OnnxGraph) -> None:
+    """Bypass nodes that return their input: a Reshape back, a Cast to the same type, Identity."""
     for node in graph.nodes("Identity", "Cast", "Reshape", "Expand", "Slice"):
         graph.index()
         source, result = node.input[0], node.output[0]
@@ -75,8 +74,8 @@ def drop_idle_nodes(graph: Graph) -> None:
     graph.prune()
 
 
-def flatten_gemms(graph: Graph) -> None:
-    """Gemm between two Reshapes (GPT-2's Conv1D) is MatMul and Add without them."""
+def flatten_gemms(graph: OnnxGraph) -> None:
+    """Replace a Gemm between two Reshapes (GPT-2's Conv1D) by MatMul and Add."""
     for node in graph.nodes("Gemm"):
         before = graph.made_by(node.input[0], "Reshape")
         after = [n for n in graph.users[node.output[0]] if n.op_type == "Reshape"]
@@ -107,8 +106,8 @@ def flatten_gemms(graph: Graph) -> None:
     graph.prune()
 
 
-def fuse_residual_norms(graph: Graph) -> None:
-    """Norm(a + b) becomes SkipSimplifiedLayerNormalization, which hands on the sum as well."""
+def fuse_residual_norms(graph: OnnxGraph) -> None:
+    """Replace Norm(a + b) by SkipSimplifiedLayerNormalization, which also returns the sum."""
     for norm in graph.nodes("SimplifiedLayerNormalization"):
         graph.index()
         add = graph.made_by(norm.input[0], "Add")
@@ -132,8 +131,8 @@ def fuse_residual_norms(graph: Graph) -> None:
     graph.prune()
 
 
-def pack_attention_inputs(graph: Graph) -> None:
-    """Three projections of one input become one, which attention takes as packed Q, K, V."""
+def pack_attention_inputs(graph: OnnxGraph) -> None:
+    """Merge the three projections of one input into one, which attention takes as packed QKV."""
     for node in graph.nodes("GroupQueryAttention"):
         graph.index()
         packed = _shared_split(graph, node) or _shared_input(graph, node)
@@ -142,8 +141,8 @@ def pack_attention_inputs(graph: Graph) -> None:
     graph.prune()
 
 
-def _shared_split(graph: Graph, attention: NodeProto) -> str | None:
-    """The value that Q, K and V are consecutive parts of, if there is one."""
+def _shared_split(graph: OnnxGraph, attention: NodeProto) -> str | None:
+    """The value whose consecutive parts are Q, K and V, if there is one."""
     width = 0
     source = None
     for name in attention.input[:3]:
@@ -158,7 +157,7 @@ def _shared_split(graph: Graph, attention: NodeProto) -> str | None:
     return source if shape[-1] == width else None
 
 
-def _part_of(graph: Graph, name: str, start: int, size: int) -> str | None:
+def _part_of(graph: OnnxGraph, name: str, start: int, size: int) -> str | None:
     """The value of which `name` is [..., start : start + size]."""
     node = graph.producer.get(name)
     if node is None or node.op_type not in ("Split", "Slice"):
@@ -181,8 +180,8 @@ def _part_of(graph: Graph, name: str, start: int, size: int) -> str | None:
     return node.input[0] if same and step in ([], [1]) else None
 
 
-def _shared_input(graph: Graph, attention: NodeProto) -> str | None:
-    """Merge three MatMuls of one input (and their biases) into one; its result's name."""
+def _shared_input(graph: OnnxGraph, attention: NodeProto) -> str | None:
+    """Merge three MatMuls of one input (and their biases) into one; returns the result's name."""
     weights, biases, sources = [], [], set()
     for name in attention.input[:3]:
         node = graph.producer.get(name)
@@ -216,13 +215,14 @@ def _shared_input(graph: Graph, attention: NodeProto) -> str | None:
     return packed
 
 
-def fold_query_scales(graph: Graph) -> None:
-    """Put attention's scale into the weights that make the queries; the operator's becomes 1.
+def fold_query_scales(graph: OnnxGraph) -> None:
+    """Fold attention's scale into the weights that make the queries; the operator's becomes 1.
 
-    ONNX Runtime's kernel for one query against a cache takes no other factor: with one it packs
-    the keys anew for each head first, and a step of 8 rows of 1,000 tokens takes a quarter longer
-    (bench/LOG.md). Where queries come from weights by a longer way, a node multiplies them; packed
-    ones that do keep the operator's factor.
+    ONNX Runtime's kernel for one query against a cache supports no other factor: with one, it first
+    packs the keys again for each head, and a step of 8 rows with 1,000 tokens each takes a quarter
+    longer (bench/LOG.md, 2026-11-24). Where other operators stand between the weights and the
+    queries, a Mul node scales the queries; if such queries are packed with keys and values, the
+    operator keeps its scale.
     """
     for node in graph.nodes("GroupQueryAttention"):
         graph.index()
@@ -237,7 +237,7 @@ def fold_query_scales(graph: Graph) -> None:
             width = heads * graph.shapes[past_key][-1]
             for maker, position in places:
                 weight = np.array(graph.constant(maker.input[position]))
-                weight[..., :width] *= factor  # all of it, or the queries' part of a packed one
+                weight[..., :width] *= factor  # only the queries' part, if it is packed
                 maker.input[position] = graph.add_constant(weight, maker.input[position])
         elif packed:
             continue
@@ -250,8 +250,8 @@ def fold_query_scales(graph: Graph) -> None:
     graph.prune()
 
 
-def _query_weights(graph: Graph, attention: NodeProto) -> list[tuple[NodeProto, int]] | None:
-    """Where the constants are that the queries are proportional to, as (node, input)."""
+def _query_weights(graph: OnnxGraph, attention: NodeProto) -> list[tuple[NodeProto, int]] | None:
+    """The constants that the queries are proportional to, as (node, input index)."""
     name = attention.input[0]
     biases: list[tuple[NodeProto, int]] = []
     while (node := graph.producer.get(name)) is not None and graph.used_once(name):

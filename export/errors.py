@@ -1,14 +1,14 @@
-"""What can stop an export, as facts with their numbers. Knows nothing about the command line.
+"""The reasons for which an export is refused. Knows nothing about the command line.
 
 ExportError
 ├── SourceUnusable      the source can't be found, read or recognised
-├── UnsupportedModel    the family does something that the graph can't express
-└── QualityRefused      the exported graph is too far from torch
+├── UnsupportedModel    the model does something that the decoder graph can't express
+└── QualityRefused      the exported graph differs too much from torch
 """
 
 
 class ExportError(Exception):
-    """Root of the tree; its text is one sentence fit for the terminal."""
+    """Root of the tree; its text is one sentence for the terminal."""
 
 
 class SourceUnusable(ExportError):
@@ -16,7 +16,7 @@ class SourceUnusable(ExportError):
 
 
 class UnsupportedModel(ExportError):
-    """A model whose attention, cache or positions the decoder graph can't express."""
+    """The decoder graph can't express the model's attention, cache or positions."""
 
     def __init__(self, model_type: str, reason: str) -> None:
         self.model_type, self.reason = model_type, reason
@@ -24,4 +24,4 @@ class UnsupportedModel(ExportError):
 
 
 class QualityRefused(ExportError):
-    """The graph was built and measured, and is not good enough to be served."""
+    """The graph was measured against torch and is not good enough to be served."""

@@ -1,10 +1,11 @@
-"""An ONNX graph with an index: who makes a value, who uses it, what its shape is.
+"""An ONNX graph with an index: which node makes a value, which nodes read it, what shape it has.
 
-Knows how to rewire, not what is worth rewiring (`cleanup.py`, `quantise.py`).
+Knows how to rewrite a graph, not what is worth rewriting (`cleanup.py`, `quantise.py`).
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +16,14 @@ Array = npt.NDArray[np.generic]
 Dim = int | str
 MICROSOFT = "com.microsoft"
 SHAPE_OF_FIRST_INPUT = {"SimplifiedLayerNormalization", "GroupQueryAttention"}
-"""Operators that ONNX's shape inference doesn't know; their output is shaped like input 0."""
+"""Operators unknown to ONNX's shape inference; output 0 is shaped like input 0."""
 
 
-class Graph:
-    """A model being rewritten; `finish` gives it back.
+class OnnxGraph:
+    """A model being rewritten; `finish` returns it.
 
-    Nodes are held in a plain list: protobuf copies a node each time it enters a model, and the
-    index must point at the real ones.
+    Nodes are kept in a plain list: protobuf copies a node each time it is put into a model, and the
+    index must refer to the real ones.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -39,7 +40,7 @@ class Graph:
         self.index()
 
     def _hoist_constants(self) -> None:
-        """Make initialisers of Constant nodes: one kind of constant to look for."""
+        """Turn Constant nodes into initialisers, so that there is one kind of constant."""
         for node in self.model.graph.node:
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 tensor = TensorProto()
@@ -66,46 +67,51 @@ class Graph:
         return [node for node in self.node_list if node.op_type in op_types]
 
     def made_by(self, name: str, op_type: str) -> NodeProto | None:
-        """The node behind a value, if it is of this type."""
+        """The node that makes a value, if it is of this type."""
         node = self.producer.get(name)
         return node if node is not None and node.op_type == op_type else None
 
     def used_once(self, name: str) -> bool:
-        """Whether one node alone reads the value."""
+        """Whether exactly one node input reads the value, and the graph does not return it."""
         return len(self.users[name]) == 1 and name not in self.outputs
 
     def constant(self, name: str) -> Array | None:
-        """The value of an initialiser."""
+        """The value of an initialiser; None if the name is not one."""
         tensor = self.initializers.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def add_constant(self, value: Array, hint: str, *, exact: bool = False) -> str:
-        """A new initialiser, named `hint` or after it; returns its name."""
+        """Add an initialiser named `hint` if `exact`, or else after it; returns its name."""
         name = hint if exact else self.fresh_name(hint)
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
     def fresh_name(self, hint: str) -> str:
-        """A value name that nobody has."""
+        """A name that no value has yet."""
         self._fresh += 1
         return f"{hint}.{self._fresh}"
 
     def add(
-        self, op_type: str, inputs: list[str], outputs: list[str], **attributes: object
+        self,
+        op_type: str,
+        inputs: list[str],
+        outputs: list[str],
+        *,
+        domain: str = "",
+        **attributes: Any,
     ) -> None:
-        """A new node; an operator of Microsoft's unless its inputs and outputs are standard."""
-        domain = str(attributes.pop("domain", ""))
+        """Append a node; its domain is ONNX's own, whose name is empty, unless one is given."""
         node = helper.make_node(op_type, inputs, outputs, domain=domain, **attributes)
         node.name = outputs[0]
         self.node_list.append(node)
 
     def remove(self, nodes: Iterable[NodeProto]) -> None:
-        """Take nodes out."""
+        """Remove nodes."""
         gone = {id(node) for node in nodes}
         self.node_list = [node for node in self.node_list if id(node) not in gone]
 
     def replace(self, old: str, new: str) -> None:
-        """Let every reader of `old` read `new`."""
+        """Make every node that reads `old` read `new`."""
         for node in self.users[old]:
             for i, name in enumerate(node.input):
                 if name == old:
@@ -113,10 +119,10 @@ class Graph:
         self.users[new].extend(self.users.pop(old, []))
 
     def infer_shapes(self) -> None:
-        """Symbolic shapes and types of all values, into `shapes` and `types`.
+        """Infer symbolic shapes and types of all values, into `shapes` and `types`.
 
-        ONNX does the work on a copy without weights, in which operators that it doesn't know
-        stand as Identity of their first input.
+        ONNX infers them on a copy without weights, in which the operators of
+        `SHAPE_OF_FIRST_INPUT` are replaced by Identity.
         """
         sketch = ModelProto(ir_version=self.model.ir_version, opset_import=self.model.opset_import)
         sketch.graph.name = "sketch"
@@ -146,7 +152,7 @@ class Graph:
             self.types[tensor.name] = tensor.data_type
 
     def prune(self) -> None:
-        """Drop what no output needs: nodes, initialisers, stale shapes."""
+        """Drop the nodes and initialisers that no output depends on."""
         needed: set[str] = set(self.outputs)
         kept = []
         for node in reversed(self.sorted_nodes()):
@@ -158,7 +164,7 @@ class Graph:
         self.index()
 
     def sorted_nodes(self) -> list[NodeProto]:
-        """Nodes in an order in which every value is made before it is read."""
+        """Nodes in topological order: every value is made before it is read."""
         self.index()
         order: list[NodeProto] = []
         done: set[int] = set()
@@ -181,7 +187,7 @@ class Graph:
         return order
 
     def finish(self) -> ModelProto:
-        """The model, pruned, in order, its initialisers written back."""
+        """The model with the remaining nodes in topological order and its initialisers."""
         self.prune()
         del self.model.graph.value_info[:]
         del self.model.graph.node[:]

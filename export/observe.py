@@ -1,16 +1,15 @@
-"""Run a model once in torch and note what its attention layers do.
+"""Run a model once in torch and record what its attention layers do.
 
-Nothing here is a table of architectures. This module notes what passes through the places that
-`standing_in.py` opens and decides by comparing numbers: a rotary embedding moves into the
-operator only where the operator's formula gives the same numbers and its results reach
-attention untouched. A model that does something else is refused by name. Knows nothing about
-ONNX.
+There is no table of architectures. This module records the calls that `intercept.py` redirects and
+decides by comparing numbers: a rotary embedding moves into the operator only where the operator's
+formula gives the same numbers and its results reach attention unchanged. A model that does
+something else is refused by name. Knows nothing about ONNX.
 """
 
 import inspect
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +17,47 @@ from transformers import PreTrainedModel
 
 from export.attention import Layer, RotaryTable, attend, rotate
 from export.errors import UnsupportedModel
-from export.standing_in import PassingCache, rotary_modules, rotary_name, standing_in
+from export.file_checks import sentence
+from export.intercept import (
+    PassingCache,
+    intercepted,
+    layer_index,
+    rotary_modules,
+    rotary_name,
+)
 
 PROBE_TOKENS = 24
 HARMLESS = frozenset({"position_ids", "cache_position", "position_embeddings"})
-"""Tensors that reach attention functions and are already accounted for."""
+"""Tensors that attention functions are passed and that are accounted for elsewhere."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that the trace needs to know."""
+class TracePlan:
+    """Everything that tracing needs to know about a model."""
 
     layers: tuple[Layer, ...]
     tables: tuple[RotaryTable, ...]
     folded: frozenset[str]
-    """Names of the rotary modules that became tables; the others stay in the graph."""
+    """Names of the rotary modules that became tables; the others are traced into the graph."""
     context_length: int
 
 
 def context_length(config: Any) -> int:
-    """Tokens that the graph may be used for.
+    """The longest sequence, in tokens, that the graph may be used for.
 
     Long-context variants that change their frequencies beyond the original length (Phi-3
     long) keep the short ones here: one cache can't hold keys of both kinds.
+
+    Raises:
+        UnsupportedModel: the configuration names no length.
     """
     scaling = getattr(config, "rope_scaling", None) or {}
     if scaling.get("rope_type", scaling.get("type")) == "longrope":
-        shorter = getattr(config, "original_max_position_embeddings", None)
-        return int(shorter or scaling.get("original_max_position_embeddings"))
+        original = "original_max_position_embeddings"
+        shorter = getattr(config, original, None) or scaling.get(original)
+        if shorter is None:
+            raise UnsupportedModel(config.model_type, f"its longrope scaling has no {original}")
+        return int(shorter)
     for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
         if getattr(config, name, None):
             return int(getattr(config, name))
@@ -53,7 +65,7 @@ def context_length(config: Any) -> int:
 
 
 class Observer:
-    """Notes of one run; `plan` turns them into decisions."""
+    """Records one run; `plan` turns the records into decisions."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -64,18 +76,19 @@ class Observer:
         self.rotations: dict[str, list[Any]] = {}
 
     def run(self, input_ids: Tensor) -> Tensor:
-        """Logits [B, S, V] of the watched model."""
-        with standing_in(self.model, self.attention, self.mask, self.apply_rotary):
-            return self.model(
+        """Logits [B, S, V] of the model while it is observed."""
+        with intercepted(self.model, self.attention, self.mask, self.apply_rotary):
+            logits: Tensor = self.model(
                 input_ids=input_ids,
                 position_ids=torch.arange(input_ids.shape[1])[None].expand(input_ids.shape[0], -1),
                 cache_position=torch.arange(input_ids.shape[1]),
                 past_key_values=PassingCache(),
                 use_cache=True,
             ).logits
+        return logits
 
     def apply_rotary(self, original: Any, q: Tensor, k: Tensor, *rest: Any, **kw: Any) -> Any:
-        """Rotate as the model does, and leave a mark on the results."""
+        """Rotate as the model does, and mark the results with the rotary module's name."""
         rotated_q, rotated_k = original(q, k, *rest, **kw)
         name = rotary_name(rest[0] if rest else kw.get("cos"))
         if name is not None:
@@ -84,13 +97,13 @@ class Observer:
         return rotated_q, rotated_k
 
     def mask(self, *, mask_function: Any, kv_length: int, **_: Any) -> Tensor:
-        """An empty tensor that carries which keys the model wants to see."""
-        marked = torch.zeros(1, 1, 1, kv_length)
+        """An empty mask that carries the window of the model's mask function as an attribute."""
+        marked: Any = torch.zeros(1, 1, 1, kv_length)
         marked.window = self.window(mask_function)
-        return marked
+        return cast("Tensor", marked)
 
     def window(self, mask_function: Any) -> int | None:
-        """The sliding window behind a mask function; None if it is plainly causal."""
+        """The sliding window of a mask function; None if the mask is plainly causal."""
         last = min(self.context, 1 << 17) - 1
         keys = torch.arange(last + 1)
         widths = {}
@@ -116,7 +129,7 @@ class Observer:
         softcap: float | None = None,
         **extra: Any,
     ) -> tuple[Tensor, None]:
-        """Note the layer and compute plain attention."""
+        """Record the layer and compute plain attention."""
         strange = [n for n, v in extra.items() if isinstance(v, Tensor) and n not in HARMLESS]
         if strange:
             raise UnsupportedModel(self.model_type, f"its attention takes {', '.join(strange)}")
@@ -125,7 +138,7 @@ class Observer:
             raise UnsupportedModel(
                 self.model_type, f"heads of queries, keys and values have {sizes} dimensions"
             )
-        index = module.layer_idx
+        index = layer_index(module)
         layer = Layer(
             num_heads=query.shape[1],
             num_kv_heads=key.shape[1],
@@ -144,15 +157,15 @@ class Observer:
         out = attend(flat[0], flat[1], flat[2], layer)
         return out.unflatten(-1, (layer.num_heads, layer.head_dim)), None
 
-    def plan(self) -> Plan:
-        """Decide what moves into the operator."""
+    def plan(self) -> TracePlan:
+        """Decide which rotary embeddings move into the operator."""
         tables: list[RotaryTable] = []
         numbers: dict[str, int] = {}
         used = list(self.rotary_of_layer.values())
         for name in dict.fromkeys(used):
             calls = self.rotations[name]
-            # A rotation whose result was changed on its way (normed, joined with an unrotated
-            # part) lost its mark, so there are more calls than layers: it stays in the graph.
+            # A rotation whose result was changed on its way to attention (normed, joined with an
+            # unrotated part) lost its mark: it has more calls than layers and stays in the graph.
             untouched = used.count(name) == len(calls)
             table = self.table(calls[0], rotary_modules(self.model)[name]) if untouched else None
             if table is not None:
@@ -165,10 +178,10 @@ class Observer:
             if number is not None:
                 layer = replace(layer, rotary=number, interleaved=tables[number].interleaved)
             layers.append(layer)
-        return Plan(tuple(layers), tuple(tables), frozenset(numbers), self.context)
+        return TracePlan(tuple(layers), tuple(tables), frozenset(numbers), self.context)
 
     def table(self, original: Any, module: nn.Module) -> RotaryTable | None:
-        """The module as a table, if the operator's formula gives the same rotation."""
+        """The rotary module as a table, if the operator's formula gives the same rotation."""
         layer = next(iter(self.layers.values()))
         positions = torch.arange(self.context)[None]
         cos, sin = (x[0].float() for x in module(torch.zeros(1, dtype=torch.float32), positions))
@@ -179,7 +192,7 @@ class Observer:
         half = cos.shape[-1] // 2
         if half % 8 or layer.head_dim % 16:
             return None  # the operator's own limits
-        # Each angle is in the model's cosines twice: side by side, or half a width apart.
+        # The model's cosines hold each angle twice: side by side, or half the width apart.
         for pick, interleaved in product((slice(half), slice(None, None, 2)), (False, True)):
             table = RotaryTable(cos[:, pick].clone(), sin[:, pick].clone(), interleaved)
             got = rotate(heads, table.cos, table.sin, interleaved=interleaved)
@@ -188,21 +201,30 @@ class Observer:
         return None
 
 
-def refuse_by_kind(model: PreTrainedModel) -> None:
-    """Raise `UnsupportedModel` for what can be told without running the model."""
-    config = model.config
-    takes = inspect.signature(model.forward).parameters
-    missing = [n for n in ("position_ids", "past_key_values") if n not in takes]
+def refuse_by_config(config: Any) -> None:
+    """Raise `UnsupportedModel` for what can be seen without making the model."""
     experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     reason = None
-    if config.is_encoder_decoder or not model.can_generate():
+    if config.is_encoder_decoder:
         reason = "it is not a decoder-only language model"
     elif config.get_text_config() is not config:
         reason = "it reads more than text"
-    elif model._is_stateful:  # noqa: SLF001 - Transformers' own mark for state-space models
-        reason = "it keeps a recurrent state, not a cache"
     elif any(getattr(config, name, None) for name in experts):
         reason = "mixtures of experts can't be traced yet"
+    if reason is not None:
+        raise UnsupportedModel(config.model_type, reason)
+
+
+def refuse_by_kind(model: PreTrainedModel) -> None:
+    """Raise `UnsupportedModel` for what can be seen without running the model."""
+    config = model.config
+    takes = inspect.signature(model.forward).parameters
+    missing = [n for n in ("position_ids", "past_key_values") if n not in takes]
+    reason = None
+    if not model.can_generate():
+        reason = "it is not a decoder-only language model"
+    elif model._is_stateful:  # noqa: SLF001 - Transformers' own mark for state-space models
+        reason = "it keeps a recurrent state, not a cache"
     elif missing:
         reason = f"it takes no {' and no '.join(missing)}"
     if reason is not None:
@@ -210,8 +232,8 @@ def refuse_by_kind(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def observe(model: PreTrainedModel) -> Plan:
-    """Find out what the layers of a model do.
+def observe(model: PreTrainedModel) -> TracePlan:
+    """Run a model on random tokens and find out what its layers do.
 
     Raises:
         UnsupportedModel: the model does something that the decoder graph can't express.
@@ -221,15 +243,19 @@ def observe(model: PreTrainedModel) -> Plan:
     probe = torch.Generator().manual_seed(0)
     tokens = min(PROBE_TOKENS, context_length(config))
     input_ids = torch.randint(0, config.vocab_size, (2, tokens), generator=probe)
-    expected = model(input_ids=input_ids, use_cache=False).logits
+    try:
+        expected = model(input_ids=input_ids, use_cache=False).logits
+    except Exception as error:  # the model's code, with numbers that someone else has written
+        raise UnsupportedModel(
+            config.model_type, f"it can't compute {tokens} tokens: {sentence(error)}"
+        ) from error
     observer = Observer(model)
     try:
         seen = observer.run(input_ids)
     except (TypeError, RuntimeError, AttributeError, KeyError) as error:
-        # Modeling code that expects another cache or mask than the ones handed to it.
-        said = str(error).partition("\n")[0]
+        # Modeling code that expects another cache or mask than the ones it is given.
         raise UnsupportedModel(
-            config.model_type, f"its code can't run with our cache: {said}"
+            config.model_type, f"its code can't run with our cache: {sentence(error)}"
         ) from error
     wanted = config.num_hidden_layers
     if len(observer.layers) != wanted:

@@ -1,8 +1,8 @@
-"""Optimum's extension points, filled in: which inputs the graph has and how they are traced.
+"""Export through Optimum's extension points: which inputs the graph has and how they are traced.
 
-`trace` hands Optimum a model patcher, whose forward takes the server's inputs, and an
-`OnnxConfig` that names them. Knows nothing about single architectures (`observe.py`) nor of
-what becomes of the graph afterwards (`cleanup.py`).
+`trace` gives Optimum a model patcher, whose forward takes the server's inputs, and an
+`OnnxConfig` that names them. Knows nothing about individual architectures (`observe.py`), nor
+what happens to the graph afterwards (`cleanup.py`).
 """
 
 import io
@@ -24,16 +24,16 @@ from transformers import PreTrainedModel
 
 from export.attention import GroupQueryAttention
 from export.errors import UnsupportedModel
-from export.observe import Plan
+from export.intercept import PassingCache, intercepted, layer_index, rotary_name
+from export.observe import TracePlan
 from export.single_nodes import PickRows, single_node_norms
-from export.standing_in import PassingCache, rotary_name, standing_in
 
 OPSET = 18
 DUMMY_BATCH, DUMMY_TOKENS, DUMMY_CAPACITY = 2, 3, 8
 
 
-class DecoderPatcher(ModelPatcher):
-    """Gives the model the server's inputs for as long as it is traced."""
+class DecoderPatcher(ModelPatcher):  # type: ignore[misc] # Optimum ships no types
+    """Gives the model the server's inputs while it is traced."""
 
     def __init__(
         self, config: "DecoderOnnxConfig", model: PreTrainedModel, model_kwargs: Any = None
@@ -76,12 +76,12 @@ class DecoderPatcher(ModelPatcher):
         model = self._model
         for number, table in enumerate(self.plan.tables):
             dtype = next(model.parameters()).dtype
-            # Persistent, or the exporter copies the table into every layer as a constant.
+            # Persistent: the exporter copies any other table into every layer as a constant.
             for name, values in (("cos", table.cos), ("sin", table.sin)):
                 model.register_buffer(f"rotary_{name}_{number}", values.to(dtype))
                 self.stack.callback(delattr, model, f"rotary_{name}_{number}")
         self.stack.enter_context(single_node_norms(model))
-        self.stack.enter_context(standing_in(model, self.attention, self.mask, self.apply_rotary))
+        self.stack.enter_context(intercepted(model, self.attention, self.mask, self.apply_rotary))
         head = model.get_output_embeddings()
         self.stack.enter_context(head.register_forward_pre_hook(self.pick))
 
@@ -95,22 +95,22 @@ class DecoderPatcher(ModelPatcher):
         super().__exit__(exc_type, exc_value, traceback)
 
     def pick(self, _head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        """Only the rows that someone will sample from reach the output layer."""
+        """Pass only the positions whose logits are wanted on to the output layer."""
         return (PickRows.apply(inputs[0], self.logits_index),)
 
     def mask(self, **_: Any) -> None:
-        """The operator masks by itself."""
+        """Return no mask: the operator masks by itself."""
 
     def apply_rotary(self, original: Any, q: Tensor, k: Tensor, *rest: Any, **kw: Any) -> Any:
-        """Leave the rotation to the operator where the plan says so."""
+        """Skip the rotation where the plan leaves it to the operator."""
         name = rotary_name(rest[0] if rest else kw.get("cos"))
         return (q, k) if name in self.plan.folded else original(q, k, *rest, **kw)
 
     def attention(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, None]:
-        """One layer as one node."""
-        index = module.layer_idx
+        """Trace one layer as one node."""
+        index = layer_index(module)
         layer = self.plan.layers[index]
         past_key, past_value = self.past[index]
         tables = [
@@ -131,22 +131,22 @@ class DecoderPatcher(ModelPatcher):
         return out.view(*out.shape[:2], layer.num_heads, layer.head_dim), None
 
 
-class DecoderOnnxConfig(OnnxConfig):
-    """Names and shapes of the graph's inputs and outputs; see app/manifest.py."""
+class DecoderOnnxConfig(OnnxConfig):  # type: ignore[misc] # Optimum ships no types
+    """Names and dynamic axes of the graph's inputs and outputs; see app/manifest.py."""
 
     DEFAULT_ONNX_OPSET: ClassVar[int] = OPSET
     _MODEL_PATCHER = DecoderPatcher
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
     DUMMY_INPUT_GENERATOR_CLASSES: ClassVar[tuple[Any, ...]] = ()
 
-    def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
+    def __init__(self, model: PreTrainedModel, plan: TracePlan) -> None:
         super().__init__(model.config, task="text-generation")
         self.plan = plan
         self.kv_dtype = next(model.parameters()).dtype
 
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
-        """Input names and their changing axes."""
+        """Names of the inputs and of their dynamic axes."""
         names: dict[str, dict[int, str]] = {
             "input_ids": {0: "batch", 1: "tokens"},
             "query_seqlens": {0: "batch"},
@@ -161,7 +161,7 @@ class DecoderOnnxConfig(OnnxConfig):
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
-        """Output names and their changing axes."""
+        """Names of the outputs and of their dynamic axes."""
         names: dict[str, dict[int, str]] = {"logits": {0: "batch", 1: "picked"}}
         for n in range(len(self.plan.layers)):
             for part in ("key", "value"):
@@ -169,10 +169,10 @@ class DecoderOnnxConfig(OnnxConfig):
         return names
 
     def fix_dynamic_axes(self, *_: Any, **__: Any) -> None:
-        """Nothing to fix: all axes are named. Optimum would start a session of its own here."""
+        """Do nothing: all axes are named. Optimum would start an ONNX Runtime session here."""
 
     def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:
-        """A small step on an empty cache."""
+        """Inputs of a small step on an empty cache."""
         assert framework == "pt", "only torch is traced"
 
         def buffer(heads: int, dim: int) -> Tensor:
@@ -192,7 +192,7 @@ class DecoderOnnxConfig(OnnxConfig):
         }
 
 
-def trace(model: PreTrainedModel, plan: Plan, folder: Path) -> Path:
+def trace(model: PreTrainedModel, plan: TracePlan, folder: Path) -> Path:
     """Export `model` through Optimum; returns the raw graph, `folder`/model.onnx.
 
     Raises:
@@ -201,8 +201,8 @@ def trace(model: PreTrainedModel, plan: Plan, folder: Path) -> Path:
     config = DecoderOnnxConfig(model, plan)
     for name in ("optimum", "torch.onnx", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # The tracer warns of every Python value that it fixes (validation is what tells), and prints
-    # the whole graph when it fails.
+    # The tracer warns about every Python value that it makes constant (validation tells whether
+    # that was wrong), and prints the whole graph when it fails.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:

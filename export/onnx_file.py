@@ -1,7 +1,7 @@
-"""Models as a small graph file and a large data file that can be memory-mapped.
+"""Read and write models as a small graph file and a large data file that can be memory-mapped.
 
-Each tensor starts on a page of its own, and equal tensors are stored once. Knows nothing of
-what the tensors mean.
+Each tensor starts on a page boundary, and equal tensors are stored once. Knows nothing about what
+the tensors mean.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ INLINE_BYTES = 1024
 
 
 def load_model(path: Path) -> ModelProto:
-    """A model with its data in memory."""
+    """Read a model with all its data into memory."""
     model = onnx.load(path, load_external_data=False)
     load_external_data_for_model(model, str(path.parent))
     return model
@@ -26,7 +26,7 @@ def load_model(path: Path) -> ModelProto:
 def save_model(model: ModelProto, path: Path) -> list[Path]:
     """Write `path` and `path`.data; returns the files written.
 
-    The model is stripped of its data on the way: it is used up.
+    The model loses its data in the process and must not be used afterwards.
     """
     data_path = path.with_name(f"{path.name}.data")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,15 @@
 """Store the weights of projections in 8 or 4 bits, in blocks of 32 that share a scale.
 
-Only MatMuls with a constant matrix change, into MatMulNBits, whose fast kernel on the CPU
-multiplies with int8 activations (`accuracy_level` 4). An embedding that is the output layer's
-matrix is read from the same bytes through GatherBlockQuantized. Judges nothing: whether the
-result is good enough is measured in `validate.py`.
+Only a MatMul with a constant matrix changes: it becomes MatMulNBits, whose fast CPU kernel
+multiplies with int8 activations (`accuracy_level` 4). An embedding that shares the output layer's
+matrix reads the same bytes through GatherBlockQuantized. Whether the result is good enough is
+measured in `validate.py`, not here.
 
 In 4 bits a block is `step × code + minimum`. The kernel takes the minimum only as a whole number
-of steps, and rounding it there costs sixty times the divergence of 8 bits. What the rounding
-leaves over is one number a block, so its share of a product is a product with the means of the
-input's blocks: those are appended to the input, and the numbers to the matrix, in 4 bits too.
-The output layer stays in 8 bits.
+of steps, and rounding it to one costs sixty times the divergence of 8 bits. The remainder is one
+number per block, and its share of a product is that number times the mean of the input's block (and
+the block size): the means are appended to the input, and the remainders to the matrix, also in
+4 bits. The output layer stays in 8 bits.
 
 Source: com.microsoft.MatMulNBits and GatherBlockQuantized in ContribOperators.md.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto
 
-from export.graph import MICROSOFT, Array, Graph
+from export.graph import MICROSOFT, Array, OnnxGraph
 
 Scheme = Literal["int8", "int4"]
 BITS: dict[Scheme, int] = {"int8": 8, "int4": 4}
@@ -31,21 +31,21 @@ INT8_ACTIVATIONS = 4
 
 @dataclass(frozen=True)
 class Blocks:
-    """A matrix [N, K] in blocks along K."""
+    """A matrix [N, K] quantised in blocks along K."""
 
     codes: npt.NDArray[np.uint8]
-    """[N, K / 32, 32 × bits / 8]; with 4 bits the first of a pair is the low half."""
+    """[N, K / 32, 32 × bits / 8]; with 4 bits the first of two codes is a byte's low half."""
     scales: Array
     """[N, K / 32]."""
     zero_points: npt.NDArray[np.uint8] | None
-    """[N, K / 32], two to a byte with 4 bits; None: the middle of the range."""
+    """[N, K / 32], two per byte with 4 bits; None: the middle of the range."""
 
 
 def quantise_rows(weight: Array, scheme: Scheme) -> Blocks:
-    """Round [N, K] to codes, each block of 32 on a grid of its own.
+    """Quantise a matrix [N, K], each block of 32 values on a grid of its own.
 
-    8 bits are symmetric around 128, like GGUF's Q8_0, so that such a source comes back exactly.
-    4 bits run from the block's minimum to its maximum, zero being one of the codes.
+    8 bits are symmetric around 128, like GGUF's Q8_0, so that a Q8_0 source is stored exactly.
+    4 bits range from the block's minimum to its maximum and represent zero exactly.
     """
     rows, columns = weight.shape
     blocks = -(-columns // BLOCK_SIZE)
@@ -64,10 +64,10 @@ def quantise_rows(weight: Array, scheme: Scheme) -> Blocks:
 
 
 def quantise_with_means(weight: Array) -> Blocks:
-    """Round [N, K] to 4 bits, and behind it what rounding each block's minimum leaves over.
+    """Quantise a matrix [N, K] to 4 bits, followed by the remainders of the rounded minima.
 
-    Minimum and step are the block's own, so a GGUF's Q4_1 comes back exactly. For the input that
-    `append_means` makes, K + K / 32 wide.
+    Each block has a minimum and a step of its own, so that a Q4_1 source is stored exactly. The
+    result multiplies the input that `append_means` makes, K + K / 32 wide.
     """
     values = weight.reshape(len(weight), -1, BLOCK_SIZE).astype(np.float32)
     low = values.min(-1)
@@ -75,8 +75,8 @@ def quantise_with_means(weight: Array) -> Blocks:
     step = _nonzero(scales)
     codes = np.rint((values - low[..., None]) / step[..., None])
     zero = np.clip(np.rint(-low / step), 0, 15)
-    left_over = BLOCK_SIZE * (low + zero * scales)  # times the mean what it is times the sum
-    rest = quantise_rows(left_over.astype(weight.dtype), "int4")
+    remainders = BLOCK_SIZE * (low + zero * scales)  # the input has means: sum = size × mean
+    rest = quantise_rows(remainders.astype(weight.dtype), "int4")
     whole = _four_bits(codes, scales, zero, weight.dtype)
     zeros = np.concatenate([zero, _unpair(rest.zero_points, rest.scales.shape[1])], -1)
     return Blocks(
@@ -86,11 +86,11 @@ def quantise_with_means(weight: Array) -> Blocks:
     )
 
 
-def append_means(graph: Graph, source: str) -> str:
-    """Append to a value [B, S, K] the means of its blocks.
+def append_means(graph: OnnxGraph, source: str) -> str:
+    """Append the means of its blocks to a value [B, S, K]; returns the name of the result.
 
-    Of three ways the fastest: a product with a 0/1 matrix takes a tenth longer a step, Reshape and
-    ReduceSum a fiftieth (bench/LOG.md).
+    AveragePool is the fastest of three ways: with a product with a 0/1 matrix a step takes a tenth
+    longer, with Reshape and ReduceSum a fiftieth (bench/LOG.md, 2026-11-24).
     """
     means, extended = graph.fresh_name("means_of_blocks"), graph.fresh_name("with_means")
     graph.add("AveragePool", [source], [means], kernel_shape=[BLOCK_SIZE], strides=[BLOCK_SIZE])
@@ -114,22 +114,21 @@ def _nonzero(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _pair_up(nibbles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Two 4-bit values to a byte along the last axis."""
+    """Pack 4-bit values along the last axis, two per byte."""
     if nibbles.shape[-1] % 2:
         nibbles = np.concatenate([nibbles, np.zeros_like(nibbles[..., :1])], -1)
-    packed: npt.NDArray[np.uint8] = nibbles[..., ::2] | (nibbles[..., 1::2] << 4)
-    return packed
+    return nibbles[..., ::2] | np.left_shift(nibbles[..., 1::2], np.uint8(4))
 
 
 def _unpair(pairs: npt.NDArray[np.uint8] | None, count: int) -> npt.NDArray[np.uint8]:
-    """The first `count` 4-bit values of each row, one to a byte."""
+    """The first `count` 4-bit values of each row, one per byte."""
     assert pairs is not None
     both = np.stack([pairs & 15, pairs >> 4], -1)
     return both.reshape(len(pairs), -1)[:, :count]
 
 
-def quantise(graph: Graph, scheme: Scheme) -> int:
-    """Quantise every projection in place; returns how many."""
+def quantise(graph: OnnxGraph, scheme: Scheme) -> int:
+    """Quantise every projection in place; returns how many there are."""
     done: dict[str, Blocks] = {}
     with_means: dict[str, str] = {}
     products = [
@@ -156,13 +155,13 @@ def quantise(graph: Graph, scheme: Scheme) -> int:
     return len(products)
 
 
-def _matrix(graph: Graph, node: NodeProto) -> Array | None:
+def _matrix(graph: OnnxGraph, node: NodeProto) -> Array | None:
     weight = graph.constant(node.input[1])
     return weight if weight is not None and weight.ndim == 2 else None
 
 
 def _replace_product(
-    graph: Graph, node: NodeProto, blocks: Blocks, columns: int, scheme: Scheme
+    graph: OnnxGraph, node: NodeProto, blocks: Blocks, columns: int, scheme: Scheme
 ) -> None:
     name, output = node.input[1], node.output[0]
     inputs = [node.input[0]]
@@ -197,8 +196,8 @@ def _replace_product(
     )
 
 
-def share_embedding(graph: Graph, done: dict[str, Blocks]) -> None:
-    """Let the token embedding read the output layer's bytes where both are one matrix."""
+def share_embedding(graph: OnnxGraph, done: dict[str, Blocks]) -> None:
+    """Make the token embedding read the output layer's bytes where both share one matrix."""
     for node in graph.nodes("Gather"):
         table = graph.constant(node.input[0])
         if table is None or table.ndim != 2 or table.shape[1] % BLOCK_SIZE:

@@ -1,22 +1,24 @@
-"""Pieces of a model that shall trace as one node: RMSNorm, and the pick before the output layer.
+"""Parts of a model that must trace as one node: RMSNorm, and the selection before the output layer.
 
-Each is computed by torch as written here and becomes an operator of ONNX Runtime in the graph.
-Attention, the largest, has a module of its own. Knows nothing about architectures.
+Each is computed by torch as written here and becomes one ONNX Runtime operator in the graph.
+Attention, the largest of them, has a module of its own. Knows nothing about architectures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
 class RmsNorm(torch.autograd.Function):
-    """RMSNorm as one node. `cleanup.py` gives the node its real, unnamed domain."""
+    """RMSNorm as one node, which `cleanup.py` moves to its real domain, the default one."""
+
+    apply: ClassVar[Callable[[Tensor, Tensor, float], Tensor]]
 
     @staticmethod
-    def forward(_ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
+    def forward(_ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         """[…, H] divided by its root mean square, times weight [H]."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
@@ -24,7 +26,7 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, x: Any, weight: Any, epsilon: float) -> Any:
-        """SimplifiedLayerNormalization, computed in float32 whatever the weights are."""
+        """SimplifiedLayerNormalization, computed in float32 whatever the type of the weights."""
         out = g.op(
             "com.microsoft::SimplifiedLayerNormalization",
             x, weight, axis_i=-1, epsilon_f=epsilon, stash_type_i=1,
@@ -36,14 +38,16 @@ class RmsNorm(torch.autograd.Function):
 class PickRows(torch.autograd.Function):
     """hidden [B, S, H] at index [B, L] → [B, L, H], as one GatherND."""
 
+    apply: ClassVar[Callable[[Tensor, Tensor], Tensor]]
+
     @staticmethod
-    def forward(_ctx: Any, hidden: Tensor, index: Tensor) -> Tensor:  # type: ignore[override]
-        """Gather along S, row by row of the batch."""
+    def forward(_ctx: Any, hidden: Tensor, index: Tensor) -> Tensor:
+        """Gather along S in each row of the batch."""
         return hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
 
     @staticmethod
     def symbolic(g: Any, hidden: Any, index: Any) -> Any:
-        """GatherND with the batch as its batch dimension."""
+        """GatherND with one batch dimension."""
         last = g.op("Constant", value_t=torch.tensor([-1]))
         out = g.op("GatherND", hidden, g.op("Unsqueeze", index, last), batch_dims_i=1)
         out.setType(hidden.type())
@@ -52,9 +56,10 @@ class PickRows(torch.autograd.Function):
 
 @contextmanager
 def single_node_norms(model: nn.Module) -> Iterator[None]:
-    """Let every module that computes plain RMSNorm trace as one node.
+    """Make every module that computes plain RMSNorm trace as one node.
 
-    Found by what it computes, on random numbers, not by its name: weight or 1 + weight.
+    Modules are recognised by what they compute on random numbers, not by name. The scale may be the
+    weight or, as in Gemma, 1 + weight.
     """
     probe = torch.Generator().manual_seed(0)
     replaced = []

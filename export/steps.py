@@ -1,10 +1,11 @@
-"""The steps of an export, each from files to files in a work folder.
+"""The steps of an export, each of which reads and writes files in a work folder.
 
-resolve → trace → clean → quantise → validate → publish. Every step reads what an earlier one
-wrote, so that any of them can be run again alone. Knows the order and the files; what happens
-inside a step is elsewhere.
+resolve → trace → clean → quantise → validate → publish. Every step reads what earlier ones wrote,
+so that any of them can be run again alone. Knows their order and their files; the work itself is
+done by other modules.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,29 +21,40 @@ from app import manifest as contract
 from export import source as sources
 from export.cleanup import clean
 from export.errors import QualityRefused, UnsupportedModel
-from export.graph import Graph
-from export.observe import Plan, observe
+from export.file_checks import refusing
+from export.graph import OnnxGraph
+from export.observe import TracePlan, observe
 from export.onnx_config import trace
-from export.onnx_file import load_model, save_model
+from export.onnx_file import load_model as load_onnx_model
+from export.onnx_file import save_model
 from export.quantise import BLOCK_SIZE, quantise
+from export.records import Findings, Shape, figures, read_findings, read_shape
 from export.session import GraphSession
+from export.torch_model import load_model as load_torch_model
 from export.validate import (
     TEXT,
     TEXT_TOKENS,
     GreedyMatch,
-    chunks_of_different_size,
     compare_greedy,
+    measure_invariance,
     measure_quality,
+    refuse_poor_page,
     rows_alone_and_together,
     torch_logits,
 )
+from export.vocabulary import fit_tokenizer
 
 MODEL_FILE: Final = "model.onnx"
-PROMPT_TOKENS: Final = 32
+CLEAN: Final = (f"clean/{MODEL_FILE}", f"clean/{MODEL_FILE}.data")
+FINAL: Final = (f"final/{MODEL_FILE}", f"final/{MODEL_FILE}.data")
+LEAST_CONTEXT: Final = 40
+"""A page of fewer tokens can't be compared; see `export.validate.refuse_poor_page`."""
+PAGE_SPARE: Final = 8
+"""Tokens of the context that the page leaves for decode steps after it."""
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """What the command line asked for."""
 
     source: str | None
@@ -50,57 +62,44 @@ class Options:
     work: Path
     scheme: Literal["none", "int8", "int4"] = "int8"
     suffix: str = ""
-    """Behind the model's name."""
+    """Appended to the model's name."""
     dtype: Literal["float32", "float16"] = "float32"
     gate: float = 0.02
     text_tokens: int = TEXT_TOKENS
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `validate` saw; the contents of findings.json."""
-
-    quality: contract.Quality
-    greedy_tokens: int
-    greedy_ties: int
-    greedy_distinct: int
-    greedy_max_difference: float
-    batch_difference: float
-    chunk_difference: float
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What `trace` knows about the graph; the contents of shape.json."""
-
-    architecture: str
-    graph: contract.Graph
-    rotary_in_attention: int
-    """Layers whose rotary embedding the attention operator does."""
-    windows: tuple[int | None, ...]
-
-
-def run_resolve(options: Options) -> str:
-    """Source → source.json, tokenizer.json, chat_template.jinja."""
+def run_resolve(options: ExportOptions) -> str:
+    """The source → source.json, tokenizer.json and chat_template.jinja."""
     return sources.resolve(options.source, options.work).described
 
 
-def run_trace(options: Options) -> str:
-    """Weights → traced/model.onnx and shape.json."""
+def run_trace(options: ExportOptions) -> str:
+    """The weights → traced/model.onnx and shape.json."""
     source = sources.read_source(options.work)
-    model = sources.load_model(source, getattr(torch, options.dtype))
-    plan = observe(model if options.dtype == "float32" else sources.load_model(source))
+    model = load_torch_model(source, getattr(torch, options.dtype))
+    dropped = fit_tokenizer(
+        options.work / sources.TOKENIZER_FILE, model.config.vocab_size, source.described
+    )
+    plan = observe(model if options.dtype == "float32" else load_torch_model(source))
     shape = describe(model.config, plan, options.dtype)
     folder = _empty(options.work / "traced")
     trace(model, plan, folder)
     _write(options.work / "shape.json", shape)
-    return f"{shape.architecture}, {len(plan.layers)} layers"
+    without = f", {dropped} special tokens beyond the embedding dropped" if dropped else ""
+    return f"{shape.architecture}, {len(plan.layers)} layers{without}"
 
 
-def describe(config: Any, plan: Plan, dtype: Literal["float32", "float16"]) -> Shape:
-    """The server's view of a planned graph.
+def describe(config: Any, plan: TracePlan, dtype: Literal["float32", "float16"]) -> Shape:
+    """Describe a planned graph to the server.
 
     Raises:
-        UnsupportedModel: layers have caches of different shape.
+        UnsupportedModel: the layers have caches of different shape, or the context is too short.
     """
+    if plan.context_length < LEAST_CONTEXT:
+        raise UnsupportedModel(
+            config.model_type,
+            f"its context is {plan.context_length} tokens, at least {LEAST_CONTEXT} are needed",
+        )
     first = plan.layers[0]
     if any(
         (x.num_kv_heads, x.head_dim) != (first.num_kv_heads, first.head_dim) for x in plan.layers
@@ -123,45 +122,56 @@ def describe(config: Any, plan: Plan, dtype: Literal["float32", "float16"]) -> S
     )
 
 
-def run_clean(options: Options) -> str:
+def run_clean(options: ExportOptions) -> str:
     """traced/model.onnx → clean/model.onnx."""
-    graph = Graph(load_model(options.work / "traced" / MODEL_FILE))
+    graph = OnnxGraph(load_onnx_model(options.work / "traced" / MODEL_FILE))
     before = len(graph.node_list)
     clean(graph)
     save_model(graph.finish(), _empty(options.work / "clean") / MODEL_FILE)
     return f"{before} nodes → {len(graph.node_list)}"
 
 
-def run_quantise(options: Options) -> str:
+def run_quantise(options: ExportOptions) -> str:
     """clean/model.onnx → final/model.onnx."""
     target = _empty(options.work / "final")
-    graph = Graph(load_model(options.work / "clean" / MODEL_FILE))
+    graph = OnnxGraph(load_onnx_model(options.work / "clean" / MODEL_FILE))
     count = 0 if options.scheme == "none" else quantise(graph, options.scheme)
     files = save_model(graph.finish(), target / MODEL_FILE)
     size = sum(file.stat().st_size for file in files)
     return f"{count} matrices, {len(graph.node_list)} nodes, {size / 1e6:.1f} MB"
 
 
-def run_validate(options: Options) -> str:
+def run_validate(options: ExportOptions) -> str:
     """clean/ and final/ against torch → findings.json.
 
     Raises:
-        QualityRefused: another token than torch's, or further from torch than the gate.
+        QualityRefused: the graph chose other tokens than torch, or is outside the gate.
     """
     (options.work / "findings.json").unlink(missing_ok=True)
     source, shape = sources.read_source(options.work), read_shape(options.work)
-    model = sources.load_model(source)
-    ids = Tokenizer.from_file(str(options.work / "tokenizer.json")).encode(TEXT.read_text()).ids
-    ids = ids[: min(options.text_tokens, shape.graph.context_length - 8)]
+    model = load_torch_model(source)
+    context = shape.graph.context_length
+    page = TEXT.read_text()
+    with refusing(f"{source.described}: its tokenizer can't read a page of English"):
+        tokenizer = Tokenizer.from_file(str(options.work / sources.TOKENIZER_FILE))
+        ids = tokenizer.encode(page).ids[: min(options.text_tokens, context - PAGE_SPARE)]
+    refuse_poor_page(ids, context)
     match = _greedy(options, shape.graph, model, ids)
     reference = torch_logits(model, ids)
-    session = GraphSession(options.work / "final", shape.graph, rows=8, capacity=len(ids) + 8)
+    session = GraphSession(
+        options.work / "final", shape.graph, rows=8, capacity=len(ids) + PAGE_SPARE
+    )
     quality = measure_quality(reference, session, ids)
-    if not quality.mean_kl <= options.gate:  # a NaN is refused as well
+    if not all(math.isfinite(figure) for figure in msgspec.structs.astuple(quality)):
+        raise QualityRefused(
+            f"{source.model_id} in {options.scheme} is not finite: {figures(quality)}"
+        )
+    if quality.mean_kl > options.gate:
         raise QualityRefused(
             f"{source.model_id} in {options.scheme} is too far from torch: {figures(quality)}; "
             f"the gate is {options.gate}"
         )
+    invariance = measure_invariance(session, ids)
     findings = Findings(
         quality=quality,
         greedy_tokens=match.tokens,
@@ -169,17 +179,20 @@ def run_validate(options: Options) -> str:
         greedy_distinct=match.distinct,
         greedy_max_difference=match.max_difference,
         batch_difference=rows_alone_and_together(session, ids),
-        chunk_difference=chunks_of_different_size(session, ids),
+        chunk_difference=invariance.chunk_difference,
+        min_first_chunk=invariance.min_first_chunk,
     )
     _write(options.work / "findings.json", findings)
     return figures(quality)
 
 
-def _greedy(options: Options, graph: contract.Graph, model: Any, ids: list[int]) -> GreedyMatch:
-    """The unquantised graph's tokens against torch's, one by one."""
+def _greedy(
+    options: ExportOptions, graph: contract.Graph, model: Any, ids: list[int]
+) -> GreedyMatch:
+    """Compare the unquantised graph's tokens with torch's, one by one."""
     session = GraphSession(options.work / "clean", graph, rows=1, capacity=256)
-    match = compare_greedy(model, session, ids[:PROMPT_TOKENS])
-    # In float16 the choice of a token is torch's only up to rounding; the gate judges that.
+    match = compare_greedy(model, session, ids, context=graph.context_length)
+    # In float16 rounding may change the choice of a token; the gate judges how much.
     if match.differing and options.dtype == "float32":
         raise QualityRefused(
             f"the {options.dtype} graph chose another token than torch {match.differing} times "
@@ -188,12 +201,12 @@ def _greedy(options: Options, graph: contract.Graph, model: Any, ids: list[int])
     return match
 
 
-def run_publish(options: Options) -> str:
-    """final/ and tokenizer → the model's folder, the manifest last."""
+def run_publish(options: ExportOptions) -> str:
+    """final/ and the tokenizer → the model's folder; its manifest is written last."""
     source, shape = sources.read_source(options.work), read_shape(options.work)
     findings = read_findings(options.work)
     part = _empty(options.out.with_name(f".{options.out.name}.part"))
-    names = ["tokenizer.json", *(["chat_template.jinja"] if source.chat else [])]
+    names = [sources.TOKENIZER_FILE, *(["chat_template.jinja"] if source.chat else [])]
     for file in (options.work / "final").iterdir():
         shutil.copy2(file, part / file.name)
     for name in names:
@@ -210,7 +223,8 @@ def run_publish(options: Options) -> str:
         quantisation=contract.Quantisation(
             scheme=options.scheme,
             block_size=0 if options.scheme == "none" else BLOCK_SIZE,
-            batch_invariant=findings.batch_difference == 0.0,
+            batch_invariant=findings.batch_difference == findings.chunk_difference == 0.0,
+            min_first_chunk=findings.min_first_chunk,
         ),
         quality=findings.quality,
         chat=source.chat,
@@ -218,39 +232,36 @@ def run_publish(options: Options) -> str:
     )
     contract.write_manifest(part, manifest)
     if options.out.exists():
-        # Two renames: a server that starts meanwhile sees the old model, none, or the new one.
+        # Two renames: a server that starts in between sees the old model, none, or the new one.
         shutil.rmtree(options.out.rename(_empty(options.work / "replaced") / options.out.name))
     part.rename(options.out)
     return f"{manifest.size_bytes / 1e6:.1f} MB in {options.out}"
 
 
-STEPS: Final[dict[str, Callable[[Options], str]]] = {
-    "resolve": run_resolve,
-    "trace": run_trace,
-    "clean": run_clean,
-    "quantise": run_quantise,
-    "validate": run_validate,
-    "publish": run_publish,
+@dataclass(frozen=True)
+class Step:
+    """One step of an export."""
+
+    run: Callable[[ExportOptions], str]
+    """Does the work and says in one line what came of it."""
+    reads: tuple[str, ...] = ()
+    """Files in the work folder that earlier steps wrote."""
+
+    def missing_input(self, work: Path) -> Path | None:
+        """The first file that the step reads and that isn't there."""
+        return next((work / name for name in self.reads if not (work / name).is_file()), None)
+
+
+STEPS: Final[dict[str, Step]] = {
+    "resolve": Step(run_resolve),
+    "trace": Step(run_trace, ("source.json",)),
+    "clean": Step(run_clean, ("traced/model.onnx",)),
+    "quantise": Step(run_quantise, CLEAN),
+    "validate": Step(run_validate, ("source.json", "shape.json", "tokenizer.json", *CLEAN, *FINAL)),
+    "publish": Step(
+        run_publish, ("source.json", "shape.json", "tokenizer.json", "findings.json", *FINAL)
+    ),
 }
-
-
-def figures(quality: contract.Quality) -> str:
-    """Quality in one line."""
-    return (
-        f"mean KL {quality.mean_kl:.5f}, top-1 {quality.top1_agreement:.3f}, perplexity "
-        f"{quality.perplexity:.2f} (torch {quality.reference_perplexity:.2f}) on "
-        f"{quality.text_tokens} tokens"
-    )
-
-
-def read_shape(work: Path) -> Shape:
-    """What `trace` wrote."""
-    return msgspec.json.decode((work / "shape.json").read_bytes(), type=Shape)
-
-
-def read_findings(work: Path) -> Findings:
-    """What `validate` wrote."""
-    return msgspec.json.decode((work / "findings.json").read_bytes(), type=Findings)
 
 
 def _write(path: Path, value: msgspec.Struct) -> None:
@@ -258,7 +269,7 @@ def _write(path: Path, value: msgspec.Struct) -> None:
 
 
 def _empty(folder: Path) -> Path:
-    """The folder, without what an earlier run left in it."""
+    """Make a folder, or empty it of what an earlier run left in it."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

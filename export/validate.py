@@ -1,8 +1,9 @@
-"""Compare an exported graph with torch from the same source, in figures.
+"""Measure how an exported graph differs from torch with the same weights.
 
-Three questions: does the float graph choose torch's tokens one by one from its cache; how far
-is the graph that will be served from torch on a page of English; and are a row's logits
-bitwise the same whatever else runs. Decides nothing: `__main__` holds the gate.
+Does the unquantised graph choose torch's tokens one by one from its cache; how far from torch is
+the graph that will be served, on a page of English; are a row's logits bitwise the same whatever
+else runs, and wherever its prompt is cut? Refuses only a page that shows nothing: `steps.py`
+compares the figures with the gate.
 """
 
 from collections.abc import Sequence
@@ -15,73 +16,120 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.manifest import Quality
-from export.session import GraphSession, Logits
+from app.runtime.decoder import FloatArray
+from export.errors import QualityRefused
+from export.session import GraphSession
 
 TEXT = Path(__file__).with_name("text.txt")
 TEXT_TOKENS = 2048
 CHUNK_TOKENS = 256
-GREEDY_TOKENS = 48
+LEAST_TOKENS, LEAST_DISTINCT = 32, 16
+"""A page that becomes fewer tokens, or fewer different ones, shows nothing about a model."""
+PROMPT_TOKENS, GREEDY_TOKENS = 32, 48
+CUT_PROMPT_TOKENS = 150
+CHUNKS = (2, 3, 7, 16, 24, 33, 64)
+FIRST_CHUNKS = (2, 17, 33, 65, 129)
+"""Candidates: attention's products sum in another order up to 32 or 64 keys, see `Invariance`."""
 TIE = 1e-3
-"""Two candidates closer than this in torch's own logits may swap places by rounding."""
+"""Rounding may swap two tokens whose logits in torch are closer than this."""
 
 
 @dataclass(frozen=True)
 class GreedyMatch:
-    """Tokens of the graph against torch's, each continued with torch's choice."""
+    """The graph's greedy tokens against those that torch chooses after the same text."""
 
     tokens: int
+    """How many were compared."""
     differing: int
+    """How many of them differ by more than a tie."""
     ties: int
-    """Different, but within `TIE` of each other in torch."""
+    """How many differ, but are within `TIE` of each other in torch's logits."""
     distinct: int
-    """How many different tokens torch chose; 1 would prove nothing."""
+    """How many different tokens the text was continued with; 1 would prove nothing."""
     max_difference: float
-    """Largest difference of any logit."""
+    """The largest difference of any logit."""
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Whether a prompt's logits depend on where it is cut into chunks."""
+
+    chunk_difference: float
+    """The largest difference of any logit between a prompt read whole and cut anywhere."""
+    min_first_chunk: int
+    """With at least so many tokens in the first chunk there is no difference; 0: there always is.
+
+    A head of more than 128 dimensions is summed in two parts by MLAS, but in one while there are at
+    most 64 keys. So its first 64 tokens must not be fed in steps that end before the 65th.
+    """
+
+
+def refuse_poor_page(ids: Sequence[int], context: int) -> None:
+    """Refuse a page of text that would let any model pass.
+
+    Raises:
+        QualityRefused: the tokenizer makes too few tokens of it, or too few different ones.
+    """
+    distinct = len(set(ids))
+    if len(ids) < LEAST_TOKENS or distinct < LEAST_DISTINCT:
+        raise QualityRefused(
+            f"nothing can be measured: its tokenizer makes {len(ids)} tokens of the page in the "
+            f"context of {context}, {distinct} of them different; at least {LEAST_TOKENS} and "
+            f"{LEAST_DISTINCT} are needed"
+        )
 
 
 @torch.no_grad()
 def torch_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
-    """float32 [S, V] in one forward pass without a cache."""
-    return model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+    """Logits float32 [S, V] of S tokens, from one forward pass without a cache."""
+    logits: Tensor = model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits
+    return logits[0].float()
 
 
 def compare_greedy(
     model: PreTrainedModel,
     session: GraphSession,
-    prompt: Sequence[int],
+    page: Sequence[int],
     *,
-    steps: int = GREEDY_TOKENS,
+    context: int,
     chunk: int = 7,
 ) -> GreedyMatch:
-    """Let torch continue `prompt` greedily, and the graph follow token by token.
+    """Let the graph continue the beginning of `page` greedily, and compare torch at each token.
 
-    The graph reads the prompt in chunks; torch runs the whole text anew for each token, so its
-    cache can't share a mistake with ours.
+    The graph reads the prompt in chunks of `chunk` tokens and continues from its cache. Torch reads
+    the finished text at once, without a cache, so that no mistake with one can be common to both.
+    Where the graph repeats the last token, the text continues with the page instead: a cache of one
+    token over and over would hide its mistakes. All within `context` tokens.
     """
+    num_prompt = min(PROMPT_TOKENS, context // 2)
+    steps = min(GREEDY_TOKENS, context - num_prompt)
     session.reset()
-    for start in range(0, len(prompt), chunk):
-        ours = session.feed([prompt[start : start + chunk]])
-    text = list(prompt)
-    chosen, differing, ties, largest = [], 0, 0, 0.0
-    for _ in range(steps):
-        theirs = torch_logits(model, text)[-1].numpy()
-        largest = max(largest, float(np.abs(ours[0, -1] - theirs).max()))
-        token, guess = int(theirs.argmax()), int(ours[0, -1].argmax())
-        if token != guess:
-            tie = bool(theirs[token] - theirs[guess] < TIE)
-            ties, differing = ties + tie, differing + (not tie)
-        chosen.append(token)
-        text.append(token)
-        ours = session.feed([[token]])
-    return GreedyMatch(steps, differing, ties, len(set(chosen)), largest)
+    for start in range(0, num_prompt, chunk):
+        last = session.feed([page[start : min(start + chunk, num_prompt)]])
+    text, logits = list(page[:num_prompt]), [last[0, -1].copy()]
+    while len(logits) < steps:
+        token = int(logits[-1].argmax())
+        text.append(token if token != text[-1] else page[len(text) % len(page)])
+        logits.append(session.feed([text[-1:]])[0, -1].copy())
+    ours, theirs = np.stack(logits), torch_logits(model, text)[num_prompt - 1 :].numpy()
+    rows, tokens, choices = np.arange(steps), theirs.argmax(-1), ours.argmax(-1)
+    differing = tokens != choices
+    ties = differing & (theirs[rows, tokens] - theirs[rows, choices] < TIE)
+    return GreedyMatch(
+        tokens=steps,
+        differing=int(np.count_nonzero(differing & ~ties)),
+        ties=int(np.count_nonzero(ties)),
+        distinct=len(set(text[num_prompt:])),
+        max_difference=float(np.abs(ours - theirs).max()),
+    )
 
 
 def measure_quality(reference: Tensor, session: GraphSession, ids: Sequence[int]) -> Quality:
-    """Kullback-Leibler divergence and the rest over a text, read chunk by chunk.
+    """Measure a graph over a text, which it reads chunk by chunk.
 
     Args:
         reference: torch's logits [S, V] over `ids`.
-        session: the graph to be judged.
+        session: the graph to be measured.
         ids: S tokens.
     """
     session.reset()
@@ -96,21 +144,23 @@ def measure_quality(reference: Tensor, session: GraphSession, ids: Sequence[int]
         rows = torch.arange(len(following))
         loss -= float(ours[rows, following].sum(dtype=torch.float64))
         reference_loss -= float(theirs[rows, following].sum(dtype=torch.float64))
+    with np.errstate(over="ignore"):  # an infinite perplexity is a figure too
+        perplexities = np.exp(np.array([loss, reference_loss]) / (len(ids) - 1)).tolist()
     return Quality(
         text_tokens=len(ids),
         mean_kl=kl / len(ids),
         top1_agreement=agree / len(ids),
-        perplexity=float(np.exp(loss / (len(ids) - 1))),
-        reference_perplexity=float(np.exp(reference_loss / (len(ids) - 1))),
+        perplexity=perplexities[0],
+        reference_perplexity=perplexities[1],
     )
 
 
-def prefill(session: GraphSession, prompts: Sequence[Sequence[int]], chunk: int) -> Logits:
-    """Feed prompts side by side, `chunk` tokens of each a step; logits [B, V] of the last."""
+def prefill(session: GraphSession, prompts: Sequence[Sequence[int]], chunk: int) -> FloatArray:
+    """Read prompts side by side, `chunk` tokens of each per step; logits [B, V] of their ends."""
     last = np.zeros((len(prompts), session.graph.vocab_size), np.float32)
     for start in range(0, max(len(p) for p in prompts), chunk):
         parts = [p[start : start + chunk] for p in prompts]
-        # A step one token wide takes another way through attention than a wider one.
+        # Attention runs another kernel for a step that is one token wide than for a wider one.
         logits = session.feed(parts, min_width=2)
         for row, part in enumerate(parts):
             if part:
@@ -121,15 +171,16 @@ def prefill(session: GraphSession, prompts: Sequence[Sequence[int]], chunk: int)
 def rows_alone_and_together(
     session: GraphSession, ids: Sequence[int], *, chunk: int = 32, steps: int = 6
 ) -> float:
-    """Largest difference of any logit between a row alone and in a batch of 8.
+    """The largest difference of any logit between a row alone and in a batch of 8.
 
-    Rows have different lengths; prefill steps are two tokens wide at least and decode steps
-    exactly one, as the engine keeps them apart. 0.0 means that a request's tokens can't depend
-    on what else the server does.
+    Rows have different lengths. Prefill steps are at least two tokens wide and decode steps exactly
+    one: the engine never mixes them. 0.0 means that the tokens of a request don't depend on what
+    else the server does.
     """
     lengths = [3, 17, 32, 33, 64, 71, 90, 130]
     rows = range(min(session.rows, len(lengths)))
-    prompts = [ids[7 * i : 7 * i + lengths[i]] for i in rows]
+    starts = [7 * i % (len(ids) // 2) for i in rows]
+    prompts = [ids[starts[i] : starts[i] + lengths[i]] for i in rows]
     following = [ids[i : i + steps] for i in rows]
     together = follow(session, prompts, following, chunk)
     alone = [follow(session, prompts[i : i + 1], following[i : i + 1], chunk)[0] for i in rows]
@@ -141,8 +192,8 @@ def follow(
     prompts: Sequence[Sequence[int]],
     following: Sequence[Sequence[int]],
     chunk: int,
-) -> Logits:
-    """Read prompts in chunks, then given tokens one by one; logits [B, steps + 1, V]."""
+) -> FloatArray:
+    """Read prompts in chunks, then the given tokens one by one; logits [B, steps + 1, V]."""
     session.reset()
     logits = [prefill(session, prompts, chunk)]
     for tokens in zip(*following, strict=True):
@@ -150,11 +201,47 @@ def follow(
     return np.stack(logits, axis=1)
 
 
-def chunks_of_different_size(session: GraphSession, ids: Sequence[int]) -> float:
-    """Largest difference of any logit between a prompt read in chunks of 64 and of 24."""
-    prompt = list(ids[:150])
-    results = []
-    for chunk in (64, 24):
-        session.reset()
-        results.append(prefill(session, [prompt], chunk))
-    return float(np.abs(results[0] - results[1]).max())
+def measure_invariance(session: GraphSession, ids: Sequence[int]) -> Invariance:
+    """Read a prompt whole and in many chunkings, and compare the logits after it bitwise.
+
+    No chunking leaves a lone token, for which attention runs another kernel; nor does the engine.
+    """
+    prompt, following = list(ids[:CUT_PROMPT_TOKENS]), list(ids[:2])
+    whole = read_in_chunks(session, prompt, [len(prompt)], following)
+    differences: dict[int, float] = {}
+    for first in FIRST_CHUNKS:
+        read = [
+            read_in_chunks(session, prompt, cut(len(prompt), first, chunk), following)
+            for chunk in CHUNKS
+        ]
+        differences[first] = max(float(np.abs(logits - whole).max()) for logits in read)
+        if differences[first] == 0.0:
+            break
+    return Invariance(
+        chunk_difference=differences[FIRST_CHUNKS[0]],
+        min_first_chunk=next((n for n, d in differences.items() if d == 0.0), 0),
+    )
+
+
+def cut(length: int, first: int, chunk: int) -> list[int]:
+    """Sizes of chunks: at least `first`, then about `chunk` each, and no lone token is left."""
+    sizes = [length if length - first < 2 else first]
+    while (left := length - sum(sizes)) > 0:
+        size = min(left, chunk)
+        if left - size == 1:
+            size = size - 1 if size > 2 else left
+        sizes.append(size)
+    return sizes
+
+
+def read_in_chunks(
+    session: GraphSession, prompt: Sequence[int], sizes: Sequence[int], following: Sequence[int]
+) -> FloatArray:
+    """Logits [1 + len(following), V] after a prompt, and after each of the tokens fed behind it."""
+    session.reset()
+    start = 0
+    for size in sizes:
+        last = session.feed([prompt[start : start + size]])[0, -1]
+        start += size
+    logits = [last.copy(), *(session.feed([[token]])[0, -1].copy() for token in following)]
+    return np.stack(logits)

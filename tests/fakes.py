@@ -1,17 +1,23 @@
 """Cheap stand-ins for the layers below: an engine that plays a script, and a service over it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
+from app.catalog.shelf import facts_of
+from app.contract.models import ModelFacts, ModelRegistry, ModelState
 from app.contract.sampling import FinishReason
+from app.engine.places import Places
 from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.thread import EngineLoad, Places, TokenStream
+from app.engine.stream import TokenStream
+from app.engine.worker import EngineLoad
 from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
+from app.generation.models import ModelSource, TextModel
 from app.generation.service import GenerationService
 from app.manifest import Graph, Manifest, Quality, Quantisation, Tokens
 
@@ -47,7 +53,8 @@ EOS_ID = BYTES.token_to_id("<|im_end|>")
 
 def byte_ids(text: str) -> list[int]:
     """The ids of a text in `byte_tokenizer`."""
-    return BYTES.encode(text, add_special_tokens=False).ids
+    ids: list[int] = BYTES.encode(text, add_special_tokens=False).ids
+    return ids
 
 
 def fake_manifest(model_id: str = MODEL_ID, chat: bool = True) -> Manifest:
@@ -103,7 +110,7 @@ class FakeEngine:
     def load(self) -> EngineLoad:
         return EngineLoad(self.max_requests, len(self._playing), 0, 0)
 
-    def reserve(self, count: int = 1) -> Places:
+    def reserve(self, count: int = 1, client: str = "") -> Places:  # noqa: ARG002 # all are one here
         if count > self.max_requests:
             raise BatchTooLarge(count, self.max_requests)
         if self.in_use + count > self.max_requests:
@@ -148,29 +155,91 @@ class FakeEngine:
 
 @dataclass
 class FakeModel:
+    """A model in memory whose tokens are bytes."""
+
     engine: FakeEngine
     tokenizer: Tokenizer = field(default_factory=lambda: BYTES)
+    longest_token: int | None = None
+    special_tokens: tuple[str, ...] = ("<|im_start|>", "<|im_end|>")
     chat_template: ChatTemplate | None = field(default_factory=lambda: ChatTemplate(CHATML))
     manifest: Manifest = field(default_factory=fake_manifest)
     grammars: Grammars = field(default_factory=lambda: Grammars(BYTES, 258, (EOS_ID,)))
 
+    @property
+    def model_id(self) -> str:
+        return self.manifest.model_id
+
+    @property
+    def capacity(self) -> int:
+        return self.engine.capacity
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest.graph.vocab_size
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self.manifest.tokens.eos_ids
+
+    def state(self) -> ModelState:
+        load = self.engine.load
+        return ModelState(
+            facts=facts_of(self.manifest),
+            capacity=self.capacity,
+            provider="cpu",
+            cache_bytes=0,
+            slots=load.slots,
+            running=load.running,
+            waiting=load.waiting,
+            step_age_s=0.0,
+            failure=None if self.engine.failure is None else str(self.engine.failure),
+        )
+
 
 class FakeCatalog:
-    """One model, or none."""
+    """One model, or none: what generation takes models from, and the registry of dialects."""
+
+    closing = False
 
     def __init__(self, model: FakeModel | None) -> None:
-        self.current = model
+        self.model = model
+        self.loading: Mapping[str, float] = {}
+
+    @property
+    def current(self) -> ModelState | None:
+        return None if self.model is None else self.model.state()
+
+    @property
+    def loaded(self) -> list[ModelState]:
+        return [] if self.model is None else [self.model.state()]
+
+    async def available(self) -> list[ModelFacts]:
+        return [model.facts for model in self.loaded]
+
+    async def describe(self, model_id: str) -> ModelFacts:
+        return (await self.get(model_id)).state().facts
+
+    async def load(self, model_id: str) -> ModelState:
+        return (await self.get(model_id)).state()
+
+    async def unload(self, model_id: str | None = None) -> str | None:
+        if self.model is None or model_id not in (None, self.model.model_id):
+            return None
+        self.model = None
+        return MODEL_ID
 
     async def get(self, model_id: str | None) -> FakeModel:
         if model_id not in (None, MODEL_ID):
             raise UnknownModel(model_id)
-        if self.current is None:
+        if self.model is None:
             raise NoModelLoaded
-        return self.current
+        return self.model
 
-    async def reserve(self, model_id: str | None, count: int) -> tuple[FakeModel, Places]:
+    async def reserve(
+        self, model_id: str | None, count: int, client: str = ""
+    ) -> tuple[FakeModel, Places]:
         model = await self.get(model_id)
-        return model, model.engine.reserve(count)
+        return model, model.engine.reserve(count, client)
 
 
 class FakeService(GenerationService):
@@ -199,7 +268,20 @@ class FakeService(GenerationService):
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop go on until something is so."""
+    """Let the event loop go on until something is so; it is looked at in each of its turns."""
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0)
+
+
+async def until_eventually(condition: Callable[[], object]) -> None:
+    """`until`, for what other threads do."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+if TYPE_CHECKING:  # what the fakes stand for, held by mypy
+    _model: TextModel = FakeModel(FakeEngine(()))
+    _source: ModelSource = FakeCatalog(None)
+    _registry: ModelRegistry = FakeCatalog(None)

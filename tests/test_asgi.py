@@ -10,9 +10,10 @@ import pytest
 from app.__main__ import main
 from app.asgi import create_app
 from app.settings import Settings
-from tests.accounts_app import CHEAP, Server
+from tests.accounts_app import Server
 from tests.asgi_client import ask
 from tests.fakes import BYTES
+from tests.hosts import CHEAP
 from tests.tiny_model import write_tiny_model
 
 MODEL = "tiny/random"
@@ -30,7 +31,7 @@ async def running(folder: Path, **settings: object) -> AsyncIterator[Server]:
     values |= {"data_dir": folder, "models_dir": folder / "models", "model": "", "slots": 2}
     app = create_app(Settings(**{**values, **settings}))
     async with app.lifespan():
-        yield Server(app, auth=None, database=None, keeper=None, service=None)
+        yield Server(app, auth=None, database=None, service=None)
 
 
 async def test_an_open_server_manages_models_for_everybody(tmp_path):

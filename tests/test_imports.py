@@ -7,33 +7,35 @@ from pathlib import Path
 
 import pytest
 
+from app.contract import models
+
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"contract", "errors", "manifest", "metrics", "settings", "system"}
+LEAVES = {"contract", "engine_gauges", "errors", "manifest", "metrics", "settings", "system"}
 MAY_IMPORT = {
     "app.errors": set(),
     "app.contract": set(),
     "app.settings": set(),
     "app.system": set(),
     "app.manifest": {"app.errors"},
-    "app.metrics": {"app.errors"},
+    "app.engine_gauges": set(),
+    "app.metrics": {"app.engine_gauges", "app.errors"},
     "app.exposure": {"app.system"},
     "app.shutdown": set(),
     "app.rsgi": set(),
     "app.runtime": {"app.errors", "app.manifest"},
-    "app.engine": {"app.contract", "app.errors", "app.metrics", "app.runtime"},
+    "app.engine": {"app.contract", "app.engine_gauges", "app.errors", "app.metrics", "app.runtime"},
     "app.catalog": {
         *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),
         *("app.runtime", "app.engine"),
     },
-    "app.generation": {
-        *("app.contract", "app.errors", "app.manifest", "app.engine", "app.catalog"),
-    },
+    "app.generation": {"app.contract", "app.errors", "app.engine", "app.catalog"},
     "app.storage": {"app.errors", "app.settings"},
     "app.auth": {"app.errors", "app.settings", "app.storage"},
+    # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
     "app.dialects": {
-        *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.system"),
-        *("app.catalog", "app.generation", "app.auth", "app.storage"),
+        *("app.contract", "app.errors", "app.metrics", "app.settings", "app.system"),
+        *("app.auth", "app.storage"),
     },
     "app.__main__": {"app.errors", "app.settings", "app.auth", "app.catalog"},
     "app": {"app.asgi", "app.rsgi", "app.settings"},
@@ -42,7 +44,7 @@ MAY_IMPORT = {
 }
 """Beside itself; the parts of app/ by name, None: anything."""
 
-DIALECTS = {path.parent.name for path in (ROOT / "app/dialects").glob("*/__init__.py")}
+DIALECTS = {path.parent.name for path in (ROOT / "app/dialects").glob("*/__init__.py")} - {"kit"}
 
 HOMES = {
     "onnxruntime": {"app.runtime", "export"},
@@ -58,11 +60,11 @@ HOMES = {
     "sqlalchemy": {"app.storage", "app.auth"},
     "alembic": {"app.storage"},
     "advanced_alchemy": {"app.storage"},
-    "prometheus_client": {"app.metrics"},
+    "prometheus_client": {"app.metrics", "app.engine_gauges"},
     "psutil": {"app.system", "app.catalog"},
     "pynvml": {"app.system"},
     "msgspec": {"app", "export"},
-    "openapi_ui_bundles": {"app.asgi"},
+    "openapi_ui_bundles": {"app.dialects.kit"},
     "torch": {"export"},
     "transformers": {"export"},
     "optimum": {"export"},
@@ -119,7 +121,7 @@ def test_imports_go_one_way(importer):
 
 
 def test_no_dialect_imports_another():
-    wanted = {"locallab", "llm_host", "neptun", "openai"}
+    wanted = {"accounts", "locallab", "llm_host", "neptun", "openai", "operations"}
     assert wanted <= DIALECTS, "else this looks in the wrong place"
     assert not {
         f"{module} imports {imported}"
@@ -129,6 +131,35 @@ def test_no_dialect_imports_another():
         and inside(module, {"app.dialects"})
         and not inside(module, {f"app.dialects.{dialect}"})
     }
+
+
+def test_the_kit_knows_no_dialect():
+    assert not {
+        f"{module} imports {imported}"
+        for module, imported in IMPORTS
+        if inside(module, {"app.dialects.kit"})
+        and inside(imported, {f"app.dialects.{dialect}" for dialect in DIALECTS})
+    }
+
+
+def test_generation_takes_models_from_anybody():
+    """`generation.models` says what it needs of them; the catalog is one that fits."""
+    names = {imported for module, imported in IMPORTS if inside(module, {"app.generation"})}
+    assert "app.catalog.chat_template.ChatTemplate" in names, "else this looks in the wrong place"
+    assert not {
+        name for name in names if inside(name, {"app.catalog.catalog", "app.catalog.loaded"})
+    }
+
+
+def test_the_contract_has_no_door_to_an_engine():
+    public = {
+        name
+        for record in vars(models).values()
+        if isinstance(record, type) and record.__module__ == models.__name__
+        for name in (*vars(record), *getattr(record, "__struct_fields__", ()))
+    }
+    assert {"model_id", "capacity", "load"} <= public, "else this looks in the wrong place"
+    assert public.isdisjoint({"engine", "tokenizer", "manifest", "chat_template", "decoder"})
 
 
 def test_third_party_names_stay_at_home():

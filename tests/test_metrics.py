@@ -7,8 +7,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
+from app.engine_gauges import EngineState
 from app.errors import Overloaded, RateLimited
-from app.metrics import BETWEEN_TOKENS_S, EngineState, Metrics
+from app.metrics import BETWEEN_TOKENS_S, Metrics
 
 MODEL = "a/b"
 # what vLLM's own example dashboard asks for, less its prefix

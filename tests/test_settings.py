@@ -6,8 +6,6 @@ import pytest
 
 from app.settings import PREFIX, InvalidSetting, Settings, load_settings
 
-README = Path(__file__).parents[1] / "README.md"
-
 
 def test_values_take_their_fields_types():
     settings = load_settings(
@@ -44,18 +42,3 @@ def test_all_problems_are_listed_at_once():
     with pytest.raises(InvalidSetting) as refusal:
         load_settings({"LLMHOST_SLOTS": "x", "LLMHOST_NOPE": "1"})
     assert len(str(refusal.value).splitlines()) == 2
-
-
-def test_the_readme_names_every_setting_with_its_default():
-    rows = {
-        cells[1].strip(" `"): cells[2].strip(" `")
-        for cells in (line.split("|") for line in README.read_text().splitlines())
-        if len(cells) == 5 and cells[1].strip().startswith("`LLMHOST_")
-    }
-    defaults = Settings()
-    assert set(rows) == {PREFIX + field.upper() for field in Settings.__struct_fields__}
-    for name, shown in rows.items():
-        default = getattr(defaults, name.removeprefix(PREFIX).lower())
-        default = str(default).lower() if isinstance(default, bool) else default
-        default = int(default) if isinstance(default, float) else default
-        assert shown == str(default), name

@@ -5,6 +5,7 @@ the engine are tested on the real operators without torch or a download.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,7 +40,7 @@ def build_graph(vocab_size: int, seed: int = 0) -> onnx.ModelProto:
         scale = 2.0 / np.sqrt(shape[0])
         return constant(name, rng.normal(0, scale, shape).astype(np.float32))
 
-    def node(op: str, inputs: list[str], output: str, domain: str = "", **attributes) -> str:
+    def node(op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
         return output
 
@@ -60,7 +61,7 @@ def build_graph(vocab_size: int, seed: int = 0) -> onnx.ModelProto:
         helper.make_tensor_value_info("logits_index", TensorProto.INT64, ["B", "L"]),
     ]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", "L", vocab_size])]
-    cache = ["B", KV_HEADS, "C", HEAD_DIM]
+    cache: list[str | int] = ["B", KV_HEADS, "C", HEAD_DIM]
     for i in range(LAYERS):
         packed = node(
             "MatMul",

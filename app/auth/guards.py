@@ -86,12 +86,6 @@ class Access:
         return client_address(peer, forwarded_for, self._trusted_proxies)
 
 
-def tenant_of(connection: Connection) -> str:
-    """Who shares kept prompts with whom: a user alone; "" for all who came without a name."""
-    principal: Principal | None = connection.scope.get("user")
-    return "" if principal is None else str(principal.user_id)
-
-
 async def signed_in(connection: Connection, _: BaseRouteHandler | None = None) -> None:
     """Let users pass, with an access token or an API key.
 

@@ -46,6 +46,21 @@ class RateLimit:
                 raise await _refusal(self._windows, item, client, "requests")
         return await self.status(client)
 
+    async def count_more(self, client: str, count: int) -> None:
+        """Count further generations of a request that is counted already, in its minute alone.
+
+        A request of more generations than a minute may have takes up a whole minute: it would
+        never pass else.
+
+        Raises:
+            RateLimited: there are too many; none of these is counted.
+        """
+        if self._minute is None:
+            return
+        cost = min(count, self._minute.amount - 1)
+        if cost and not await self._windows.hit(self._minute, client, cost=cost):
+            raise await _refusal(self._windows, self._minute, client, "generations")
+
     async def status(self, client: str) -> RateStatus | None:
         """Where a client stands, without counting."""
         if self._minute is None:

@@ -1,19 +1,27 @@
-"""Which models are on disk, which are in memory, and who has to go when another one comes.
+"""Which models are in memory, and who has to go when another one comes.
 
-Everything runs on the event loop; only the opening of files leaves it. Knows no HTTP and no
-text.
+Implements `contract.models.ModelRegistry`. Everything runs on the event loop; only what reads the
+disk leaves it. Knows no HTTP and no text.
 """
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from app.catalog.loaded import LoadedModel, open_model
-from app.engine.thread import EngineThread, Places
-from app.errors import ModelBroken, NoModelLoaded, ShuttingDown, UnknownModel
-from app.manifest import MANIFEST_NAME, Manifest, folder_name, read_manifest
+import msgspec
+
+from app.catalog.loaded import LoadedModel, ModelParts, open_model
+from app.catalog.loads import Loads
+from app.catalog.shelf import Shelf, facts_of
+from app.contract.models import ModelFacts, ModelState
+from app.engine.places import Places
+from app.engine.thread import EngineThread
+from app.errors import NoModelLoaded, ShuttingDown
+from app.manifest import Manifest
 from app.metrics import Metrics
 from app.runtime.ort_decoder import trim_heap
 from app.settings import Settings
@@ -21,27 +29,35 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+SWAP_PATIENCE_S: Final = 10.0
+"""Seconds that a model which has to go takes new requests while it is never idle."""
+HEAL_AGAIN_AFTER_S: Final = 60.0
+"""Seconds after which a model whose engine stopped twice is loaded anew by itself again."""
+
+
 class Catalog:
     """The models of one folder."""
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self._settings = settings
+        self._shelf = Shelf(settings.models_dir)
         self._metrics = metrics or Metrics()
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         """Least recently used first."""
-        self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
-        self._progress: dict[str, float] = {}
-        """Of each model in `_loading`."""
+        self._loads = Loads()
+        self._healed_at_s: dict[str, float] = {}
+        """When a model was last loaded anew because its engine had stopped."""
         self._leaving: dict[EngineThread, str] = {}
-        """Of models out of reach for requests, still finishing what they run."""
+        """Engines of models that requests can't reach any more, still finishing what they run."""
         self._one_at_a_time = asyncio.Lock()
         """Held while a model is opened and room made for it."""
         self._closing = False
 
     @property
-    def current(self) -> LoadedModel | None:
+    def current(self) -> ModelState | None:
         """The model that was used last: what a request that names none gets."""
-        return next(reversed(self._loaded.values()), None)
+        model = self._current
+        return None if model is None else model.state()
 
     @property
     def closing(self) -> bool:
@@ -49,52 +65,45 @@ class Catalog:
         return self._closing
 
     @property
-    def loaded(self) -> list[LoadedModel]:
+    def loaded(self) -> list[ModelState]:
         """Models in memory, the one used last first."""
-        return list(reversed(self._loaded.values()))
+        return [model.state() for model in reversed(self._loaded.values())]
 
     @property
-    def loading(self) -> dict[str, float]:
-        """Models on their way into memory, and how far each has come.
+    def loading(self) -> Mapping[str, float]:
+        """Load progress, 0 to 1, by id of each model on its way into memory.
 
         0 until its files are open (ONNX Runtime does not tell more), then 0.5 while it waits for
         another one to finish and go.
         """
-        return dict(self._progress)
+        return self._loads.progress
 
-    def available(self) -> list[Manifest]:
-        """Models on disk, by name; a broken folder is left out and logged. Reads the disk."""
-        manifests = []
-        for path in self._manifest_paths():
-            try:
-                manifests.append(read_manifest(path.parent))
-            except ModelBroken as error:
-                logger.warning("model_broken %s", error)
-        return manifests
+    async def available(self) -> list[ModelFacts]:
+        """Models on disk, by name; a broken folder is left out and logged."""
+        manifests = await asyncio.to_thread(self._shelf.available)
+        return [self._facts_of(manifest) for manifest in manifests]
 
-    def read(self, model_id: str) -> Manifest:
-        """What the disk says about a model. Reads the disk.
+    async def describe(self, model_id: str) -> ModelFacts:
+        """Look a model up on disk.
 
         Raises:
-            UnknownModel: there is no such folder, or it holds a model of another name.
-            ModelBroken: the folder is not a whole model.
+            UnknownModel: there is no such model.
+            ModelBroken: its folder is not a whole model.
         """
-        # A name is looked up among the folders, so that none can lead out of them.
-        folders = {path.parent.name: path.parent for path in self._manifest_paths()}
-        folder = folders.get(folder_name(model_id))
-        if folder is None:
-            raise UnknownModel(model_id)
-        manifest = read_manifest(folder)
-        if manifest.model_id != model_id:
-            raise UnknownModel(model_id)
-        return manifest
+        _, manifest = await asyncio.to_thread(self._shelf.find, model_id)
+        return self._facts_of(manifest)
 
-    async def reserve(self, model_id: str | None, count: int) -> tuple[LoadedModel, Places]:
+    async def reserve(
+        self, model_id: str | None, count: int, client: str = ""
+    ) -> tuple[LoadedModel, Places]:
         """Hold room for requests on a model, loading it first where it is only on disk.
+
+        A model whose engine has stopped is loaded anew, once in `HEAL_AGAIN_AFTER_S`.
 
         Args:
             model_id: None for the current one.
             count: requests that are to be submitted.
+            client: who asks; see `EngineThread.reserve`.
 
         Raises:
             NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
@@ -102,10 +111,13 @@ class Catalog:
         """
         while True:
             model = await self.get(model_id)
-            if self._loaded.get(model.model_id) is model:  # it may have to go between the two
-                return model, model.engine.reserve(count)
-            # a load that is over is forgotten at the loop's next turn: else this waits for ever
-            await asyncio.sleep(0)
+            if self._loaded.get(model.model_id) is not model:  # it had to go between the two
+                # a load that is over is forgotten at the loop's next turn: else this waits for ever
+                await asyncio.sleep(0)
+            elif model.engine.failure is not None and self._may_heal(model.model_id):
+                await self._heal(model.model_id)
+            else:
+                return model, model.engine.reserve(count, client)
 
     async def get(self, model_id: str | None) -> LoadedModel:
         """Give a model that is ready, loading it first where it is only on disk.
@@ -114,35 +126,24 @@ class Catalog:
             NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
         """
         if model_id is None:
-            if self.current is None:
+            if self._current is None:
                 raise NoModelLoaded
-            return self.current
-        return await self.load(model_id)
+            return self._current
+        return await self._bring(model_id)
 
-    async def load(self, model_id: str) -> LoadedModel:
+    async def load(self, model_id: str) -> ModelState:
         """Bring a model into memory; loading one that is there, or on its way, is no error.
+
+        One whose engine has stopped is loaded anew.
 
         Raises:
             UnknownModel, ModelBroken: what is loaded stays as it was.
             ShuttingDown: the server takes nothing new.
         """
-        if self._closing:
-            raise ShuttingDown
-        if model_id in self._loaded:
-            self._loaded.move_to_end(model_id)
-            return self._loaded[model_id]
-        if model_id not in self._loading:
-            task = asyncio.create_task(self._load(model_id))
-            self._loading[model_id], self._progress[model_id] = task, 0.0
-            task.add_done_callback(lambda _: self._forget_loading(model_id))
-        task = self._loading[model_id]
-        try:
-            # shielded: others may wait for the same model when this one's client goes away
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():  # by `close`, not by who waits here
-                raise ShuttingDown from None
-            raise
+        loaded = self._loaded.get(model_id)
+        if loaded is not None and loaded.engine.failure is not None and not self._closing:
+            await self._heal(model_id)
+        return (await self._bring(model_id)).state()
 
     async def unload(self, model_id: str | None = None) -> str | None:
         """Let a model finish what it runs and give its memory back.
@@ -162,7 +163,7 @@ class Catalog:
         limit_s = self._settings.idle_unload_s
         while limit_s:
             await asyncio.sleep(min(1.0, limit_s))
-            for model in self.loaded:
+            for model in list(self._loaded.values()):
                 idle_since_s = model.engine.idle_since_s
                 if idle_since_s is not None and time.monotonic() - idle_since_s >= limit_s:
                     logger.info("model_idle model=%s", model.model_id)
@@ -171,32 +172,87 @@ class Catalog:
     async def close(self) -> None:
         """Stop every engine; what runs may go on for the time that the setting says."""
         self._closing = True
-        for task in self._loading.values():
-            task.cancel()
+        self._loads.cancel()
         patience_s = self._settings.drain_timeout_s
         await asyncio.gather(
             *(engine.stop(patience_s) for engine in list(self._leaving)),
             *(self._stop(model_id, patience_s) for model_id in list(self._loaded)),
         )
 
+    async def _bring(self, model_id: str) -> LoadedModel:
+        if self._closing:
+            raise ShuttingDown
+        if model_id in self._loaded:
+            self._loaded.move_to_end(model_id)
+            return self._loaded[model_id]
+        return await self._loads.join(model_id, lambda: self._load(model_id))
+
     async def _load(self, model_id: str) -> LoadedModel:
-        await asyncio.to_thread(self.read, model_id)
+        folder, _ = await asyncio.to_thread(self._shelf.find, model_id)
         for engine, leaving in list(self._leaving.items()):
             if leaving == model_id:  # it must not be in memory twice
                 await engine.stop(drain_timeout_s=None)
-        folder = self._settings.models_dir / folder_name(model_id)
         async with self._one_at_a_time:
             # Opened before another has to go: a model that is broken costs nobody a place.
-            parts = await asyncio.to_thread(open_model, folder, self._settings)
-            self._progress[model_id] = 0.5
-            while len(self._loaded) >= self._settings.max_loaded_models:
-                await self._stop(self._least_useful().model_id, drain_timeout_s=None)
-            model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
+            parts = await self._open(folder)
+            try:
+                self._loads.note(model_id, 0.5)
+                while len(self._loaded) >= self._settings.max_loaded_models:
+                    await self._make_room()
+                model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
+            except BaseException:
+                await asyncio.to_thread(parts.decoder.close)
+                raise
             self._loaded[model_id] = model
             return model
 
-    def _forget_loading(self, model_id: str) -> None:
-        del self._loading[model_id], self._progress[model_id]
+    async def _open(self, folder: Path) -> ModelParts:
+        """Open a model's files off the event loop; what comes too late is closed again."""
+        opening = asyncio.create_task(asyncio.to_thread(open_model, folder, self._settings))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_late)
+            raise
+
+    async def _make_room(self) -> None:
+        """Let a model go, which serves until one has nothing to do, or else for `SWAP_PATIENCE_S`.
+
+        Its own new requests would wait for the swap and for another one back.
+        """
+        idle = [asyncio.create_task(model.engine.wait_idle()) for model in self._loaded.values()]
+        try:
+            await asyncio.wait(idle, timeout=SWAP_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in idle:
+                task.cancel()
+            await asyncio.gather(*idle, return_exceptions=True)
+        if len(self._loaded) >= self._settings.max_loaded_models:
+            await self._stop(self._least_useful().model_id, drain_timeout_s=None)
+
+    def _may_heal(self, model_id: str) -> bool:
+        """Whether a model whose engine has stopped was not loaded anew just before."""
+        healed_at_s = self._healed_at_s.get(model_id)
+        return not self._closing and (
+            healed_at_s is None or time.monotonic() - healed_at_s >= HEAL_AGAIN_AFTER_S
+        )
+
+    async def _heal(self, model_id: str) -> None:
+        """Load a model anew whose engine has stopped."""
+        logger.warning("model_restarted model=%s", model_id)
+        self._healed_at_s[model_id] = time.monotonic()
+        await self._stop(model_id, drain_timeout_s=0.0)
+        await self._bring(model_id)
+
+    def _facts_of(self, manifest: Manifest) -> ModelFacts:
+        """Say what dialects are told of a model, with the context that it would have here."""
+        facts, limit = facts_of(manifest), self._settings.context_length
+        context_length = min(facts.context_length, limit or facts.context_length)
+        return msgspec.structs.replace(facts, context_length=context_length)
+
+    @property
+    def _current(self) -> LoadedModel | None:
+        return next(reversed(self._loaded.values()), None)
 
     def _least_useful(self) -> LoadedModel:
         """The least recently used model that runs nothing, or else the least recently used."""
@@ -215,5 +271,8 @@ class Catalog:
         await asyncio.to_thread(trim_heap)
         logger.info("model_unloaded model=%s", model_id)
 
-    def _manifest_paths(self) -> list[Path]:
-        return sorted(self._settings.models_dir.glob(f"*/{MANIFEST_NAME}"))
+
+def _close_late(opening: asyncio.Task[ModelParts]) -> None:
+    """Free a model that nobody waits for any more; that it could not be opened is no news."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().decoder.close()

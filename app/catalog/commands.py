@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from app.catalog.catalog import Catalog
+from app.catalog.shelf import Shelf
 from app.manifest import Manifest
 from app.settings import load_settings
 
@@ -20,13 +20,13 @@ def add_to(groups: Any) -> None:
 
 
 def _list(_: argparse.Namespace) -> None:
-    for manifest in Catalog(load_settings()).available():
+    for manifest in Shelf(load_settings().models_dir).available():
         scheme, size = manifest.quantisation.scheme, manifest.size_bytes / 1e6
         sys.stdout.write(f"{manifest.model_id}\t{scheme}\t{size:.0f} MB\n")
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    manifest = Catalog(load_settings()).read(arguments.model_id)
+    _, manifest = Shelf(load_settings().models_dir).find(arguments.model_id)
     for name, value in _figures(manifest).items():
         sys.stdout.write(f"{name:<22} {value}\n")
 
@@ -44,12 +44,12 @@ def _figures(manifest: Manifest) -> dict[str, object]:
         "size on disk": f"{manifest.size_bytes} bytes",
         "context": f"{graph.context_length} tokens",
         "vocabulary": f"{graph.vocab_size} tokens",
-        "KV cache": f"{graph.kv_bytes_per_token} bytes a token, {graph.kv_dtype}",
+        "KV cache": f"{graph.kv_bytes_per_token} bytes per token, {graph.kv_dtype}",
         "weights": f"{quantisation.scheme}{block}",
         "batch-invariant": "yes" if quantisation.batch_invariant else "no",
         "chat template": "yes" if manifest.chat else "no",
         "measured on": f"{quality.text_tokens} tokens",
-        "mean KL divergence": f"{quality.mean_kl:.4g} nats a token",
+        "mean KL divergence": f"{quality.mean_kl:.4g} nats per token",
         "top-1 agreement": f"{quality.top1_agreement:.2%}",
         "perplexity": f"{quality.perplexity:.4g}, unquantised {quality.reference_perplexity:.4g}",
     }

@@ -4,7 +4,6 @@ Goes with its model: what the library makes of the tokenizer (some 30 MiB at 49,
 when first needed and freed with it. Knows how to compile; not what a grammar is for.
 """
 
-import asyncio
 import hashlib
 import json
 import re
@@ -12,7 +11,6 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +18,7 @@ import msgspec
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from tokenizers import Tokenizer
 
+from app.catalog.fair_thread import FairThread
 from app.errors import EngineFailure, InvalidParameter
 from app.runtime.decoder import CountArray
 
@@ -132,11 +131,15 @@ class Grammars:
         self._verdicts: OrderedDict[bytes, tuple[int, str] | None] = OrderedDict()
         """Digest of the schemas → the one that is refused and why; least recently used first."""
         # Two, so that a hostile schema delays only those that were not seen before.
-        self._checker = ThreadPoolExecutor(1, "schema-check")
-        self._compiler = ThreadPoolExecutor(1, "grammar")
+        self._checker = FairThread("schema-check")
+        self._compiler = FairThread("grammar")
 
-    async def constraint(self, grammar: Grammar) -> GrammarConstraint:
+    async def constraint(self, grammar: Grammar, client: str = "") -> GrammarConstraint:
         """Make one for one text.
+
+        Args:
+            grammar: what the text must follow.
+            client: who asks: clients take turns.
 
         Nothing is shared between texts, although the library could: its lexer's states are
         limited, and a text that uses them up would end the others.
@@ -145,12 +148,11 @@ class Grammars:
             InvalidParameter: a schema can't be enforced, or not within the limits; or this
                 model's tokenizer is of a kind that can't be held to a grammar.
         """
-        loop = asyncio.get_running_loop()
         if grammar.schemas:
             texts = [schema.text for schema in grammar.schemas]
             digest = hashlib.sha256("\0".join(texts).encode()).digest()
             if digest not in self._verdicts:
-                verdict = await loop.run_in_executor(self._checker, _check, texts)
+                verdict = await self._checker.run(client, lambda: _check(texts))
                 self._verdicts[digest] = verdict
             self._verdicts.move_to_end(digest)
             while len(self._verdicts) > _VERDICTS:
@@ -160,7 +162,7 @@ class Grammars:
                 schema = grammar.schemas[index]
                 limit = f"a schema that can be enforced: {why}"
                 raise InvalidParameter(schema.field, schema.sent, limit)
-        return await loop.run_in_executor(self._compiler, self._compile, grammar)
+        return await self._compiler.run(client, lambda: self._compile(grammar))
 
     def _compile(self, grammar: Grammar) -> GrammarConstraint:
         """On the compiler's thread."""

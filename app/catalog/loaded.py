@@ -13,6 +13,9 @@ from tokenizers import Tokenizer
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
+from app.catalog.shelf import facts_of
+from app.catalog.token_bounds import longest_token
+from app.contract.models import ModelState
 from app.engine.thread import EngineThread
 from app.errors import ModelBroken, ModelTooLarge
 from app.manifest import Graph, Manifest, read_manifest
@@ -35,6 +38,10 @@ class ModelParts:
     chat_template: ChatTemplate | None
     decoder: OrtDecoder
     provider: Provider
+    longest_token: int | None
+    """Characters that one token can stand for; None: any number."""
+    special_tokens: tuple[str, ...]
+    """Texts of tokens that the model was trained to take as more than text."""
 
 
 class LoadedModel:
@@ -43,10 +50,13 @@ class LoadedModel:
     def __init__(self, parts: ModelParts, settings: Settings, metrics: ModelMetrics) -> None:
         self.manifest = parts.manifest
         self.tokenizer = parts.tokenizer
+        self.longest_token = parts.longest_token
+        self.special_tokens = () if settings.special_tokens_in_content else parts.special_tokens
+        """What stays text where a client sends it inside a conversation."""
         self.chat_template = parts.chat_template
-        tokens, vocab_size = parts.manifest.tokens, parts.manifest.graph.vocab_size
-        self.grammars = Grammars(parts.tokenizer, vocab_size, tokens.eos_ids)
+        self.grammars = Grammars(self.tokenizer, self.vocab_size, self.eos_ids)
         self.provider = parts.provider
+        self._facts = facts_of(parts.manifest)
         self.engine = EngineThread(
             parts.decoder, settings.max_waiting, metrics, draft_tokens=settings.draft_tokens
         )
@@ -57,10 +67,35 @@ class LoadedModel:
         return self.manifest.model_id
 
     @property
-    def kv_bytes(self) -> int:
-        """The KV cache with every slot full; on a CPU it grows into this as it is used."""
-        per_slot = self.engine.capacity * self.manifest.graph.kv_bytes_per_token
-        return self.engine.load.slots * per_slot
+    def capacity(self) -> int:
+        """Tokens of prompt and answer together that one request may have."""
+        return self.engine.capacity
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids that the model has logits for; perhaps more than the tokenizer knows."""
+        return self.manifest.graph.vocab_size
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Token ids that end a text."""
+        return self.manifest.tokens.eos_ids
+
+    def state(self) -> ModelState:
+        """Say what dialects are told of it; waits for nothing."""
+        engine, load = self.engine, self.engine.load
+        per_slot = self.capacity * self.manifest.graph.kv_bytes_per_token
+        return ModelState(
+            facts=self._facts,
+            capacity=self.capacity,
+            provider=self.provider,
+            cache_bytes=load.slots * per_slot,  # on a CPU it grows into this as it is used
+            slots=load.slots,
+            running=load.running,
+            waiting=load.waiting,
+            step_age_s=engine.step_age_s,
+            failure=None if engine.failure is None else str(engine.failure),
+        )
 
 
 def open_model(folder: Path, settings: Settings) -> ModelParts:
@@ -97,7 +132,16 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     )
     tokenizer = _read_tokenizer(folder)
     template = _read_template(folder, manifest, tokenizer)
-    return ModelParts(manifest, tokenizer, template, decoder, provider)
+    added = tokenizer.get_added_tokens_decoder().values()
+    return ModelParts(
+        manifest=manifest,
+        tokenizer=tokenizer,
+        chat_template=template,
+        decoder=decoder,
+        provider=provider,
+        longest_token=longest_token(tokenizer),
+        special_tokens=tuple(token.content for token in added if token.special),
+    )
 
 
 def check_memory(manifest: Manifest, slots: int, capacity: int, prefix_cache_mb: int) -> None:

@@ -3,8 +3,8 @@
 Token ids appear only where a client speaks of tokens: logprobs, prompts and stops given as ids.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, Self
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, Literal, Protocol, Self
 
 import msgspec
 
@@ -42,7 +42,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: Sequence[ChatMessage] = ()
     prompt: str | None = None
     """Tokenized as it is."""
-    prompt_ids: Sequence[int] | None = None
+    prompt_ids: list[int] | None = None
     """Token ids, used as they are; nothing is added."""
     max_tokens: int | None = None
     """None: as many as the context has room for. 0: none; only the prompt's logprobs are wanted."""
@@ -65,6 +65,19 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """False: at most one call per answer."""
     response_format: JsonSchema | JsonObject | None = None
     max_time_s: float | None = None
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, as far as requests of different callers are kept apart."""
+
+    client: str = ""
+    """Who takes turns with others: a user, or else an address; "" for everybody without a name."""
+    tenant: str = ""
+    """Whose prefix cache it is: tenants share none of it; "" for everybody without an account."""
+
+
+NOBODY: Final = Caller()
+"""Everybody without a name."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -152,7 +165,7 @@ class Whole(msgspec.Struct, frozen=True):
     finished: Finished
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class TokenizedText(msgspec.Struct, frozen=True):
     """A text's token ids on one model."""
 
     ids: list[int]
@@ -180,15 +193,40 @@ class Generation(Protocol):
             ServerError, ShuttingDown: the generation failed.
         """
 
-    async def whole(self) -> Whole:
-        """Wait for the end and return everything in one record.
-
-        Raises:
-            ServerError, ShuttingDown: the generation failed.
-        """
-
     async def aclose(self) -> None:
         """End it and free its slot; harmless when repeated or after the end."""
+
+
+async def collect(events: AsyncIterator[Event]) -> Whole:
+    """Wait for the end of a generation and return everything in one record.
+
+    Raises:
+        ServerError, ShuttingDown: the generation failed.
+    """
+    text: list[str] = []
+    logprobs: list[TokenLogprob] = []
+    prompt: PromptLogprobs | None = None
+    heads: list[ToolCallDelta] = []
+    arguments: list[list[str]] = []
+    async for event in events:
+        match event:
+            case TextDelta():
+                text.append(event.text)
+                logprobs += event.logprobs
+            case PromptLogprobs():
+                prompt = event
+            case ToolCallDelta():
+                if event.id is not None:
+                    heads.append(event)
+                    arguments.append([])
+                arguments[event.index].append(event.arguments)
+            case Finished():
+                calls = tuple(
+                    ToolCall(head.id or "", head.name or "", "".join(pieces))
+                    for head, pieces in zip(heads, arguments, strict=True)
+                )
+                return Whole("".join(text), tuple(logprobs), prompt, calls, event)
+    raise AssertionError("iteration ends with Finished")
 
 
 class Generator(Protocol):
@@ -199,22 +237,27 @@ class Generator(Protocol):
         """Requests that were started since the server's start; a batch counts as one."""
 
     async def start(
-        self, request: GenerationRequest, model_id: str | None = None, tenant: str = ""
+        self,
+        request: GenerationRequest,
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Generation:
         """Start one generation; whoever starts it closes it in any case.
 
         Args:
             request: what to generate.
             model_id: None for the current model.
-            tenant: whose request it is: tenants share nothing of the prefix cache; "" stands for
-                everybody without a name.
+            caller: who asks.
 
         Raises:
             RequestError, TryAgainLater, ServerError: nothing was started.
         """
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str | None = None, tenant: str = ""
+        self,
+        requests: Sequence[GenerationRequest],
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Sequence[Generation]:
         """Start all of the requests or none; they share the engine's steps.
 
@@ -228,7 +271,7 @@ class Generator(Protocol):
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
-    ) -> Tokens:
+    ) -> TokenizedText:
         """Give the tokens of a text, or of a conversation as the model would get it.
 
         Raises:

@@ -16,7 +16,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     """When it was exported."""
     context_length: int
-    """Tokens of prompt and answer together that it was trained for."""
+    """Tokens of prompt and answer together that it was trained for, or fewer by a setting."""
     quantisation: Literal["none", "int8", "int4"]
     size_bytes: int
     """Bytes on disk."""

@@ -1,6 +1,6 @@
 """Turn a plan's sequences into the arrays of a decoder run.
 
-Knows rows and counters, not what the tokens mean.
+Knows slots and counters, not what the tokens mean.
 """
 
 import numpy as np
@@ -11,48 +11,48 @@ from app.runtime.decoder import StepInput
 
 
 def decode_input(sequences: list[Sequence]) -> StepInput:
-    """One new token for each sequence, over the leading rows up to the highest of them.
+    """Feed one new token for each sequence, over all slots from 0 to the highest of theirs.
 
-    A row in between that does not decode takes part with no new token: its cache stays.
+    A slot in between that does not decode takes part with no new token: its cache stays.
     """
-    rows = 1 + max(slot_of(sequence) for sequence in sequences)
-    token_ids = np.zeros((rows, 1), np.int64)
-    num_new = np.zeros(rows, np.int32)
-    num_cached = np.zeros(rows, np.int32)
+    batch = 1 + max(slot_of(sequence) for sequence in sequences)
+    token_ids = np.zeros((batch, 1), np.int64)
+    num_new = np.zeros(batch, np.int32)
+    num_computed = np.zeros(batch, np.int32)
     for sequence in sequences:
         slot = slot_of(sequence)
-        token_ids[slot, 0] = sequence.token_ids[sequence.num_cached]
+        token_ids[slot, 0] = sequence.token_ids[sequence.num_computed]
         num_new[slot] = 1
-        num_cached[slot] = sequence.num_cached
-    return StepInput(0, token_ids, num_new, num_cached)
+        num_computed[slot] = sequence.num_computed
+    return StepInput(0, token_ids, num_new, num_computed)
 
 
 def chunk_input(chunk: Chunk) -> StepInput:
-    """The chunk's tokens for the one row of its sequence; with all logits if it asks for them."""
+    """Feed a prompt chunk; with all logits if its request wants logprobs of the prompt."""
     sequence = chunk.sequence
-    start = sequence.num_cached
+    start = sequence.num_computed
     return StepInput(
-        first_row=slot_of(sequence),
+        first_slot=slot_of(sequence),
         token_ids=np.array([sequence.token_ids[start : start + chunk.num_tokens]], np.int64),
         num_new=np.array([chunk.num_tokens], np.int32),
-        num_cached=np.array([start], np.int32),
+        num_computed=np.array([start], np.int32),
         all_logits=sequence.request.prompt_logprobs is not None,
     )
 
 
 def draft_input(sequence: Sequence, draft: list[int]) -> StepInput:
-    """The sequence's last token and a guess of those that follow, with all logits."""
-    fed = [sequence.token_ids[sequence.num_cached], *draft]
+    """Feed a sequence's last token and its draft tokens, with all logits to verify them by."""
+    fed = [sequence.token_ids[sequence.num_computed], *draft]
     return StepInput(
-        first_row=slot_of(sequence),
+        first_slot=slot_of(sequence),
         token_ids=np.array([fed], np.int64),
         num_new=np.array([len(fed)], np.int32),
-        num_cached=np.array([sequence.num_cached], np.int32),
+        num_computed=np.array([sequence.num_computed], np.int32),
         all_logits=True,
     )
 
 
 def slot_of(sequence: Sequence) -> int:
-    """The row of a sequence that runs."""
-    assert sequence.slot is not None, f"request {sequence.request_id} has no row"
+    """Give the slot of a sequence that has been admitted."""
+    assert sequence.slot is not None, f"request {sequence.request_id} has no slot"
     return sequence.slot

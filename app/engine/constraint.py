@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from app.engine.failures import unforeseen
 from app.engine.sequence import Constraint
 from app.errors import EngineFailure
 from app.runtime.decoder import CountArray, FloatArray
@@ -55,4 +56,4 @@ def _failing_alone() -> Iterator[None]:
     except EngineFailure:
         raise
     except BaseException as error:  # a panic in an extension written in Rust is no Exception
-        raise EngineFailure(f"the constraint failed: {error!r}") from error
+        raise unforeseen("the constraint", error) from error

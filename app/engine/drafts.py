@@ -1,7 +1,8 @@
-"""Guess a sequence's next tokens from its own: what followed the last time that it said the same.
+"""Speculative decoding: draft a sequence's next tokens from what it has said before.
 
-A guess costs part of a step when it is wrong, so guesses get longer while they hold and pause
-while they don't. Knows nothing of how guesses are verified.
+The draft is what followed the last time that the sequence's latest tokens occurred in it. A
+rejected draft token costs part of a step, so drafts get longer while they are accepted and pause
+while they are not. Knows nothing of how drafts are verified.
 
 Source: prompt lookup decoding, as in Transformers' `prompt_lookup_num_tokens`.
 """
@@ -10,28 +11,28 @@ from collections.abc import Sequence
 from typing import Final
 
 NGRAM: Final = 3
-"""Tokens that must repeat before what followed them is guessed: after two, most prose guesses
-are wrong."""
+"""Latest tokens that must have occurred before; with two, most drafts in prose are rejected."""
 FIRST_DRAFT: Final = 4
+"""Tokens of the first draft, and of the first one after a rejected draft."""
 MAX_PAUSE: Final = 64
-"""Tokens until a text that never repeats itself is tried again."""
+"""Tokens after which even a text that never repeats itself gets another draft."""
 
 
 class Drafts:
-    """The guesses of one sequence."""
+    """Proposes draft tokens for one sequence."""
 
     def __init__(self, max_tokens: int) -> None:
-        """Guess up to `max_tokens` tokens at a time."""
+        """Propose up to `max_tokens` tokens at a time."""
         self._max_tokens = max_tokens
         self._length = min(FIRST_DRAFT, max_tokens)
         self._pause = 0
         self._pause_until = 0
         self._follows: dict[tuple[int, ...], int] = {}
-        """N-gram → place of the token after its latest occurrence but the very last one."""
+        """N-gram → index of the token after its latest occurrence, the very last one excepted."""
         self._indexed = NGRAM
 
     def propose(self, token_ids: Sequence[int]) -> list[int]:
-        """Guess what comes next, often nothing.
+        """Propose what comes next; often nothing.
 
         Args:
             token_ids: all tokens so far; only ever grows between calls.
@@ -41,16 +42,16 @@ class Drafts:
         self._indexed = max(self._indexed, len(token_ids))
         if len(token_ids) < self._pause_until:
             return []
-        place = self._follows.get(tuple(token_ids[-NGRAM:]))
-        return [] if place is None else list(token_ids[place : place + self._length])
+        start = self._follows.get(tuple(token_ids[-NGRAM:]))
+        return [] if start is None else list(token_ids[start : start + self._length])
 
     def note(self, num_proposed: int, num_accepted: int, num_tokens: int) -> None:
-        """Learn from a guess.
+        """Learn from a draft that was verified.
 
         Args:
-            num_proposed: its length, at least 1.
-            num_accepted: how many of its tokens came true.
-            num_tokens: of the sequence, now.
+            num_proposed: tokens of the draft, at least 1.
+            num_accepted: leading tokens of it that the model said too.
+            num_tokens: tokens of the sequence by now.
         """
         if num_accepted == num_proposed:
             self._length = min(2 * self._length, self._max_tokens)

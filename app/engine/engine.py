@@ -1,7 +1,8 @@
-"""Carry out steps: plan → run → sample → commit, and say what each run brought.
+"""Carry out steps: admit → load → plan → run → sample → commit, and say what each run brought.
 
-Single-threaded and synchronous; `thread` gives it a thread. A decoder failure ends the
-sequences of that run and nothing else; a failure while one sequence is sampled ends that one.
+Single-threaded and synchronous; `worker` gives it a thread. A decoder failure ends the
+sequences of that run and nothing else. Whatever goes wrong while one sequence is made or sampled
+ends that one alone; what nobody foresaw is logged with its traceback too.
 """
 
 import time
@@ -9,14 +10,13 @@ from collections.abc import Callable, Iterator
 
 from app.contract.sampling import FinishReason
 from app.engine.batch import chunk_input, decode_input, draft_input, slot_of
-from app.engine.constraint import accept
 from app.engine.drafts import Drafts
-from app.engine.logprobs import token_logprob
+from app.engine.failures import unforeseen
 from app.engine.pacing import Pacer
 from app.engine.prefix_cache import block_keys
-from app.engine.sampler import sample
+from app.engine.readout import note_prompt, take_token
 from app.engine.scheduler import Scheduler, StepPlan
-from app.engine.sequence import EngineRequest, Sequence, TokenEvent
+from app.engine.sequence import EngineRequest, Sequence, TokenEvent, check_request
 from app.errors import EngineFailure
 from app.runtime.decoder import BLOCK_TOKENS, Decoder, FloatArray, StepInput
 
@@ -40,7 +40,8 @@ class Engine:
         Args:
             decoder: belongs to the engine from now on.
             pacer: None: one that follows the clock.
-            draft_tokens: longest guess of a lone sequence's next tokens; 0: none is made.
+            draft_tokens: most tokens to draft at a time for a sequence that decodes alone
+                (speculative decoding); 0: none.
             clock_s: for time limits and the pacer.
         """
         self._decoder = decoder
@@ -49,7 +50,7 @@ class Engine:
         self._clock_s = clock_s
         self._sequences: dict[int, Sequence] = {}
         self.scheduler = Scheduler(
-            decoder.slots, movable_rows=decoder.movable_rows, pool_blocks=decoder.pool_blocks
+            decoder.slots, can_copy_slots=decoder.can_copy_slots, pool_blocks=decoder.pool_blocks
         )
 
     @property
@@ -58,17 +59,16 @@ class Engine:
         return not self._sequences
 
     def add(self, request_id: int, request: EngineRequest) -> None:
-        """Queue a request; the caller has checked it against capacity and vocabulary."""
-        assert 1 <= len(request.prompt_ids) <= self._decoder.capacity, len(request.prompt_ids)
-        vocab_size = self._decoder.vocab_size
-        named = (*request.stop_ids, *request.sampling.logit_bias)
-        assert all(0 <= token_id < vocab_size for token_id in named), (named, vocab_size)
-        sequence = Sequence.start(request_id, request, vocab_size, self._clock_s())
-        # A prompt whose logprobs are wanted must be computed, kept or not.
-        if self._decoder.pool_blocks and request.prompt_logprobs is None:
-            sequence.block_keys = block_keys(request.prompt_ids, request.tenant)
-        if self._draft_tokens:
-            sequence.drafts = Drafts(self._draft_tokens)
+        """Queue a request.
+
+        Raises:
+            EngineFailure: it can't run on this decoder; nothing was queued.
+        """
+        check_request(request, self._decoder.capacity, self._decoder.vocab_size)
+        try:
+            sequence = self._start(request_id, request)
+        except Exception as error:
+            raise unforeseen("queueing a request", error) from error
         self._sequences[request_id] = sequence
         self.scheduler.add(sequence)
 
@@ -78,15 +78,36 @@ class Engine:
         if sequence is not None:
             self.scheduler.remove(sequence)
 
-    def step(self) -> Iterator[Events]:
-        """Run one step and yield the events of each decoder run as soon as they are known."""
+    def step(self, hand_over: Callable[[Events], None]) -> None:
+        """Run one step.
+
+        Args:
+            hand_over: gets the events of each decoder run as soon as they are known, before the
+                next run begins; never called with none.
+        """
+        for events in self._runs():
+            if events:
+                hand_over(events)
+
+    def check(self) -> None:
+        """Assert the invariants; tests call it after every scenario."""
+        self.scheduler.check()
+
+    def _start(self, request_id: int, request: EngineRequest) -> Sequence:
+        vocab_size = self._decoder.vocab_size
+        sequence = Sequence.start(request_id, request, vocab_size, self._clock_s())
+        # A prompt whose logprobs are wanted must be computed, kept or not.
+        if self._decoder.pool_blocks and request.prompt_logprobs is None:
+            sequence.block_keys = block_keys(request.prompt_ids, request.tenant)
+        if self._draft_tokens:
+            sequence.drafts = Drafts(self._draft_tokens)
+        return sequence
+
+    def _runs(self) -> Iterator[Events]:
+        """Run one step, pausing after each decoder run with the events that it brought."""
         yield self._end_overdue()
+        self._fill_slots()
         plan = self.scheduler.plan(self._pacer.budget)
-        for move in plan.moves:
-            self._decoder.copy_row(slot_of(move.sequence), move.target, move.sequence.num_cached)
-            move.sequence.slot = move.target
-        for load in plan.loads:
-            self._decoder.load_blocks(load.blocks, slot_of(load.sequence), load.start)
         started_s = self._clock_s()
         if plan.decode:
             yield self._decode(plan.decode)
@@ -94,22 +115,31 @@ class Engine:
         for chunk in plan.prefill:
             yield self._run(chunk_input(chunk), [chunk.sequence])
         if plan.decode:
-            self._note_step(plan, decoded_s - started_s, self._clock_s() - decoded_s)
+            self._note_times(plan, decoded_s - started_s, self._clock_s() - decoded_s)
 
-    def check(self) -> None:
-        """Assert the invariants; tests call it after every scenario."""
-        self.scheduler.check()
+    def _fill_slots(self) -> None:
+        """Admit who waits, and fill slots with what need not be computed."""
+        for move in self.scheduler.admit():
+            self._decoder.copy_slot(move.source, move.target, move.num_tokens)
+        for load in self.scheduler.loads():
+            sequence = load.sequence
+            self._decoder.load_blocks(load.blocks, slot_of(sequence), sequence.num_computed)
+            num_tokens = len(load.blocks) * BLOCK_TOKENS
+            sequence.num_computed += num_tokens
+            sequence.cached_tokens += num_tokens
 
-    def _note_step(self, plan: StepPlan, decode_s: float, prefill_s: float) -> None:
-        rows = len(plan.decode)
+    def _note_times(self, plan: StepPlan, decode_s: float, prefill_s: float) -> None:
+        num_decoding = len(plan.decode)
         if plan.prefill:
             num_prefilled = sum(chunk.num_tokens for chunk in plan.prefill)
-            self._pacer.note_step(rows, plan.joining, decode_s, num_prefilled, prefill_s)
+            self._pacer.note_mixed(
+                num_decoding, plan.num_joining, decode_s, num_prefilled, prefill_s
+            )
         else:
-            self._pacer.note_calm_step(rows, decode_s)
+            self._pacer.note_decode_only(num_decoding, decode_s)
 
     def _decode(self, sequences: list[Sequence]) -> Events:
-        """One token for each sequence, or several for a lone one whose next can be guessed."""
+        """Decode one token for each sequence; several for a lone one whose draft is accepted."""
         if len(sequences) == 1:
             draft = self._draft(sequences[0])
             if draft:
@@ -117,31 +147,31 @@ class Engine:
         return self._run(decode_input(sequences), sequences)
 
     def _draft(self, sequence: Sequence) -> list[int]:
-        """A guess of the next tokens that fits the row and what may still be generated."""
+        """Draft the next tokens, no more than fit the slot and may still be generated."""
         if sequence.drafts is None:
             return []
         room = min(
-            self._decoder.capacity - sequence.num_cached,
+            self._decoder.capacity - sequence.num_computed,
             sequence.request.max_tokens - sequence.num_generated,
         )
         return sequence.drafts.propose(sequence.token_ids)[: max(room - 1, 0)]
 
     def _verify(self, sequence: Sequence, draft: list[int]) -> Events:
-        """Feed the last token and a guess of what follows; go on as far as it comes true.
+        """Feed the last token and its draft; go on as far as the draft is accepted.
 
-        Each token is sampled from its own logits and compared, so the guess decides how many
+        Each token is sampled from its own logits and compared, so the draft decides how many
         come in one run, and never which.
         """
+        events: Events = []
         try:
             [logits] = self._decoder.run(draft_input(sequence, draft))
-            events: Events = []
-            for row, guess in zip(logits, [*draft, None], strict=True):
-                sequence.num_cached += 1
+            for row, drafted in zip(logits, [*draft, None], strict=True):
+                sequence.num_computed += 1
                 events += self._advance(sequence, row)
-                if sequence.slot is None or sequence.token_ids[-1] != guess:
+                if sequence.slot is None or sequence.token_ids[-1] != drafted:
                     break
         except EngineFailure as failure:
-            return [self._fail(sequence, failure)]
+            return [*events, self._fail(sequence, failure)]
         if sequence.drafts is not None:
             num_tokens = len(sequence.token_ids)
             sequence.drafts.note(len(draft), len(events) - 1, num_tokens)
@@ -155,7 +185,7 @@ class Engine:
             return [self._fail(sequence, failure) for sequence in sequences]
         events: Events = []
         for sequence in sequences:
-            row = slot_of(sequence) - step.first_row
+            row = slot_of(sequence) - step.first_slot  # the batch begins at that slot
             events += self._take(sequence, int(step.num_new[row]), logits[row])
         return events
 
@@ -163,9 +193,9 @@ class Engine:
         """A run fed `num_new` of a sequence's tokens and gave logits [L, V]: go on from there."""
         try:
             if sequence.prefilling:
-                self._note_prompt(sequence, logits[:num_new])
+                note_prompt(sequence, logits[:num_new])
             prefilled = sequence.prefilling
-            sequence.num_cached += num_new
+            sequence.num_computed += num_new
             if prefilled:
                 self._keep_blocks(sequence)
             if sequence.prefilling:
@@ -177,51 +207,33 @@ class Engine:
 
     def _keep_blocks(self, sequence: Sequence) -> None:
         """Keep the blocks that a chunk completed for prompts that begin alike."""
-        whole = min(sequence.num_cached // BLOCK_TOKENS, len(sequence.block_keys))
+        whole = min(sequence.num_computed // BLOCK_TOKENS, len(sequence.block_keys))
         if whole > sequence.num_kept:
             sequence.num_kept = whole
             slot = slot_of(sequence)
             for index, place in self.scheduler.prefixes.extend(sequence.block_keys[:whole]):
                 self._decoder.save_block(slot, index * BLOCK_TOKENS, place)
 
-    def _note_prompt(self, sequence: Sequence, logits: FloatArray) -> None:
-        """Keep the prompt's logprobs out of a chunk's logits [T, V], if they are asked for."""
-        wanted = sequence.request.prompt_logprobs
-        if wanted is None:
-            return
-        # The logits of a token are about the one after it: a chunk's last ones are about the
-        # first token of the next chunk, and the prompt's last ones about none of it.
-        following = sequence.token_ids[sequence.num_cached + 1 :]
-        sequence.prompt_logprobs += [
-            token_logprob(row, token_id, wanted)
-            for row, token_id in zip(logits, following, strict=False)
-        ]
-
     def _advance(self, sequence: Sequence, row: FloatArray) -> Events:
         """Sample a sequence's next token from its logits [V] and see whether it is the last.
 
         Raises:
-            EngineFailure: there is nothing to sample, or the constraint failed.
+            EngineFailure: sampling failed.
         """
         request = sequence.request
-        wanted = request.top_logprobs
-        # The sampler changes what it is given, and logprobs are of what the model said.
-        token = sample(row if wanted is None else row.copy(), sequence)
-        ended = request.constraint is not None and accept(request.constraint, token)
-        logprobs = None if wanted is None else token_logprob(row, token, wanted)
-        sequence.append(token)
+        token, ended, logprobs = take_token(sequence, row)
         reason = None
         if token in request.stop_ids:
             reason = FinishReason.STOP
         # The last sampled token is never fed, so a full cache still gives one more token.
         elif not ended and (
             sequence.num_generated == request.max_tokens
-            or sequence.num_cached == self._decoder.capacity
+            or sequence.num_computed == self._decoder.capacity
         ):
             reason = FinishReason.LENGTH
         prompt_logprobs = tuple(sequence.prompt_logprobs)
         sequence.prompt_logprobs.clear()  # they go with the first event alone
-        cached_tokens = sequence.num_reused if sequence.num_generated == 1 else 0
+        cached_tokens = sequence.cached_tokens if sequence.num_generated == 1 else 0
         events = [TokenEvent(token, reason, None, logprobs, prompt_logprobs, cached_tokens)]
         if ended and reason is None:
             # on its own: `stop` beside a token says that the token is a stop id

@@ -1,10 +1,10 @@
-"""Which rows of the KV cache are taken. Integers only: knows no arrays and no sequences."""
+"""Which slots of the KV cache are taken. Integers only: knows no arrays and no sequences."""
 
 import heapq
 
 
 class KvSlots:
-    """Hands out rows, lowest first, so that the rows in use stay a short prefix of the cache."""
+    """Hands out slots, lowest first, so that the slots in use stay a short prefix of the cache."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -13,28 +13,28 @@ class KvSlots:
 
     @property
     def num_free(self) -> int:
-        """Rows that nobody holds."""
+        """Slots that nobody holds."""
         return len(self._free)
 
     @property
     def lowest_free(self) -> int | None:
-        """The row that `take` would return."""
+        """The slot that `take` would return."""
         return self._free[0] if self._free else None
 
     def take(self) -> int:
-        """Take the lowest free row; the caller has checked that there is one."""
+        """Take the lowest free slot; the caller has checked that there is one."""
         slot = heapq.heappop(self._free)
         self._taken.add(slot)
         return slot
 
     def release(self, slot: int) -> None:
-        """Give a row back."""
+        """Give a slot back."""
         self._taken.remove(slot)
         heapq.heappush(self._free, slot)
 
     def check(self, owned: list[int]) -> None:
-        """Assert that exactly the rows in `owned` are taken, each once, and no row is lost."""
-        assert len(set(owned)) == len(owned), f"a row has two owners: {sorted(owned)}"
+        """Assert that exactly the slots in `owned` are taken, each once, and no slot is lost."""
+        assert len(set(owned)) == len(owned), f"a slot has two owners: {sorted(owned)}"
         assert set(owned) == self._taken, (sorted(owned), sorted(self._taken))
         assert self._taken.isdisjoint(self._free), (self._taken, self._free)
         assert len(self._taken) + len(self._free) == self.count, (self._taken, self._free)

@@ -6,13 +6,14 @@ Knows nothing of penalties, masks and temperatures: it is given logits that nobo
 import numpy as np
 
 from app.engine.sampler import largest
-from app.engine.sequence import TokenLogprob
+from app.engine.sequence import ScoredToken
 from app.errors import EngineFailure
 from app.runtime.decoder import FloatArray, IdArray
 
 
-def token_logprob(row: FloatArray, token_id: int, num_likeliest: int) -> TokenLogprob:
-    """Logprobs of one token and of the likeliest in its place.
+@np.errstate(over="ignore")  # the distance of two logits may be beyond float32: exp gives 0
+def token_logprob(row: FloatArray, token_id: int, num_likeliest: int) -> ScoredToken:
+    """Give the logprobs of one token and of the likeliest in its place.
 
     Args:
         row: float32 [V], left as it is.
@@ -27,11 +28,11 @@ def token_logprob(row: FloatArray, token_id: int, num_likeliest: int) -> TokenLo
         raise EngineFailure(f"the decoder's largest logit is {peak}")
     log_mass = float(peak) + float(np.log(np.exp(row - peak).sum(dtype=np.float64)))
     top = tuple((int(i), float(row[i]) - log_mass) for i in likeliest(row, num_likeliest))
-    return TokenLogprob(token_id, float(row[token_id]) - log_mass, top)
+    return ScoredToken(token_id, float(row[token_id]) - log_mass, top)
 
 
 def likeliest(row: FloatArray, count: int) -> IdArray:
-    """Ids of the largest logits, int64 [≤ count]: largest first, equal ones by id."""
+    """Give the ids of the largest logits, int64 [≤ count]: largest first, equal ones by id."""
     if count == 0:
         return np.empty(0, np.int64)
     ids = largest(row, count)

@@ -1,9 +1,10 @@
 """How many prompt tokens a step may feed, learnt from how long steps take.
 
-While sequences decode, a prompt chunk is time that they stand still. What a token of it costs
-depends on the machine, the model and how much of the prompt is cached already, so the budget
-follows the clock: it grows and shrinks until a step's chunks take as long as they may. Where a
-prompt is cut changes nothing in the results (`scheduler.chunk_size`).
+A step decodes, then feeds prompt chunks. While it feeds them, the streams that decode stand
+still, so chunks may take only so long. What a token costs depends on the machine, the model and
+how much of the prompt is computed already, so the budget follows the clock: after each step it is
+scaled by the time that the chunks were allowed over the time that they took. Where a prompt is
+cut changes nothing in the results (`scheduler.chunk_size`).
 """
 
 import math
@@ -12,20 +13,21 @@ from typing import Final
 from app.engine.scheduler import MIN_BUDGET, TokenBudget
 
 IDLE_BUDGET: Final = 64
-"""Prompt tokens a step while nothing decodes: larger chunks are no faster and make a request that
-arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
+"""Prompt tokens per step while nothing decodes: larger chunks are no faster, and make a request
+that arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
 MIN_BUSY_BUDGET: Final = MIN_BUDGET
 """A token costs twice as much here as in a large chunk, but one token more at the end of a long
 prompt stops the streams for 4.0 of their steps instead of 3.5 (bench/LOG.md, 2026-11-24)."""
-STEPS_A_TOKEN: Final = 2.0
-"""Undisturbed decode steps that a stream may wait for its next token beside a prompt. They are
-those of the batch that it will be in once the prompts that are being read have joined: while one
-stream runs and seven prompts come, its own short steps are soon over anyway …"""
-STALL_S: Final = 0.024
-"""… and a step's chunks may take so many seconds in any case, or prompts would starve beside
-streams whose steps have grown (both in bench/LOG.md)."""
+MAX_STEP_RATIO: Final = 2.0
+"""A step that decodes and feeds prompts may take this many times as long as a step that only
+decodes would take for the batch to come: the sequences that decode now and those whose prompts
+are being fed, together. Measured by the batch of now instead, a lone stream, whose steps are
+short, would let seven new prompts in at a crawl (bench/LOG.md)."""
+MIN_ALLOWED_S: Final = 0.024
+"""Seconds that a step's chunks may take in any case: else prompts would starve beside streams
+whose decode runs have become slow (bench/LOG.md)."""
 SMOOTHING: Final = 0.2
-"""Weight of the newest decode step in their mean."""
+"""Weight of the newest measurement in the running means."""
 
 
 class Pacer:
@@ -33,44 +35,58 @@ class Pacer:
 
     def __init__(self) -> None:
         self._busy_budget = float(MIN_BUSY_BUDGET)
-        self._calm_decode_s: dict[int, float] = {}
-        """By number of rows: mean of decode runs in steps that fed no prompt."""
+        self._decode_only_s: dict[int, float] = {}
+        """Sequences in the batch → mean seconds of a step that did nothing but decode them."""
 
     @property
     def budget(self) -> TokenBudget:
-        """For the next step."""
+        """Prompt tokens that the next step may feed."""
         return TokenBudget(busy=int(self._busy_budget), idle=IDLE_BUDGET)
 
-    def note_calm_step(self, rows: int, decode_s: float) -> None:
-        """A step decoded so many rows and did nothing else."""
-        mean_s = self._calm_decode_s.setdefault(rows, decode_s)
-        self._calm_decode_s[rows] = mean_s + SMOOTHING * (decode_s - mean_s)
-
-    def note_step(
-        self, rows: int, joining: int, decode_s: float, num_prefilled: int, prefill_s: float
-    ) -> None:
-        """A step decoded and fed prompts.
+    def note_decode_only(self, num_decoding: int, decode_s: float) -> None:
+        """Learn from a step that decoded and fed no prompt.
 
         Args:
-            rows: that decoded.
-            joining: prompts that are being read, in whole or in part.
+            num_decoding: sequences that decoded.
+            decode_s: seconds of the decode run.
+        """
+        mean_s = self._decode_only_s.setdefault(num_decoding, decode_s)
+        self._decode_only_s[num_decoding] = mean_s + SMOOTHING * (decode_s - mean_s)
+
+    def note_mixed(
+        self,
+        num_decoding: int,
+        num_joining: int,
+        decode_s: float,
+        num_prefilled: int,
+        prefill_s: float,
+    ) -> None:
+        """Learn from a step that decoded and fed prompts.
+
+        Args:
+            num_decoding: sequences that decoded.
+            num_joining: sequences whose prompts are not fully computed yet.
             decode_s: seconds of the decode run.
             num_prefilled: prompt tokens that were fed.
             prefill_s: seconds that they took.
         """
-        step_s = STEPS_A_TOKEN * self._calm_step_s(rows + joining, rows, decode_s)
-        allowed_s = max(step_s - decode_s, STALL_S)
+        to_come_s = self._estimate(num_decoding + num_joining, num_decoding, decode_s)
+        allowed_s = max(MAX_STEP_RATIO * to_come_s - decode_s, MIN_ALLOWED_S)
         # At most twice as many next time: one short run must not cause one very long one.
-        factor = min(allowed_s / prefill_s, 2.0)
+        # A coarse clock may say that no time has passed.
+        factor = min(allowed_s / max(prefill_s, 1e-9), 2.0)
         if factor > 1.0 and num_prefilled < int(self._busy_budget):
             return  # the end of a prompt: that it was short says nothing about the rest
         self._busy_budget = min(max(factor * num_prefilled, MIN_BUSY_BUDGET), IDLE_BUDGET)
 
-    def _calm_step_s(self, wanted: int, rows: int, decode_s: float) -> float:
-        """Seconds of an undisturbed step of `wanted` rows, from the most similar one that was seen.
+    def _estimate(self, batch: int, num_decoding: int, decode_s: float) -> float:
+        """Seconds of a step that only decodes, for a batch that may never have been measured.
 
-        A step of eight rows takes about three times one of one: so as the root of their number.
+        The measurement of the batch nearest in size is scaled by the root of the ratio of their
+        sizes: a step of eight sequences takes about three times as long as a step of one. Before
+        the first measurement the current step's decode run stands in, although prompts were fed
+        beside it.
         """
-        seen = self._calm_decode_s or {rows: decode_s}
-        nearest = min(seen, key=lambda count: abs(count - wanted))
-        return seen[nearest] * math.sqrt(wanted / nearest)
+        measured = self._decode_only_s or {num_decoding: decode_s}
+        nearest = min(measured, key=lambda size: abs(size - batch))
+        return measured[nearest] * math.sqrt(batch / nearest)

@@ -1,7 +1,7 @@
 """Which blocks of prompts have their keys and values kept, so that nobody computes them twice.
 
 A block is `BLOCK_TOKENS` tokens of a prompt at their place: its key is a hash over them and all
-that comes before, and over whose prompt it is. Blocks live in a pool beside the rows; this is
+that comes before, and over whose prompt it is. Blocks live in a pool beside the slots; this is
 the pool's index. Only what a prompt chunk computed is kept: a decode step rounds otherwise, and
 a text must not depend on what was asked before.
 
@@ -20,7 +20,7 @@ BlockKey = bytes
 
 
 def block_keys(token_ids: Sequence[int], tenant: str) -> list[BlockKey]:
-    """The keys of a prompt's whole blocks that a later prompt may begin with.
+    """Give the keys of a prompt's whole blocks that a later prompt may begin with.
 
     The last two tokens are always computed: their logits are needed, and a chunk of one token
     rounds otherwise (see `scheduler.chunk_size`).
@@ -54,7 +54,11 @@ class PrefixCache:
         return len(self._blocks)
 
     def leading(self, keys: Sequence[BlockKey]) -> list[int]:
-        """The pool's places of the longest run of `keys`, from the first one on, that is there."""
+        """Look up as many of `keys`, from the first one on, as are there without a gap.
+
+        Returns:
+            Their places in the pool; they count as used just now.
+        """
         found = []
         for key in keys:
             if key not in self._blocks:

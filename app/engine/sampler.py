@@ -6,6 +6,9 @@ before `min_tokens`), temperature, top-k, top-p, min-p. The vocabulary is never 
 threshold that provably keeps every survivor picks a few candidates first, and only those are
 ordered. Each sequence draws from its own generator, so what it gets does not depend on others.
 
+Every finite value of a parameter gives a token: a logit that an addition or a penalty would carry
+beyond float32 stops at its limits, and impossible tokens (-inf) stay impossible.
+
 Knows one row at a time; when it is sampled and what comes of the token is the engine's.
 
 Source: `GenerationMixin._get_logits_processor` in transformers/generation/utils.py for the order,
@@ -28,6 +31,9 @@ BLOCK = 64
 maxima, enough for any usual top-k, and one pass that the CPU vectorises."""
 LOWEST = np.finfo(np.float32).min
 """The least logit of a token that is possible at all."""
+HIGHEST = np.finfo(np.float32).max
+LEAST_PENALTY = float(np.finfo(np.float32).smallest_subnormal)
+"""As a divisor of float32: anything less is 0 there."""
 
 
 def sample(row: FloatArray, sequence: Sequence) -> int:
@@ -45,10 +51,11 @@ def sample(row: FloatArray, sequence: Sequence) -> int:
     best = int(row.argmax())
     peak = row[best]  # argmax stops at a NaN, so it shows here
     if not math.isfinite(peak):
-        raise EngineFailure(f"the decoder's largest logit is {peak}")
+        raise EngineFailure(f"the largest logit of the tokens that may come is {peak}")
     return best if params.greedy else draw(*distribution(row, params), sequence.rng)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def adjust(row: FloatArray, sequence: Sequence) -> None:
     """Apply in place what comes before the temperature; impossible tokens get -inf.
 
@@ -59,7 +66,9 @@ def adjust(row: FloatArray, sequence: Sequence) -> None:
     params = request.sampling
     if sequence.bias is not None:
         ids, added = sequence.bias
-        row[ids] += added
+        raised = row[ids]
+        raised += added
+        _put(row, ids, raised)
     if sequence.seen is not None:
         penalise(row, sequence.seen.ids, params.repetition_penalty)
     if sequence.generated is not None:
@@ -72,8 +81,12 @@ def adjust(row: FloatArray, sequence: Sequence) -> None:
 
 def penalise(row: FloatArray, seen_ids: IdArray, penalty: float) -> None:
     """Make tokens that occurred less likely: positive logits ÷ penalty, negative × penalty."""
+    penalty = min(max(penalty, LEAST_PENALTY), float(HIGHEST))
     seen = row[seen_ids]
-    row[seen_ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+    positive = seen > 0
+    multiplied = seen * penalty
+    seen /= penalty
+    _put(row, seen_ids, np.where(positive, seen, multiplied))
 
 
 def discourage(row: FloatArray, generated: TokenCounts, presence: float, frequency: float) -> None:
@@ -81,7 +94,11 @@ def discourage(row: FloatArray, generated: TokenCounts, presence: float, frequen
 
     Source: OpenAI's API reference, "Frequency and presence penalties".
     """
-    row[generated.ids] -= presence + frequency * generated.counts
+    penalties = frequency * generated.counts
+    penalties += presence
+    logits = row[generated.ids]
+    logits -= penalties
+    _put(row, generated.ids, logits)
 
 
 def hold_back(row: FloatArray, ids: list[int]) -> None:
@@ -92,6 +109,7 @@ def hold_back(row: FloatArray, ids: list[int]) -> None:
         row[ids] = logits
 
 
+@np.errstate(over="ignore")
 def distribution(
     row: FloatArray, params: SamplingParams
 ) -> tuple[IdArray, npt.NDArray[np.float64]]:
@@ -110,10 +128,11 @@ def distribution(
         mass = params.top_p * float(weights.sum())
     else:
         weights = _weights(row, params.temperature)
-        mass = params.top_p * float(weights.sum())
+        total = float(weights.sum())
+        mass = params.top_p * total
         # A token lighter than (1 - p) / V can't be in the nucleus: all of them together weigh
         # less than 1 - p, so what remains still holds p.
-        ids = np.flatnonzero(weights >= (1.0 - params.top_p) / params.top_p * mass / row.size)
+        ids = np.flatnonzero(weights >= (1.0 - params.top_p) * total / row.size)
         weights = weights[ids]
     if params.top_p < 1.0:
         ids, weights = _nucleus(ids, weights, mass)
@@ -149,6 +168,14 @@ def draw(ids: IdArray, weights: npt.NDArray[np.float64], rng: np.random.Generato
     edges = np.cumsum(weights)
     index = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
     return int(ids[min(index, ids.size - 1)])
+
+
+def _put(row: FloatArray, ids: IdArray, adjusted: FloatArray) -> None:
+    """Write adjusted logits into a row; what was finite in it stays finite, the rest as it was."""
+    if adjusted.size and not (adjusted.min() >= LOWEST and adjusted.max() <= HIGHEST):
+        before = row[ids]
+        adjusted = np.where(np.isfinite(before), np.clip(adjusted, LOWEST, HIGHEST), before)
+    row[ids] = adjusted
 
 
 def _weights(logits: FloatArray, temperature: float) -> npt.NDArray[np.float64]:

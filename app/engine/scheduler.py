@@ -1,14 +1,14 @@
-"""Decide what the next step runs. Made from counters alone: touches no arrays, runs nothing.
+"""Decide who holds a slot and what the next step runs. Touches no arrays, runs nothing.
 
-A step first decodes one token for every sequence whose prompt is in the cache, in one run over
-the leading rows, then feeds prompt chunks under a token budget. While something decodes, the
-budget is small, so that a long prompt never stalls the running streams for long.
+A step first decodes one token for every sequence whose prompt is computed, in one run over the
+leading slots, then feeds prompt chunks under a token budget. While something decodes, the budget
+is small, so that a long prompt never stalls the running streams for long.
 """
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from app.engine.fair_queue import FairQueue
 from app.engine.kv_slots import KvSlots
 from app.engine.prefix_cache import BlockKey, PrefixCache
 from app.engine.sequence import Sequence
@@ -17,19 +17,21 @@ from app.runtime.decoder import BLOCK_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Copy a sequence's cache to a lower row and let it live there."""
+    """A sequence has moved to a lower slot: copy what the old one holds."""
 
-    sequence: Sequence
+    source: int
     target: int
+    num_tokens: int
+    """Tokens that the old slot holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Fill a sequence's row from token `start` on with kept blocks."""
+    """Blocks that are kept and that a sequence's prompt needs next."""
 
     sequence: Sequence
-    start: int
     blocks: list[int]
+    """Their places in the pool, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,10 @@ class Chunk:
 class StepPlan:
     """One step, in the order in which it is carried out."""
 
-    moves: list[Move]
-    loads: list[Load]
     decode: list[Sequence]
     prefill: list[Chunk]
-    joining: int
-    """Sequences with a row whose prompt is not in the cache yet."""
+    num_joining: int
+    """Sequences with a slot whose prompt is not fully computed yet."""
 
 
 MIN_BUDGET: Final = 3
@@ -83,24 +83,28 @@ def chunk_size(remaining: int, budget: int) -> int:
 
 
 class Scheduler:
-    """Sequences in order of arrival: waiting for a row, or running in one."""
+    """Sequences that wait for a slot, by whose turn it is, or run in one, by when they got it.
 
-    def __init__(self, slots: int, *, movable_rows: bool, pool_blocks: int = 0) -> None:
+    It alone writes `Sequence.slot`, in `admit` and `remove`. Each step is `admit`, then `loads`,
+    then `plan`; the caller carries out what each returns before it calls the next.
+    """
+
+    def __init__(self, slots: int, *, can_copy_slots: bool, pool_blocks: int = 0) -> None:
         self._slots = KvSlots(slots)
         self.prefixes = PrefixCache(pool_blocks)
-        self._movable_rows = movable_rows
-        self._waiting: deque[Sequence] = deque()
+        self._can_copy_slots = can_copy_slots
+        self._waiting = FairQueue()
         self._running: dict[int, Sequence] = {}
-        """By request id, oldest first."""
+        """By request id, in the order of admission."""
 
     @property
     def num_waiting(self) -> int:
-        """Sequences without a row."""
+        """Sequences without a slot."""
         return len(self._waiting)
 
     @property
     def running(self) -> list[Sequence]:
-        """Sequences with a row, oldest first."""
+        """Sequences with a slot, in the order of admission."""
         return list(self._running.values())
 
     @property
@@ -109,11 +113,11 @@ class Scheduler:
         return not (self._waiting or self._running)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence; it is admitted in its turn."""
-        self._waiting.append(sequence)
+        """Queue a sequence; it is admitted when it is its client's turn."""
+        self._waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence, wherever it is; its row is free at once."""
+        """Forget a sequence, wherever it is; its slot is free at once."""
         if sequence.slot is None:
             self._waiting.remove(sequence)
         else:
@@ -121,51 +125,54 @@ class Scheduler:
             self._slots.release(sequence.slot)
             sequence.slot = None
 
-    def plan(self, budget: TokenBudget) -> StepPlan:
-        """Admit what fits, close gaps between the decoding rows, and share out the budget.
+    def admit(self) -> list[Move]:
+        """Give free slots to those who wait, then move decoding sequences into the gaps below.
 
-        Kept blocks count as cached from here on: they are loaded before anything runs.
+        Returns:
+            Moves, to be carried out before anything runs.
         """
         while self._waiting and self._slots.num_free:
-            sequence = self._waiting.popleft()
+            sequence = self._waiting.take()
             sequence.slot = self._slots.take()
             self._running[sequence.request_id] = sequence
-        decode = [sequence for sequence in self._running.values() if not sequence.prefilling]
-        moves = self._close_gaps(decode) if self._movable_rows else []
-        loads = self._loads()
-        chunks = self._chunks(budget.busy if decode else budget.idle)
-        return StepPlan(moves, loads, decode, chunks, len(self._running) - len(decode))
+        return self._close_gaps() if self._can_copy_slots else []
 
-    def check(self) -> None:
-        """Assert the invariants of rows and counters."""
-        owned = []
-        for sequence in self._running.values():
-            assert sequence.slot is not None, sequence.request_id
-            assert sequence.num_cached < len(sequence.token_ids), sequence.request_id
-            owned.append(sequence.slot)
-        for sequence in self._waiting:
-            assert sequence.slot is None, sequence.request_id
-            assert sequence.num_cached == 0, sequence.request_id
-        self._slots.check(owned)
-        self.prefixes.check()
+    def loads(self) -> list[Load]:
+        """Look up what is kept of the prompts; those blocks count as used just now.
 
-    def _loads(self) -> list[Load]:
-        """Take what is kept of the prompts; blocks may have come since a prompt was admitted."""
+        Blocks may have come since a prompt was admitted, so every step looks again.
+        """
         loads = []
         for sequence in self._running.values():
             first = _next_block(sequence)
             blocks = [] if first is None else self.prefixes.leading(sequence.block_keys[first:])
             if blocks:
-                loads.append(Load(sequence, sequence.num_cached, blocks))
-                num_tokens = len(blocks) * BLOCK_TOKENS
-                sequence.num_cached += num_tokens
-                sequence.num_reused += num_tokens
+                loads.append(Load(sequence, blocks))
         return loads
 
-    def _chunks(self, budget: int) -> list[Chunk]:
-        """Share out the budget, oldest first.
+    def plan(self, budget: TokenBudget) -> StepPlan:
+        """Say what the step runs under a budget. Changes nothing."""
+        decode = self._decoding()
+        chunks = self._chunks(budget.busy if decode else budget.idle)
+        return StepPlan(decode, chunks, len(self._running) - len(decode))
 
-        A prompt whose next block an older one is just computing waits for it.
+    def check(self) -> None:
+        """Assert the invariants of slots and counters."""
+        owned = []
+        for sequence in self._running.values():
+            assert sequence.slot is not None, sequence.request_id
+            assert sequence.num_computed < len(sequence.token_ids), sequence.request_id
+            owned.append(sequence.slot)
+        for sequence in self._waiting:
+            assert sequence.slot is None, sequence.request_id
+            assert sequence.num_computed == 0, sequence.request_id
+        self._slots.check(owned)
+        self.prefixes.check()
+
+    def _chunks(self, budget: int) -> list[Chunk]:
+        """Share out the budget in the order of admission.
+
+        A prompt whose next block an earlier one is just computing waits for it.
         """
         chunks = []
         coming: set[BlockKey] = set()
@@ -176,27 +183,33 @@ class Scheduler:
             first = _next_block(sequence)
             if first is not None and sequence.block_keys[first] in coming:
                 continue
-            coming.update(sequence.block_keys[sequence.num_cached // BLOCK_TOKENS :])
-            num_tokens = chunk_size(sequence.num_prompt - sequence.num_cached, left)
+            coming.update(sequence.block_keys[sequence.num_computed // BLOCK_TOKENS :])
+            num_tokens = chunk_size(sequence.num_prompt - sequence.num_computed, left)
             if not num_tokens:
                 break
             chunks.append(Chunk(sequence, num_tokens))
             left -= num_tokens
         return chunks
 
-    def _close_gaps(self, decode: list[Sequence]) -> list[Move]:
-        """Move the highest decoding rows into free lower ones: a decode run pays for its gaps."""
-        moves = []
-        for sequence in sorted(decode, key=lambda s: s.slot or 0, reverse=True):
-            target = self._slots.lowest_free
-            if target is None or sequence.slot is None or target > sequence.slot:
+    def _decoding(self) -> list[Sequence]:
+        return [sequence for sequence in self._running.values() if not sequence.prefilling]
+
+    def _close_gaps(self) -> list[Move]:
+        """Move the highest decoding sequences into lower slots: a decode run pays for its gaps."""
+        moves: list[Move] = []
+        if self._slots.lowest_free in (None, len(self._running)):
+            return moves  # the slots in use are a prefix: there is no gap
+        for sequence in sorted(self._decoding(), key=lambda s: s.slot or 0, reverse=True):
+            source, target = sequence.slot, self._slots.lowest_free
+            if target is None or source is None or target > source:
                 break
-            moves.append(Move(sequence, self._slots.take()))
-            self._slots.release(sequence.slot)
+            moves.append(Move(source, self._slots.take(), sequence.num_computed))
+            self._slots.release(source)
+            sequence.slot = target
         return moves
 
 
 def _next_block(sequence: Sequence) -> int | None:
-    """The block that a prompt needs next, if it stands at the beginning of one that may be kept."""
-    block, inside = divmod(sequence.num_cached, BLOCK_TOKENS)
+    """The index of the block that a prompt needs next, if exactly those before it are computed."""
+    block, inside = divmod(sequence.num_computed, BLOCK_TOKENS)
     return block if not inside and block < len(sequence.block_keys) else None

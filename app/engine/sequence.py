@@ -1,4 +1,4 @@
-"""One request inside the engine: its tokens and how far the cache has come.
+"""One request inside the engine: its tokens and how many of them are computed.
 
 Knows no text. What crosses to other threads (`EngineRequest`, `TokenEvent`) is immutable, but
 for a request's `Constraint`, which is handed over with it.
@@ -15,11 +15,12 @@ import numpy as np
 from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.drafts import Drafts
 from app.engine.prefix_cache import BlockKey
+from app.errors import EngineFailure
 from app.runtime.decoder import CountArray, FloatArray, IdArray
 
 
 class Constraint(Protocol):
-    """Which tokens may come next. One object a sequence, used on the engine's thread alone.
+    """Which tokens may come next. One object per sequence, used on the engine's thread alone.
 
     Whatever its methods raise ends its own sequence and no other.
     """
@@ -48,11 +49,13 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the text layer asks of the engine."""
 
     prompt_ids: list[int]
-    """At least one, at most the capacity of a row."""
+    """At least one, at most the capacity of a slot."""
     max_tokens: int
     """Tokens to generate, at least 1."""
     tenant: str = ""
     """Whose prompt it is: prompts of different tenants share nothing that is kept."""
+    client: str = ""
+    """Who asks, user or address: clients take turns where requests wait for a slot."""
     sampling: SamplingParams
     stop_ids: frozenset[int] = frozenset()
     """A sampled id out of these ends the sequence with `stop`."""
@@ -61,15 +64,41 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
     """None: any token may come."""
     top_logprobs: int | None = None
-    """None: no logprobs; n ≥ 0: of each sampled token, and of the n likeliest in its place."""
+    """None: no logprobs; n ≥ 0: for each sampled token its own and those of the n likeliest in
+    its place."""
     prompt_logprobs: int | None = None
-    """The same for every prompt token but the first."""
+    """None: no logprobs of the prompt; n ≥ 0: for each prompt token but the first its own and
+    those of the n likeliest in its place."""
     max_time_s: float | None = None
     """Seconds from submission after which the sequence ends with `length`."""
 
 
-class TokenLogprob(msgspec.Struct, frozen=True):
-    """How likely the model itself held a token, before any penalty, mask or temperature."""
+def check_request(request: EngineRequest, capacity: int, vocab_size: int) -> None:
+    """Refuse what a decoder can't run; whoever made the request should have seen it.
+
+    Raises:
+        EngineFailure: with the value and its limit.
+    """
+    if not 1 <= len(request.prompt_ids) <= capacity:
+        raise EngineFailure(
+            f"the prompt has {len(request.prompt_ids)} tokens, expected 1 to {capacity}"
+        )
+    if request.max_tokens < 1:
+        raise EngineFailure(f"max_tokens is {request.max_tokens}, expected at least 1")
+    for name, ids in (
+        ("prompt_ids", request.prompt_ids),
+        ("stop_ids", request.stop_ids),
+        ("logit_bias", request.sampling.logit_bias),
+    ):
+        if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
+            wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
+            raise EngineFailure(
+                f"{name} has token {wrong}, the model's vocabulary is 0 to {vocab_size - 1}"
+            )
+
+
+class ScoredToken(msgspec.Struct, frozen=True):
+    """A token and how likely the model itself held it, before any penalty, mask or temperature."""
 
     token_id: int
     logprob: float
@@ -88,12 +117,12 @@ class TokenEvent(msgspec.Struct, frozen=True):
     """Set on the last event. A stop id is reported in `token_id` with reason `stop`."""
     error: Exception | None = None
     """With reason `error`: what the decoder raised."""
-    logprobs: TokenLogprob | None = None
-    """Of `token_id`, if the request asks for it."""
-    prompt_logprobs: tuple[TokenLogprob, ...] = ()
-    """Of the prompt's second token to its last, on the first event, if the request asks."""
+    logprobs: ScoredToken | None = None
+    """How likely `token_id` was, if the request asks for it."""
+    prompt_logprobs: tuple[ScoredToken, ...] = ()
+    """The prompt's tokens from the second to the last, on the first event, if the request asks."""
     cached_tokens: int = 0
-    """On the first event: prompt tokens that came out of a prefix cache."""
+    """On the first event: prompt tokens that came out of the prefix cache."""
 
 
 class TokenCounts:
@@ -137,32 +166,33 @@ class Sequence:
     token_ids: list[int]
     """Prompt, then what was sampled."""
     seen: TokenCounts | None
-    """Of all tokens so far; kept only where the repetition penalty needs it."""
+    """Counts of all tokens so far; kept only where the repetition penalty needs them."""
     generated: TokenCounts | None
-    """Of the sampled ones; kept only where presence or frequency penalty needs it."""
+    """Counts of the sampled tokens; kept only where presence or frequency penalty needs them."""
     bias: tuple[IdArray, FloatArray] | None
     """Token ids and what is added to their logits."""
     mask: CountArray | None
-    """For the constraint to fill, again and again."""
-    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
-    """Of the prompt's second token to the last one whose logits have been seen."""
-    num_cached: int = 0
-    """Leading tokens of `token_ids` that the row holds."""
-    block_keys: list[BlockKey] = field(default_factory=list)
-    """Of the prompt's blocks, where blocks are kept and may be taken from what is kept."""
-    num_kept: int = 0
-    """Leading blocks that were seen to be kept, or tried."""
-    num_reused: int = 0
-    """Prompt tokens that nobody had to compute again."""
+    """A buffer for the constraint to fill, again and again."""
+    prompt_logprobs: list[ScoredToken] = field(default_factory=list)
+    """The prompt's tokens from the second to the last one whose logits have been seen."""
     slot: int | None = None
+    """Its place in the KV cache; None while it waits for one. The scheduler alone writes it."""
+    num_computed: int = 0
+    """Leading tokens whose keys and values the slot holds. The engine alone writes it."""
+    cached_tokens: int = 0
+    """How many of those came out of the prefix cache."""
+    block_keys: list[BlockKey] = field(default_factory=list)
+    """Keys of the prompt's blocks that may be kept or taken from what is kept."""
+    num_kept: int = 0
+    """Leading blocks that are kept, or could not be."""
     drafts: Drafts | None = None
-    """Guesses what comes next, where that is wanted."""
+    """Proposes draft tokens, where speculative decoding is on."""
 
     @classmethod
     def start(
         cls, request_id: int, request: EngineRequest, vocab_size: int, now_s: float
     ) -> "Sequence":
-        """A sequence that waits for its row."""
+        """Make a sequence that waits for its slot."""
         token_ids = list(request.prompt_ids)
         limit = request.max_time_s
         sampling = request.sampling
@@ -172,14 +202,12 @@ class Sequence:
             request_id=request_id,
             request=request,
             deadline_s=None if limit is None else now_s + limit,
-            rng=np.random.default_rng(sampling.seed),
+            rng=_generator(sampling.seed),
             token_ids=token_ids,
             seen=TokenCounts(token_ids) if sampling.repetition_penalty != 1.0 else None,
             generated=TokenCounts() if counted else None,
             bias=(
-                (np.array(list(bias), np.int64), np.array(list(bias.values()), np.float32))
-                if bias
-                else None
+                (np.array(list(bias), np.int64), _as_float32(list(bias.values()))) if bias else None
             ),
             mask=(
                 np.empty(-(-vocab_size // 32), np.int32) if request.constraint is not None else None
@@ -207,4 +235,16 @@ class Sequence:
     @property
     def prefilling(self) -> bool:
         """Whether prompt tokens are still to be fed."""
-        return self.num_cached < self.num_prompt
+        return self.num_computed < self.num_prompt
+
+
+def _generator(seed: int | None) -> np.random.Generator:
+    """Make a generator from a seed of any size and sign; None draws one."""
+    # NumPy refuses negative seeds, but takes several numbers as one
+    return np.random.default_rng(seed if seed is None or seed >= 0 else [1, -seed])
+
+
+def _as_float32(values: list[float]) -> FloatArray:
+    """Round to float32; what is beyond its limits stops at them."""
+    limits = np.finfo(np.float32)
+    return np.clip(np.array(values, np.float64), limits.min, limits.max).astype(np.float32)

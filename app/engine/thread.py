@@ -1,8 +1,7 @@
-"""The one hand-over between the event loop and the engine's thread.
+"""The event loop's side of an engine that runs on a thread of its own.
 
-Everything that crosses is a message: commands go down through one locked list, events come up
-through `call_soon_threadsafe`, one call a decoder run. Nothing is shared, so the engine could
-become a process. Methods belong to the event loop unless they say otherwise.
+Everything here runs on the event loop: requests get a place, go down to the `Worker`, and their
+events come up to their streams and to the metrics.
 
 Knows no text and no HTTP.
 """
@@ -10,123 +9,33 @@ Knows no text and no HTTP.
 import asyncio
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from functools import partial
 
 import msgspec
 
 from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
+from app.engine.places import Places, Room
 from app.engine.sequence import EngineRequest, TokenEvent
-from app.errors import BatchTooLarge, EngineFailure, Error, Overloaded, ShuttingDown
-from app.metrics import EngineState, Metrics, ModelMetrics, RequestMeter
+from app.engine.stream import TokenStream
+from app.engine.worker import EngineLoad, Worker
+from app.engine_gauges import EngineState
+from app.errors import EngineFailure, Error, ShuttingDown
+from app.metrics import Metrics, ModelMetrics, RequestMeter
 from app.runtime.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 
 
-class EngineLoad(msgspec.Struct, frozen=True):
-    """A snapshot of what the engine is doing."""
-
-    slots: int
-    running: int
-    """Requests that hold a slot."""
-    waiting: int
-    """Requests that wait for one."""
-    steps: int
-    """Steps so far: a number that stands still while requests run is a stuck engine."""
-    kv_tokens: int = 0
-    """Tokens that the requests with a slot have in the KV cache."""
-
-
-class _Add(msgspec.Struct, frozen=True):
-    request_id: int
-    request: EngineRequest
-
-
-class _Abort(msgspec.Struct, frozen=True):
-    request_id: int
-
-
-class _Stop(msgspec.Struct, frozen=True):
-    pass
-
-
-class TokenStream:
-    """The event loop's end of one request."""
-
-    def __init__(self, abort: Callable[[FinishReason], None]) -> None:
-        self._abort = abort
-        self._events: list[TokenEvent] = []
-        self._arrived = asyncio.Event()
-
-    async def next(self) -> list[TokenEvent]:
-        """Wait for at least one event and return all there are; the last one says it is."""
-        await self._arrived.wait()
-        events, self._events = self._events, []
-        self._arrived.clear()
-        return events
-
-    def abort(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """End the request at the next step; its slot is free then. Harmless when repeated.
-
-        Args:
-            reason: what it counts as; the text layer alone knows of a stop string.
-        """
-        self._abort(reason)
-
-    def put(self, event: TokenEvent) -> None:
-        """Deliver an event; called by the engine's hand-over alone."""
-        self._events.append(event)
-        self._arrived.set()
-
-
-class Places:
-    """Room for some requests, held while they are prepared; unused places go back at exit."""
-
-    def __init__(
-        self,
-        count: int,
-        submit: Callable[[EngineRequest], TokenStream],
-        give_back: Callable[[int], None],
-    ) -> None:
-        self._left = count
-        self._submit = submit
-        self._give_back = give_back
-
-    def submit(self, request: EngineRequest) -> TokenStream:
-        """Hand a request to the engine in one of the places.
-
-        Raises:
-            EngineFailure: the engine has stopped meanwhile.
-        """
-        assert self._left > 0, "every reserved place is used"
-        stream = self._submit(request)
-        self._left -= 1
-        self._give_back(1)
-        return stream
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._give_back(self._left)
-        self._left = 0
-
-
-class _Live(msgspec.Struct, frozen=True):
+class _Live(msgspec.Struct):
     """A request that has not ended."""
 
+    client: str
     stream: TokenStream
     meter: RequestMeter
+    has_slot: bool = False
 
 
 class EngineThread:
@@ -139,41 +48,51 @@ class EngineThread:
         metrics: ModelMetrics | None = None,
         *,
         draft_tokens: int = 0,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Start the thread, from the event loop that requests come from.
+
+        Args:
+            decoder: belongs to the engine from now on.
+            max_waiting: requests that may wait for a slot.
+            metrics: None: counted for nobody.
+            draft_tokens: most tokens to draft at a time for a lone sequence; 0: none.
+            clock_s: for all times and time limits.
+        """
         self.capacity = decoder.capacity
-        self.max_requests = decoder.slots + max_waiting
         self._decoder = decoder
-        self._engine = Engine(decoder, draft_tokens=draft_tokens)
-        self._load = EngineLoad(decoder.slots, 0, 0, 0)
-        self._step_started_s: float | None = None
-        self._in_slots: frozenset[int] = frozenset()
+        self._clock_s = clock_s
         self._metrics = metrics or Metrics().model("")
+        self._room = Room(decoder.slots, max_waiting, clock_s)
         self._live: dict[int, _Live] = {}
         self._ids = itertools.count()
-        self._reserved = 0
         self._draining = False
         self._closed = False
         self._failure: Exception | None = None
         self._idle = asyncio.Event()
-        self._idle_since_s = time.monotonic()
+        self._idle_since_s = clock_s()
         self._idle.set()
-        self._commands: list[_Add | _Abort | _Stop] = []
-        self._has_commands = threading.Condition()
-        self._loop = asyncio.get_running_loop()
         self._detach_metrics = self._metrics.attach(self._state)
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        engine = Engine(decoder, draft_tokens=draft_tokens, clock_s=clock_s)
+        self._worker = Worker(
+            engine,
+            decoder.slots,
+            deliver=self._deliver,
+            note_admitted=self._note_admitted,
+            note_broken=self._break,
+            clock_s=clock_s,
+        )
 
     @property
     def load(self) -> EngineLoad:
-        """The snapshot taken after the latest step."""
-        return self._load
+        """A snapshot, taken since the latest step and the latest end of a request."""
+        return self._worker.load
 
     @property
     def step_age_s(self) -> float:
         """Seconds that the step under way has taken; 0 while there is none."""
-        started_s = self._step_started_s
-        return 0.0 if started_s is None else time.monotonic() - started_s
+        started_s = self._worker.step_started_s
+        return 0.0 if started_s is None else self._clock_s() - started_s
 
     @property
     def failure(self) -> Exception | None:
@@ -183,19 +102,31 @@ class EngineThread:
     @property
     def num_requests(self) -> int:
         """Requests that run, wait or are being prepared."""
-        return len(self._live) + self._reserved
+        return self._room.num_held
+
+    @property
+    def max_requests(self) -> int:
+        """Requests that may run, wait and be prepared at once."""
+        return self._room.num_places
 
     @property
     def idle_since_s(self) -> float | None:
-        """When the last request ended, on the monotonic clock; None while there are some."""
+        """When the last request ended, on the engine's clock; None while there are some."""
         return None if self.num_requests else self._idle_since_s
 
-    def reserve(self, count: int = 1) -> Places:
-        """Hold room for `count` requests; use it as a context manager.
+    def reserve(self, count: int = 1, client: str = "") -> Places:
+        """Hold room for `count` requests of a client; use it as a context manager.
+
+        A client may hold every waiting place while nobody else wants one, and at most half of
+        them otherwise; see `Room`.
+
+        Args:
+            count: requests that are to be submitted, each with this `client`.
+            client: who asks, user or address; "" stands for everybody without a name.
 
         Raises:
             BatchTooLarge: there is never room for so many.
-            Overloaded: there is not room for all of them now.
+            Overloaded: there is not room for all of them now, or not for this client.
             ShuttingDown: the engine takes nothing new.
             EngineFailure: the engine can't go on.
         """
@@ -203,13 +134,13 @@ class EngineThread:
             raise EngineFailure("the engine has stopped") from self._failure
         if self._draining:
             raise ShuttingDown
-        if count > self.max_requests:
-            raise BatchTooLarge(count, self.max_requests)
-        if self.num_requests + count > self.max_requests:
-            raise Overloaded(self.num_requests, self.max_requests)
-        self._reserved += count
+        self._room.take(client, count)
         self._idle.clear()
-        return Places(count, self._submit, self._give_back)
+        return Places(count, partial(self._submit, client), partial(self._give_back, client))
+
+    async def wait_idle(self) -> None:
+        """Wait until no request runs, waits or is being prepared; more may come afterwards."""
+        await self._idle.wait()
 
     async def stop(self, drain_timeout_s: float | None) -> None:
         """Refuse new requests, let the others finish for a while, then end them and the thread.
@@ -226,72 +157,87 @@ class EngineThread:
                 await self._idle.wait()
         except TimeoutError:
             logger.warning("drain_timeout requests=%d", self.num_requests)
-        self._send(_Stop())
-        await asyncio.to_thread(self._thread.join)
+        self._worker.stop()
+        await asyncio.to_thread(self._worker.join)
         self._break(ShuttingDown())
         if not self._closed:
             self._closed = True
             self._detach_metrics()
             await asyncio.to_thread(self._decoder.close)
 
-    def _submit(self, request: EngineRequest) -> TokenStream:
+    def _submit(self, client: str, request: EngineRequest) -> TokenStream:
+        assert request.client == client, "a place is for the client that reserved it"
         if self._failure is not None:
             raise EngineFailure("the engine has stopped") from self._failure
         request_id = next(self._ids)
         stream = TokenStream(lambda reason: self._abort(request_id, reason))
-        meter = self._metrics.submitted(len(request.prompt_ids), time.monotonic())
-        self._live[request_id] = _Live(stream, meter)
-        self._send(_Add(request_id, request))
+        meter = self._metrics.submitted(len(request.prompt_ids), self._clock_s())
+        self._live[request_id] = _Live(client, stream, meter)
+        self._room.add(client)
+        self._worker.add(request_id, request)
         return stream
 
-    def _give_back(self, count: int) -> None:
-        self._reserved -= count
+    def _give_back(self, client: str, count: int) -> None:
+        self._room.waiting_ended(client, count)
         self._note_idle()
 
     def _abort(self, request_id: int, reason: FinishReason) -> None:
-        live = self._live.pop(request_id, None)
+        live = self._live.get(request_id)
         if live is not None:
-            live.meter.ended(reason, time.monotonic())
-            self._send(_Abort(request_id))
+            self._end(request_id, live, reason, self._clock_s())
+            self._worker.abort(request_id)
             self._note_idle()
+
+    def _end(self, request_id: int, live: _Live, reason: FinishReason, now_s: float) -> None:
+        del self._live[request_id]
+        live.meter.ended(reason, now_s)
+        if live.has_slot:
+            self._room.running_ended()
+        else:
+            self._room.waiting_ended(live.client, 1)
 
     def _note_idle(self) -> None:
         if not self.num_requests:
-            self._idle_since_s = time.monotonic()
+            self._idle_since_s = self._clock_s()
             self._idle.set()
 
     def _deliver(self, events: Events, step_started_s: float) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         for request_id, event in events:
             live = self._live.get(request_id)
             if live is None:  # aborted while the event was on its way
                 continue
             if event.token_id is not None:
-                # A slot of an earlier step was told of before: `_admitted`.
-                live.meter.admitted(step_started_s)
+                self._admit(live, step_started_s)
                 live.meter.token(now_s, event.cached_tokens)
             if event.finish_reason is not None:
-                live.meter.ended(event.finish_reason, now_s)
-                del self._live[request_id]
+                self._end(request_id, live, event.finish_reason, now_s)
             live.stream.put(event)
         self._note_idle()
 
-    def _admitted(self, request_ids: frozenset[int], step_started_s: float) -> None:
+    def _note_admitted(self, request_ids: frozenset[int], step_started_s: float) -> None:
         for request_id in request_ids:
             live = self._live.get(request_id)
             if live is not None:
-                live.meter.admitted(step_started_s)
+                self._admit(live, step_started_s)
+
+    def _admit(self, live: _Live, step_started_s: float) -> None:
+        """Take note of a slot; a request's first token or the end of the step may tell it first."""
+        if not live.has_slot:
+            live.has_slot = True
+            self._room.admitted(live.client)
+            live.meter.admitted(step_started_s)
 
     def _break(self, failure: Exception) -> None:
-        """The thread has ended: answer whoever waits, take nothing new."""
+        """The thread has ended: answer everybody who waits, take nothing new."""
         self._failure = failure
         stopped = EngineFailure(f"the engine has stopped: {failure}")
         error = failure if isinstance(failure, Error) else stopped
         ended = TokenEvent(None, FinishReason.ERROR, error)
-        self._deliver([(request_id, ended) for request_id in self._live], time.monotonic())
+        self._deliver([(request_id, ended) for request_id in self._live], self._clock_s())
 
     def _state(self) -> EngineState:
-        load = self._load
+        load = self.load
         return EngineState(
             slots=load.slots,
             running=load.running,
@@ -300,57 +246,3 @@ class EngineThread:
             kv_usage=load.kv_tokens / (load.slots * self.capacity),
             steps=load.steps,
         )
-
-    def _send(self, command: _Add | _Abort | _Stop) -> None:
-        with self._has_commands:
-            self._commands.append(command)
-            self._has_commands.notify()
-
-    # On the engine's thread from here on.
-
-    def _work(self) -> None:
-        try:
-            while self._obey(self._receive()):
-                started_s = self._step_started_s = time.monotonic()
-                for events in self._engine.step():
-                    if events:
-                        self._loop.call_soon_threadsafe(self._deliver, events, started_s)
-                self._snapshot(started_s)
-                self._step_started_s = None
-        except Exception as failure:
-            logger.exception("engine_broken")
-            self._loop.call_soon_threadsafe(self._break, failure)
-
-    def _receive(self) -> list[_Add | _Abort | _Stop]:
-        """All commands there are; waits for one while there is nothing to run."""
-        with self._has_commands:
-            while self._engine.idle and not self._commands:
-                self._has_commands.wait()
-            commands, self._commands = self._commands, []
-        return commands
-
-    def _obey(self, commands: list[_Add | _Abort | _Stop]) -> bool:
-        """Carry out commands in order; whether to go on."""
-        for command in commands:
-            match command:
-                case _Add(request_id, request):
-                    self._engine.add(request_id, request)
-                case _Abort(request_id):
-                    self._engine.abort(request_id)
-                case _Stop():
-                    return False
-        return True
-
-    def _snapshot(self, step_started_s: float) -> None:
-        running = self._engine.scheduler.running
-        self._load = EngineLoad(
-            slots=self._load.slots,
-            running=len(running),
-            waiting=self._engine.scheduler.num_waiting,
-            steps=self._load.steps + 1,
-            kv_tokens=sum(sequence.num_cached for sequence in running),
-        )
-        in_slots = frozenset(sequence.request_id for sequence in running)
-        if admitted := in_slots - self._in_slots:
-            self._loop.call_soon_threadsafe(self._admitted, admitted, step_started_s)
-        self._in_slots = in_slots

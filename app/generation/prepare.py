@@ -7,73 +7,80 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammar
-from app.catalog.loaded import LoadedModel
-from app.contract.conversation import ChatMessage, Tool
-from app.contract.generation import GenerationRequest
+from app.contract.conversation import ChatMessage
+from app.contract.generation import Caller, GenerationRequest
 from app.engine.sequence import EngineRequest
 from app.errors import ContextOverflow, InvalidParameter, RequestError
+from app.generation.conversation import ConversationWriter
+from app.generation.models import TextModel
 from app.generation.structured import response_grammar
 from app.generation.tool_calls import ToolCallParser
-from app.generation.tool_formats import (
-    HERMES,
-    ToolFormat,
-    in_plain_turns,
-    native_format,
-    tool_grammar,
-)
+from app.generation.tool_formats import ToolFormat, tool_grammar
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """A request, ready but for the constraint that its grammar makes."""
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, ready for the engine but for the constraint that its grammar makes."""
 
     engine: EngineRequest
-    silent_ids: frozenset[int]
-    """End a text without being part of it."""
     grammar: Grammar | None
+    stop: tuple[str, ...]
+    """The text ends before the first of these."""
+    silent_ids: frozenset[int]
+    """Token ids that end a text without being part of it."""
     format: ToolFormat | None
-    """None: the answer can't call tools."""
+    """How tool calls are written; None: the answer can't call tools."""
     tool_names: tuple[str, ...]
     prompt_only: bool
-    """No token is wanted."""
+    """No token is wanted, only what the engine says of the prompt."""
+
+    @property
+    def needless(self) -> bool:
+        """Whether there is nothing for the engine to do."""
+        return self.prompt_only and self.engine.prompt_logprobs is None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Special tokens that are text all the same."""
+        return () if self.format is None else self.format.tokens
 
     def parser(self) -> ToolCallParser | None:
-        """Make one for the answer's tool calls."""
+        """Make one for the answer's tool calls; None: all is text."""
         return None if self.format is None else ToolCallParser(self.format, self.tool_names)
 
 
-def prepare(model: LoadedModel, request: GenerationRequest, tenant: str) -> Prepared:
+def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Prepared:
     """Make what the engine and the text layer need.
 
     Raises:
         InvalidParameter, ContextOverflow, RequestError: it can't be served by this model.
         ModelBroken: the chat template fails by itself.
     """
-    format_ = _tool_format(model, request)
-    ids = _prompt_ids(model, request, format_)
-    capacity = model.engine.capacity
-    if len(ids) > capacity:
+    calls = _tool_format(model, request)
+    ids = _prompt_ids(model, request, shows_tools=calls is not None)
+    capacity = model.capacity
+    # Prompt and answer share the context: a prompt that fills it has no room for an answer.
+    room = capacity - len(ids)
+    if room < (0 if request.max_tokens == 0 else 1):
         raise ContextOverflow(len(ids), capacity)
-    # the last token is never fed, so a full context still gives one
-    room = capacity - len(ids) + 1
     max_tokens = room if request.max_tokens is None else request.max_tokens
     if request.min_tokens > max_tokens:
         limit = f"at most max_tokens, {max_tokens}"
         raise InvalidParameter("min_tokens", request.min_tokens, limit)
-    vocab_size = model.manifest.graph.vocab_size
+    vocab_size = model.vocab_size
     check_ids("stop_token_ids", request.stop_token_ids, vocab_size)
     check_ids("logit_bias", list(request.sampling.logit_bias), vocab_size)
     grammar = None
-    if format_ is not None:
-        grammar = tool_grammar(format_, request, model.tokenizer)
+    if calls is not None:
+        grammar = tool_grammar(calls, request, model.tokenizer)
     elif request.response_format is not None:
         grammar = response_grammar(request.response_format)
-    eos_ids = frozenset(model.manifest.tokens.eos_ids)
+    eos_ids = frozenset(model.eos_ids)
     stop_ids = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos_ids)
     engine = EngineRequest(
         prompt_ids=ids,
-        tenant=tenant,
+        client=caller.client,
+        tenant=caller.tenant,
         max_tokens=max(1, min(max_tokens, room)),
         sampling=request.sampling,
         stop_ids=stop_ids,
@@ -84,17 +91,18 @@ def prepare(model: LoadedModel, request: GenerationRequest, tenant: str) -> Prep
     )
     return Prepared(
         engine=engine,
+        grammar=grammar,
+        stop=request.stop,
         # A grammar may end at the model's own end, whether or not that is ignored.
         silent_ids=stop_ids | eos_ids if grammar is not None else stop_ids,
-        grammar=grammar,
-        format=format_,
+        format=calls,
         tool_names=tuple(tool.name for tool in request.tools),
         prompt_only=request.max_tokens == 0,
     )
 
 
 def tokenize(
-    model: LoadedModel, text: str | Sequence[ChatMessage], *, add_special_tokens: bool
+    model: TextModel, text: str | Sequence[ChatMessage], *, add_special_tokens: bool
 ) -> list[int]:
     """Give the tokens of a text, or of a conversation as the model would get it.
 
@@ -102,9 +110,8 @@ def tokenize(
         InvalidParameter, RequestError, ModelBroken: the conversation can't be written out.
     """
     if not isinstance(text, str):
-        text = conversation(_template(model), text)
-    ids: list[int] = model.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
-    return ids
+        return _encode(model, _writer(model).write(text), add_special_tokens=add_special_tokens)
+    return _encode(model, [text], add_special_tokens=add_special_tokens)
 
 
 def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
@@ -113,75 +120,60 @@ def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
     Raises:
         InvalidParameter: with the id and the vocabulary's size.
     """
-    for token_id in ids:
-        if not 0 <= token_id < vocab_size:
-            limit = f"token ids below {vocab_size}, the size of this model's vocabulary"
-            raise InvalidParameter(field, token_id, limit)
+    if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+        wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
+        limit = f"token ids below {vocab_size}, the size of this model's vocabulary"
+        raise InvalidParameter(field, wrong, limit)
 
 
-def conversation(
-    template: ChatTemplate,
-    messages: Sequence[ChatMessage],
-    tools: Sequence[Tool] = (),
-) -> str:
-    """Write a conversation out by the template's own means, or by ours where it lacks them.
-
-    Raises:
-        InvalidParameter, ModelBroken: as the template does.
-    """
-    if native_format(template) is not None:
-        return template.render(messages, tools)
-    if not tools and not any(m.role == "tool" or m.tool_calls for m in messages):
-        return template.render(messages)
-    try:
-        return template.render(in_plain_turns(messages, tools))
-    except InvalidParameter:  # some templates take no system's turn
-        return template.render(in_plain_turns(messages, tools, in_system=False))
-
-
-def _prompt_ids(
-    model: LoadedModel, request: GenerationRequest, format_: ToolFormat | None
-) -> list[int]:
+def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bool) -> list[int]:
     if request.prompt_ids is not None:
-        ids = list(request.prompt_ids)
-        check_ids("prompt", ids, model.manifest.graph.vocab_size)
-    elif request.messages and (model.chat_template is not None or request.prompt is None):
-        # Tools that may not be called are not shown: a model that doesn't see them calls none.
-        tools = request.tools if format_ is not None else ()
-        text = conversation(_template(model), request.messages, tools)
-        # the template writes the special tokens itself
-        ids = model.tokenizer.encode(text, add_special_tokens=False).ids
-    elif request.prompt is not None:
-        ids = model.tokenizer.encode(request.prompt, add_special_tokens=True).ids
+        ids = request.prompt_ids
+    elif request.prompt is not None and not (request.messages and model.chat_template):
+        ids = _encode(model, [request.prompt], add_special_tokens=True)
     else:
-        _template(model)
-        raise InvalidParameter("messages", [], "at least one")
+        writer = _writer(model)
+        if not request.messages:
+            raise InvalidParameter("messages", [], "at least one")
+        # Tools that may not be called are not shown: a model that doesn't see them calls none.
+        parts = writer.write(request.messages, request.tools if shows_tools else ())
+        ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
+    # a tokenizer may have tokens that the model has none of
+    check_ids("prompt", ids, model.vocab_size)
     return ids
 
 
-def _template(model: LoadedModel) -> ChatTemplate:
+def _encode(model: TextModel, parts: list[str], *, add_special_tokens: bool) -> list[int]:
+    """Tokenize a text's parts, each by itself.
+
+    Raises:
+        ContextOverflow: by its length alone the text can't fit; nothing was tokenized.
+    """
+    if model.longest_token is not None:
+        at_least = -(-sum(map(len, parts)) // model.longest_token)
+        if at_least > model.capacity:
+            raise ContextOverflow(at_least, model.capacity, at_least=True)
+    # `encode` would hold the interpreter's lock, so that every thread stands still meanwhile
+    encoded = model.tokenizer.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
+    return [token_id for encoding in encoded for token_id in encoding.ids]
+
+
+def _writer(model: TextModel) -> ConversationWriter:
     if model.chat_template is None:
         raise RequestError(
-            f"model {model.manifest.model_id} has no chat template: "
+            f"model {model.model_id} has no chat template: "
             "it takes a prompt, not messages or a system prompt"
         )
-    return model.chat_template
+    return ConversationWriter(model.chat_template, model.special_tokens)
 
 
-def _tool_format(model: LoadedModel, request: GenerationRequest) -> ToolFormat | None:
-    """How the answer may call tools; None: it may not."""
-    names = [tool.name for tool in request.tools]
-    choice = request.tool_choice
-    if len(set(names)) < len(names):
-        raise InvalidParameter("tools", names, "different names")
-    if choice.mode == "required" and not names:
-        raise InvalidParameter("tool_choice", choice.mode, "tools to choose from")
-    if choice.name is not None and (choice.mode != "required" or choice.name not in names):
-        raise InvalidParameter("tool_choice", choice.name, f"required, and one of {names}")
-    if not names or choice.mode == "none":
+def _tool_format(model: TextModel, request: GenerationRequest) -> ToolFormat | None:
+    """Find how the answer may call tools; None: it may not."""
+    if not request.tools or request.tool_choice.mode == "none":
         return None
     if not request.messages:
+        names = [tool.name for tool in request.tools]
         raise InvalidParameter("tools", names, "messages to go with them")
-    return native_format(_template(model)) or HERMES
+    return _writer(model).tool_format

@@ -1,4 +1,4 @@
-"""Text in, text out: what every dialect calls.
+"""Text in, text out: the `Generator` of the contract, on models that are handed out.
 
 A request gets its place in the engine first, then what is costly is done (template, tokens).
 All that can be refused is refused by `start`, before the first event. Knows no HTTP, no users.
@@ -6,117 +6,73 @@ All that can be refused is refused by `start`, before the first event. Knows no 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import msgspec
 
-from app.catalog.catalog import Catalog
-from app.catalog.loaded import LoadedModel
 from app.contract.conversation import ChatMessage
-from app.contract.generation import GenerationRequest
-from app.contract.sampling import FinishReason
-from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.thread import TokenStream
+from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest, TokenizedText
+from app.engine.places import Places
 from app.errors import Error
-from app.generation.generation import Generation
+from app.generation.generation import EmptyGeneration, EngineGeneration
+from app.generation.models import ModelSource, TextModel
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize
+from app.generation.reading import TextReader
 
 T = TypeVar("T")
 
 # Characters; longer texts are tokenized off the event loop, which these hold for 1.4 ms
 # (SmolLM2's tokenizer, one core of a 2-core virtual machine).
 _LONG_TEXT: Final = 4_000
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the service is doing now."""
-
-    healthy: bool
-    """False: the engine can't go on."""
-    model_id: str | None = None
-    slots: int = 0
-    running: int = 0
-    waiting: int = 0
+_PER_MESSAGE: Final = 40
 
 
 class GenerationService:
-    """Starts generations on the models of a catalog."""
+    """Starts generations on models that are handed out."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self.num_started = 0
-        """Requests that generate or did, since the server's start; a batch is one."""
+    def __init__(self, models: ModelSource) -> None:
+        self._models = models
+        self._num_started = 0
 
-    def status(self) -> Status:
-        """Look at the current model, without waiting for anything."""
-        model = self._catalog.current
-        if model is None:
-            return Status(healthy=True)
-        load = model.engine.load
-        return Status(
-            healthy=model.engine.failure is None,
-            model_id=model.manifest.model_id,
-            slots=load.slots,
-            running=load.running,
-            waiting=load.waiting,
-        )
+    @property
+    def num_started(self) -> int:
+        """Requests that were started since the server's start; a batch counts as one."""
+        return self._num_started
 
     async def start(
-        self, request: GenerationRequest, model_id: str | None = None, tenant: str = ""
+        self,
+        request: GenerationRequest,
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Generation:
-        """Start one generation; close it in any case.
-
-        Args:
-            request: what to generate.
-            model_id: None for the current model.
-            tenant: who shares kept prefixes with nobody else; "" is everybody without a name.
-
-        Raises:
-            RequestError, TryAgainLater, ServerError: nothing was started.
-        """
-        [generation] = await self.start_batch([request], model_id, tenant)
+        """Start one generation; see `Generator.start`."""
+        [generation] = await self.start_batch([request], model_id, caller)
         return generation
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str | None = None, tenant: str = ""
+        self,
+        requests: Sequence[GenerationRequest],
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> list[Generation]:
-        """Start all of the requests or none; they share the engine's steps.
-
-        Raises:
-            RequestError, TryAgainLater, ServerError: nothing was started.
-        """
-        model, places = await self._catalog.reserve(model_id, len(requests))
+        """Start all of the requests or none; see `Generator.start_batch`."""
+        model, places = await self._models.reserve(model_id, len(requests), caller.client)
         with places:
             all_prepared = await _off_loop_if_long(
-                sum(map(_length, requests)),
-                lambda: [prepare(model, request, tenant) for request in requests],
+                _is_long(requests),
+                lambda: [prepare(model, request, caller) for request in requests],
             )
-            engine_requests = [await _constrained(model, prepared) for prepared in all_prepared]
+            # one after the other: a request must not take all of the compiler's turns
+            constrained = [await _constrained(model, prepared) for prepared in all_prepared]
             generations: list[Generation] = []
             try:
-                for request, prepared, engine_request in zip(
-                    requests, all_prepared, engine_requests, strict=True
-                ):
-                    needless = prepared.prompt_only and request.prompt_logprobs is None
-                    generation = Generation(
-                        _ended_stream() if needless else places.submit(engine_request),
-                        model.tokenizer,
-                        engine_request,
-                        model_id=model.manifest.model_id,
-                        stop=request.stop,
-                        silent_ids=prepared.silent_ids,
-                        shown=prepared.format.tokens if prepared.format else (),
-                        calls=prepared.parser(),
-                        prompt_only=prepared.prompt_only,
-                    )
-                    generations.append(generation)
+                for prepared in constrained:
+                    generations.append(_submit(model, places, prepared))  # noqa: PERF401 # those before a failure must be closed
             except Error:
                 for generation in generations:
                     await generation.aclose()
                 raise
-        self.num_started += 1
+        self._num_started += 1
         return generations
 
     async def tokenize(
@@ -125,59 +81,64 @@ class GenerationService:
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
-    ) -> list[int]:
-        """Give the tokens of a text, or of a conversation as the model would get it.
-
-        Raises:
-            RequestError, TryAgainLater, ServerError: there is no such model, or it takes no
-                such conversation.
-        """
-        model = await self._catalog.get(model_id)
-        long = len(text) if isinstance(text, str) else sum(map(_message_length, text))
-        return await _off_loop_if_long(
+    ) -> TokenizedText:
+        """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
+        model = await self._models.get(model_id)
+        long = len(text) > _LONG_TEXT if isinstance(text, str) else _are_long(text)
+        ids = await _off_loop_if_long(
             long, lambda: tokenize(model, text, add_special_tokens=add_special_tokens)
         )
+        return TokenizedText(ids, model.capacity)
 
     async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
-        """Give the text of tokens, special ones too.
-
-        Raises:
-            RequestError, TryAgainLater, ServerError: there is no such model or no such token.
-        """
-        model = await self._catalog.get(model_id)
+        """Give the text of tokens, special ones too; see `Generator.detokenize`."""
+        model = await self._models.get(model_id)
 
         def decode() -> str:
-            check_ids("tokens", ids, model.manifest.graph.vocab_size)
-            text: str = model.tokenizer.decode(list(ids), skip_special_tokens=False)
-            return text
+            check_ids("tokens", ids, model.vocab_size)
+            # `decode` would hold the interpreter's lock
+            texts: list[str] = model.tokenizer.decode_batch([list(ids)], skip_special_tokens=False)
+            return texts[0]
 
-        return await _off_loop_if_long(len(ids), decode)
-
-
-async def _off_loop_if_long(characters: int, work: Callable[[], T]) -> T:
-    return await asyncio.to_thread(work) if characters > _LONG_TEXT else work()
+        return await _off_loop_if_long(len(ids) > _LONG_TEXT, decode)
 
 
-async def _constrained(model: LoadedModel, prepared: Prepared) -> EngineRequest:
+async def _off_loop_if_long(long: bool, work: Callable[[], T]) -> T:  # the question
+    return await asyncio.to_thread(work) if long else work()
+
+
+async def _constrained(model: TextModel, prepared: Prepared) -> Prepared:
     """Compile the grammar, if there is one; off the event loop."""
     if prepared.grammar is None:
-        return prepared.engine
-    constraint = await model.grammars.constraint(prepared.grammar)
-    return msgspec.structs.replace(prepared.engine, constraint=constraint)
+        return prepared
+    constraint = await model.grammars.constraint(prepared.grammar, prepared.engine.client)
+    engine = msgspec.structs.replace(prepared.engine, constraint=constraint)
+    return msgspec.structs.replace(prepared, engine=engine)
 
 
-def _ended_stream() -> TokenStream:
-    """For who wants no token and no figures of the prompt: there is nothing to run."""
-    stream = TokenStream(lambda _: None)
-    stream.put(TokenEvent(None, FinishReason.LENGTH))
-    return stream
+def _submit(model: TextModel, places: Places, prepared: Prepared) -> Generation:
+    """Hand a request to the engine in one of the places.
+
+    Raises:
+        EngineFailure: the engine has stopped meanwhile.
+    """
+    if prepared.needless:
+        return EmptyGeneration(model.model_id, len(prepared.engine.prompt_ids))
+    stream = places.submit(prepared.engine)
+    return EngineGeneration(model.model_id, stream, TextReader(model.tokenizer, prepared))
 
 
-def _length(request: GenerationRequest) -> int:
-    """Characters to tokenize, about."""
-    tools = sum(len(str(tool.parameters)) for tool in request.tools)
-    return len(request.prompt or "") + tools + sum(map(_message_length, request.messages))
+def _is_long(requests: Sequence[GenerationRequest]) -> bool:
+    """Whether writing out and tokenizing would hold the event loop for long."""
+    return (
+        sum(len(request.prompt or "") for request in requests) > _LONG_TEXT
+        or sum(len(request.prompt_ids or ()) for request in requests) > _LONG_TEXT
+        or any(request.tools for request in requests)  # a schema may be of any size and shape
+        or _are_long([message for request in requests for message in request.messages])
+    )
 
 
-def _message_length(message: ChatMessage) -> int:
-    return len(message.text) + sum(len(call.arguments) for call in message.tool_calls)
+def _are_long(messages: Sequence[ChatMessage]) -> bool:
+    # many messages take the template long, whatever is in them
+    characters = sum(len(message.text) for message in messages) + _PER_MESSAGE * len(messages)
+    return characters > _LONG_TEXT or any(message.tool_calls for message in messages)

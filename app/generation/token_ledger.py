@@ -17,6 +17,8 @@ class TokenLedger:
         self._unspelled: list[TokenLogprob] = []
         self._waiting: deque[tuple[int, TokenLogprob]] = deque()
         """(where its text ends in the whole text, the token)."""
+        self._taken = 0
+        """Where the text of the token ends that was given last."""
 
     def add(self, token: TokenLogprob) -> None:
         """Note the token that is decoded next."""
@@ -33,5 +35,14 @@ class TokenLedger:
         """Give the tokens whose text lies before `end`."""
         tokens = []
         while self._waiting and self._waiting[0][0] <= end:
-            tokens.append(self._waiting.popleft()[1])
+            self._taken, token = self._waiting.popleft()
+            tokens.append(token)
+        return tuple(tokens)
+
+    def take_cut(self, end: int) -> tuple[TokenLogprob, ...]:
+        """Give the tokens whose text begins before `end`, where a stop string has cut the last."""
+        tokens = list(self.take(end))
+        while self._waiting and self._taken < end:
+            self._taken, token = self._waiting.popleft()
+            tokens.append(token)
         return tuple(tokens)

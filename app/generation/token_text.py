@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from app.contract.generation import PromptToken, TokenLogprob
-from app.engine.sequence import TokenLogprob as EngineLogprob
+from app.engine.sequence import ScoredToken
 
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -57,12 +57,12 @@ class TokenTexts:
         text: str = self._tokenizer.decode([token_id])
         return text.encode()
 
-    def logprob(self, token: EngineLogprob) -> TokenLogprob:
+    def logprob(self, token: ScoredToken) -> TokenLogprob:
         """Spell out a token and those that were likeliest in its place."""
         return self._spelled(token.token_id, token.logprob, self._top(token))
 
     def prompt(
-        self, prompt_ids: list[int], tokens: tuple[EngineLogprob, ...]
+        self, prompt_ids: list[int], tokens: tuple[ScoredToken, ...]
     ) -> tuple[PromptToken, ...]:
         """Spell out a prompt.
 
@@ -78,7 +78,7 @@ class TokenTexts:
             spelled.append(PromptToken(token.token_id, _text(content), content, token.logprob, top))
         return tuple(spelled)
 
-    def _top(self, token: EngineLogprob) -> tuple[TokenLogprob, ...]:
+    def _top(self, token: ScoredToken) -> tuple[TokenLogprob, ...]:
         return tuple(self._spelled(token_id, logprob) for token_id, logprob in token.top)
 
     def _spelled(

@@ -15,22 +15,22 @@ CountArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 
 BLOCK_TOKENS: Final = 16
-"""Tokens of a block of the pool: what prompts share counts in steps of so many."""
+"""Tokens of a block of the pool: prompts share their beginnings in multiples of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """New tokens for the B consecutive rows of the KV buffer that start at `first_row`."""
+    """New tokens for the B consecutive slots from `first_slot` on; row i is slot first_slot + i."""
 
-    first_row: int
+    first_slot: int
     token_ids: IdArray
     """[B, T], right-padded."""
     num_new: CountArray
-    """[B], each 0 … T; a row with 0 keeps its cache as it is and gets meaningless logits."""
-    num_cached: CountArray
-    """[B], tokens of the row that the cache holds before this step."""
+    """[B], each 0 … T; a slot with 0 keeps its cache as it is and gets meaningless logits."""
+    num_computed: CountArray
+    """[B], leading tokens whose keys and values the slot holds before this step."""
     all_logits: bool = False
-    """Whether logits are wanted of every new token, not only of each row's last."""
+    """Whether every new token's logits are wanted, not only those of each row's last one."""
 
 
 class Decoder(Protocol):
@@ -38,19 +38,19 @@ class Decoder(Protocol):
 
     @property
     def slots(self) -> int:
-        """Rows of the KV cache."""
+        """Places in the KV cache, each for the keys and values of one sequence."""
 
     @property
     def capacity(self) -> int:
-        """Tokens that a row can hold."""
+        """Tokens that a slot can hold."""
 
     @property
     def vocab_size(self) -> int:
         """Width of the logits."""
 
     @property
-    def movable_rows(self) -> bool:
-        """Whether `copy_row` is there: moving a row must be cheaper than running past a gap."""
+    def can_copy_slots(self) -> bool:
+        """Whether `copy_slot` is there: a copy must be cheaper than to run past a gap."""
 
     def run(self, step: StepInput) -> FloatArray:
         """Run the decoder once.
@@ -61,22 +61,22 @@ class Decoder(Protocol):
             memory is the decoder's: valid until the next call.
 
         Raises:
-            EngineFailure: the inputs were refused or memory ran out. What the rows of this
-                step hold afterwards is undefined; other rows are as before.
+            EngineFailure: the inputs were refused or memory ran out. What the slots of this
+                step hold afterwards is undefined; other slots are as before.
         """
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first `num_tokens` of a row's cache over another row's."""
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first `num_tokens` of a slot over another slot."""
 
     @property
     def pool_blocks(self) -> int:
-        """Blocks of `BLOCK_TOKENS` tokens that can be kept beside the rows; 0: none."""
+        """Blocks of `BLOCK_TOKENS` tokens that can be kept beside the slots; 0: none."""
 
-    def save_block(self, row: int, start: int, block: int) -> None:
-        """Copy the block of a row's cache that begins at token `start` into the pool."""
+    def save_block(self, slot: int, start: int, block: int) -> None:
+        """Copy the block of a slot that begins at token `start` into the pool."""
 
-    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
-        """Copy blocks of the pool into a row, one after the other from token `start` on."""
+    def load_blocks(self, blocks: Sequence[int], slot: int, start: int) -> None:
+        """Copy blocks of the pool into a slot, one after the other from token `start` on."""
 
     def close(self) -> None:
         """Give the memory back; the decoder can't be used any more."""

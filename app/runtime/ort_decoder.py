@@ -1,28 +1,23 @@
 """A `Decoder` on ONNX Runtime: one session, one resident KV cache, inputs bound by pointer.
 
-The cache is `[slots, kv_heads, capacity, head_dim]` per layer for keys and for values. A step
-binds the memory of its rows as past and as present alike, so GroupQueryAttention writes the
-new tokens in place and nothing is ever concatenated. CPU and CUDA differ in who allocates.
-
-Knows nothing about requests, scheduling or sampling.
+A step binds the memory of its slots as past and as present alike, so GroupQueryAttention writes
+the new tokens in place and nothing is ever concatenated. CPU and CUDA differ in who allocates
+(`kv_memory`). Knows nothing about requests, scheduling or sampling.
 """
 
 import ctypes
 import gc
-import math
-import mmap
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from app.errors import EngineFailure, ModelBroken, ProviderUnavailable
-from app.manifest import Graph, Manifest
-from app.runtime.decoder import BLOCK_TOKENS, CountArray, FloatArray, IdArray, StepInput
+from app.manifest import Manifest
+from app.runtime.decoder import CountArray, FloatArray, IdArray, StepInput
+from app.runtime.kv_memory import CpuKvMemory, CudaKvMemory, KvMemory, sparse_zeros
 
 Provider = Literal["cpu", "cuda"]
 
@@ -49,110 +44,6 @@ def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Provider:
     return wanted
 
 
-class KvMemory(Protocol):
-    """The cache's memory on one device."""
-
-    def pointer(self, layer: int, part: int, row: int) -> int:
-        """Device address of a row's keys (part 0) or values (part 1) in a layer."""
-
-    def save_block(self, row: int, start: int, block: int) -> None:
-        """Copy a block of a row into the pool."""
-
-    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
-        """Copy blocks of the pool into a row."""
-
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy at least the first `num_tokens` of one row over another."""
-
-
-class CpuKvMemory:
-    """Host memory. Pages that no sequence reached yet are never touched and cost no RAM."""
-
-    def __init__(self, graph: Graph, slots: int, capacity: int, pool_blocks: int) -> None:
-        self._buffers = _layers(graph, slots, capacity)
-        self._pool = _layers(graph, pool_blocks, BLOCK_TOKENS) if pool_blocks else []
-
-    def pointer(self, layer: int, part: int, row: int) -> int:
-        """Address of a row."""
-        return int(self._buffers[layer][part][row].ctypes.data)
-
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first `num_tokens` of every head."""
-        for parts in self._buffers:
-            for buffer in parts:
-                buffer[target, :, :num_tokens] = buffer[source, :, :num_tokens]
-
-    def save_block(self, row: int, start: int, block: int) -> None:
-        """Copy a block of a row into the pool."""
-        end = start + BLOCK_TOKENS
-        for buffers, pools in zip(self._buffers, self._pool, strict=True):
-            for buffer, pool in zip(buffers, pools, strict=True):
-                pool[block] = buffer[row, :, start:end]
-
-    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
-        """Copy blocks of the pool into a row."""
-        ends = range(start + BLOCK_TOKENS, start + BLOCK_TOKENS * (len(blocks) + 1), BLOCK_TOKENS)
-        for buffers, pools in zip(self._buffers, self._pool, strict=True):
-            for buffer, pool in zip(buffers, pools, strict=True):
-                target = buffer[row]
-                for block, end in zip(blocks, ends, strict=True):
-                    target[:, end - BLOCK_TOKENS : end] = pool[block]
-
-
-def _layers(
-    graph: Graph, rows: int, tokens: int
-) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Keys and values of each layer, [rows, kv_heads, tokens, head_dim]."""
-    shape = (rows, graph.num_kv_heads, tokens, graph.head_dim)
-    dtype = np.dtype(graph.kv_dtype)
-    return [
-        (_sparse_zeros(shape, dtype), _sparse_zeros(shape, dtype)) for _ in range(graph.num_layers)
-    ]
-
-
-def _sparse_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Zeros in pages that come into being one by one, when they are first written.
-
-    With huge pages the first token of a row would bring whole heads into being: 377 MB and
-    0.8 s a row of the default model (bench/LOG.md, 2026-11-22).
-    """
-    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
-    pages.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(pages, dtype).reshape(shape)
-
-
-class CudaKvMemory:
-    """Device memory, allocated by ONNX Runtime. Untested: no GPU has run it yet."""
-
-    def __init__(self, graph: Graph, slots: int, capacity: int) -> None:
-        shape = [slots, graph.num_kv_heads, capacity, graph.head_dim]
-        dtype = np.dtype(graph.kv_dtype)
-        self._row_shape = [1, *shape[1:]]
-        self._row_bytes = int(np.prod(self._row_shape)) * dtype.itemsize
-        self._dtype = dtype
-        self._values = [
-            [ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0) for _ in range(2)]
-            for _ in range(graph.num_layers)
-        ]
-
-    def pointer(self, layer: int, part: int, row: int) -> int:
-        """Address of a row."""
-        start: int = self._values[layer][part].data_ptr()
-        return start + row * self._row_bytes
-
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        """Refuse: the engine never moves rows on a GPU, whose idle rows cost next to nothing."""
-        raise NotImplementedError(f"copy of row {source} to {target} ({num_tokens} tokens)")
-
-    def save_block(self, row: int, start: int, block: int) -> None:
-        """Refuse: there is no pool on a GPU."""
-        raise NotImplementedError(f"block {block} of row {row}, token {start}")
-
-    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
-        """Refuse: there is no pool on a GPU."""
-        raise NotImplementedError(f"blocks {blocks} to row {row}, token {start}")
-
-
 class OrtDecoder:
     """One exported model, ready to run."""
 
@@ -172,11 +63,11 @@ class OrtDecoder:
         Args:
             folder: holds the files that the manifest names.
             manifest: what `read_manifest(folder)` returned.
-            slots: rows of the cache.
-            capacity: tokens a row holds; at most the model's context length.
+            slots: sequences that the cache holds at once.
+            capacity: tokens that a slot holds; at most the model's context length.
             provider: from `choose_provider`.
-            intra_op_threads: 0: one a physical core.
-            pool_blocks: blocks of prompts to keep beside the rows; none on a GPU.
+            intra_op_threads: 0: one per physical core.
+            pool_blocks: blocks of prompts to keep beside the slots; none on a GPU.
 
         Raises:
             ModelBroken: ONNX Runtime can't load the graph, or its inputs are not those of
@@ -184,7 +75,7 @@ class OrtDecoder:
         """
         graph = manifest.graph
         self.slots, self.capacity, self.vocab_size = slots, capacity, graph.vocab_size
-        self.movable_rows = provider == "cpu"
+        self.can_copy_slots = provider == "cpu"
         self._graph = graph
         self._provider = provider
         self._session = _load(folder / graph.file, provider, intra_op_threads)
@@ -200,25 +91,36 @@ class OrtDecoder:
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
 
     def run(self, step: StepInput) -> FloatArray:
-        """Run the decoder once; see `Decoder.run`."""
+        """Run the decoder once.
+
+        Args:
+            step: new tokens for B consecutive slots, T at most for each.
+
+        Returns:
+            float32 [B, 1, vocab_size], or [B, T, vocab_size] with `step.all_logits`; valid until
+            the next call.
+
+        Raises:
+            EngineFailure: ONNX Runtime refused the inputs or ran out of memory.
+        """
         batch, width = step.token_ids.shape
-        assert step.first_row + batch <= self.slots, (step.first_row, batch, self.slots)
-        seqlens = step.num_cached + step.num_new
+        assert step.first_slot + batch <= self.slots, (step.first_slot, batch, self.slots)
+        seqlens = step.num_computed + step.num_new
         total = int(seqlens.max())
         assert total <= self.capacity, (total, self.capacity)
         if step.all_logits:
             # In pages of their own: they go back to the system with the last reference.
-            logits = _sparse_zeros((batch, width, self.vocab_size), np.dtype(np.float32))
+            logits = sparse_zeros((batch, width, self.vocab_size), np.dtype(np.float32))
             logits_index = np.tile(np.arange(width), (batch, 1))
-            binding = self._bind(step.first_row, logits)
+            binding = self._bind(step.first_slot, logits)
         else:
             logits = self._logits[:batch]
             logits_index = np.maximum(step.num_new - 1, 0).astype(np.int64)[:, None]
-            binding = self._binding(step.first_row, batch)
+            binding = self._binding(step.first_slot, batch)
         inputs: tuple[tuple[str, IdArray | CountArray], ...] = (
             ("input_ids", np.ascontiguousarray(step.token_ids)),
             ("query_seqlens", step.num_new),
-            # length - 1 (index of the last key), not the length; an empty idle row says 0
+            # length - 1 (index of the last key), not the length; an idle slot that is empty says 0
             ("seqlens_k", np.maximum(seqlens - 1, 0)),
             ("total_sequence_length", np.array([total], np.int32)),
             ("logits_index", logits_index),
@@ -232,32 +134,32 @@ class OrtDecoder:
             raise EngineFailure(f"decoder step of {batch} x {width} tokens: {error}") from error
         return logits
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first `num_tokens` of a row's cache over another row's."""
-        self._kv.copy_row(source, target, num_tokens)
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first `num_tokens` of a slot over another slot."""
+        self._kv.copy_slot(source, target, num_tokens)
 
-    def save_block(self, row: int, start: int, block: int) -> None:
-        """Copy the block of a row's cache that begins at token `start` into the pool."""
-        self._kv.save_block(row, start, block)
+    def save_block(self, slot: int, start: int, block: int) -> None:
+        """Copy the block of a slot that begins at token `start` into the pool."""
+        self._kv.save_block(slot, start, block)
 
-    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
-        """Copy blocks of the pool into a row, one after the other from token `start` on."""
-        self._kv.load_blocks(blocks, row, start)
+    def load_blocks(self, blocks: Sequence[int], slot: int, start: int) -> None:
+        """Copy blocks of the pool into a slot, one after the other from token `start` on."""
+        self._kv.load_blocks(blocks, slot, start)
 
     def close(self) -> None:
         """Drop session and cache."""
         self._bindings.clear()
         del self._session, self._kv
 
-    def _binding(self, first_row: int, batch: int) -> ort.IOBinding:
-        """The cache's rows and their last logits, bound once for each (first_row, batch)."""
-        key = (first_row, batch)
+    def _binding(self, first_slot: int, batch: int) -> ort.IOBinding:
+        """The binding of `batch` slots and their last logits; made once for each such pair."""
+        key = (first_slot, batch)
         if key not in self._bindings:
-            self._bindings[key] = self._bind(first_row, self._logits[:batch])
+            self._bindings[key] = self._bind(first_slot, self._logits[:batch])
         return self._bindings[key]
 
-    def _bind(self, first_row: int, logits: FloatArray) -> ort.IOBinding:
-        """Bind the cache of the rows that `logits` [B, L, V] has, and its memory."""
+    def _bind(self, first_slot: int, logits: FloatArray) -> ort.IOBinding:
+        """Bind the cache of B slots and the memory that takes their `logits` [B, L, V]."""
         graph = self._graph
         binding = self._session.io_binding()
         shape = [len(logits), graph.num_kv_heads, self.capacity, graph.head_dim]
@@ -268,7 +170,7 @@ class OrtDecoder:
                     0,
                     self._kv_dtype,
                     shape,
-                    self._kv.pointer(layer, part, first_row),
+                    self._kv.pointer(layer, part, first_slot),
                 )
                 binding.bind_input(f"past_key_values.{layer}.{name}", *where)
                 binding.bind_output(f"present.{layer}.{name}", *where)
@@ -288,12 +190,27 @@ class OrtDecoder:
             "total_sequence_length",
             "logits_index",
         }
-        found = {node.name for node in self._session.get_inputs()}
-        if found != wanted:
+        shapes = {node.name: node.shape for node in self._session.get_inputs()}
+        if shapes.keys() != wanted:
             raise ModelBroken(
-                f"{self._graph.file}: missing inputs {sorted(wanted - found)}, "
-                f"unknown inputs {sorted(found - wanted)}"
+                f"{self._graph.file}: missing inputs {sorted(wanted - shapes.keys())}, "
+                f"unknown inputs {sorted(shapes.keys() - wanted)}"
             )
+        # A dimension is a number, a name, or None; only numbers can be wrong.
+        cache = (None, self._graph.num_kv_heads, None, self._graph.head_dim)
+        shapes |= {node.name: node.shape for node in self._session.get_outputs()}
+        for name, told in (
+            *((name, cache) for name in past),
+            ("logits", (None, None, self.vocab_size)),
+        ):
+            found = shapes.get(name, [])
+            if len(found) != len(told) or any(
+                isinstance(size, int) and expected not in (None, size)
+                for size, expected in zip(found, told, strict=True)
+            ):
+                raise ModelBroken(
+                    f"{self._graph.file}: {name} has the shape {found}, the manifest says {told}"
+                )
 
 
 def trim_heap() -> None:
@@ -309,17 +226,15 @@ def trim_heap() -> None:
 
 
 def session_options(intra_op_threads: int = 0) -> ort.SessionOptions:
-    """How sessions run here, also those that judge an export.
-
-    GroupQueryAttention on a CPU takes its plain kernel: its flash kernel packs the cached keys and
-    values anew for every head of a small chunk, so that 4 new tokens on 4,000 cached ones cost 47
-    ms with it and 36 without. Whoever has set the variable has chosen.
+    """Make the options of every session here, also of those that judge an export.
 
     Threads spin while a step runs, for they meet at each of its hundreds of nodes, and stop with
-    it: the event loop needs the cores between two steps. A step of one row takes 0.85 of its time
-    without (both in bench/LOG.md).
+    it: the event loop needs the cores between two steps. A decode step of one sequence takes 0.85
+    of the time that it takes without (bench/LOG.md).
+
+    Args:
+        intra_op_threads: threads of a step; 0: one per physical core.
     """
-    os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")

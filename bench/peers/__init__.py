@@ -1,1 +1,1 @@
-"""Other engines, measured beside ours: their environments, their processes, their figures."""
+"""Other engines beside ours: their environments, their processes and their figures."""

@@ -1,8 +1,8 @@
-"""A peer's program as a process that answers one command at a time.
+"""Run a peer's program as a process that answers one command at a time.
 
-Between answers it is stopped (SIGSTOP): libraries let their threads spin after work, and that
-would slow whoever is measured next. A program that dies or is too slow is ended and can be started
-anew. Knows nothing about what is measured.
+Between answers the process is stopped (SIGSTOP): libraries let their threads spin after work, which
+would slow down the engine that is measured next. A program that dies or takes too long is ended and
+can be started again. Knows nothing about what is measured.
 """
 
 import json
@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class PeerFailed(Exception):
-    """The program can't do it, died, or took too long; the text says which."""
+    """The program can't do what it was asked, died, or took too long; the text says which."""
 
 
 class Child:
-    """One module that serves `programs.protocol`, under its own Python."""
+    """A module that speaks `programs.protocol`, run by the Python of its own environment."""
 
     def __init__(self, python: Path, module: str, log: Path, *arguments: str) -> None:
         self._command = [str(python), "-m", module, *arguments]
@@ -30,11 +30,17 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether it is there to be asked."""
+        """Whether the process has been started and not ended."""
         return self._process is not None
 
+    @property
+    def pid(self) -> int:
+        """The id of the process, which runs."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     def start(self, threads: int) -> None:
-        """Start the process with libraries held to `threads` threads."""
+        """Start the process, its libraries limited to `threads` threads."""
         self.end()
         limits = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
         with self._log.open("a") as log:
@@ -52,7 +58,7 @@ class Child:
         """Send a command and wait for its answer.
 
         Raises:
-            PeerFailed: there is no answer, or it is that the program can't.
+            PeerFailed: the program did not answer in time, died, or answered that it can't.
         """
         process = self._process
         assert process is not None, "not started"
@@ -79,7 +85,7 @@ class Child:
         return answer
 
     def end(self) -> None:
-        """Stop the process, if there is one."""
+        """Kill the process, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return

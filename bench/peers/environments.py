@@ -1,8 +1,8 @@
 """Make the peers' environments and convert the model for each: `python -m bench peers`.
 
-One virtual environment a peer below the given folder; what is done is marked and not done again.
-A peer that can't be made is written down with the reason and the others go on. What they are is
-in `recipes`. Knows nothing about measuring.
+Each environment is a virtual environment below the given folder; what has succeeded is marked and
+not repeated. A peer that can't be made is recorded with the reason, and the others continue. What
+each is made from is in `recipes`. Knows nothing about measuring.
 """
 
 import argparse
@@ -27,7 +27,9 @@ class StepFailed(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m bench peers`."""
-    parser.add_argument("--into", type=Path, required=True, help="some 8 GB come to lie here")
+    parser.add_argument(
+        "--into", type=Path, required=True, help="the folder to fill, with about 8 GB"
+    )
     parser.add_argument("--only", nargs="+", choices=[*ENVIRONMENTS, *PEERS], default=[])
 
 
@@ -40,16 +42,16 @@ def run(arguments: argparse.Namespace) -> None:
     failures = json.loads(place.failures.read_text()) if place.failures.is_file() else {}
     shared = place.shared
     command = [sys.executable, "-m", "bench.peers.source", str(shared.folder)]
-    _attempt(place, "source", failures, [(command, {})])
+    attempt(place, "source", failures, [(command, {})])
     for name, environment in ENVIRONMENTS.items():
         if name in only:
-            _attempt(place, name, failures, _install(place, name, environment))
+            attempt(place, name, failures, _install(place, name, environment))
     for name, peer in PEERS.items():
         if name in only and peer.convert and peer.environment not in failures:
             program, *rest = (
                 part.format(hf=shared.hugging_face, out=place.model(name)) for part in peer.convert
             )
-            _attempt(
+            attempt(
                 place, name, failures, [([str(place.bin(peer.environment, program)), *rest], {})]
             )
     for name, reason in failures.items():
@@ -71,12 +73,12 @@ def _install(place: Place, name: str, environment: Environment) -> Commands:
     return commands
 
 
-def _attempt(place: Place, name: str, failures: dict[str, str], commands: Commands) -> None:
-    """Run commands unless the very same ones have succeeded before; note how it went."""
+def attempt(place: Place, name: str, failures: dict[str, str], commands: Commands) -> None:
+    """Run commands unless exactly these have succeeded before; record how it went."""
     mark = place.into / "done" / name
     digest = hashlib.sha256(json.dumps(commands).encode()).hexdigest()
     if mark.is_file() and mark.read_text() == digest:
-        print(f"{name}: there already")
+        print(f"{name}: already made")
         return
     start = time.monotonic()
     failures.pop(name, None)

@@ -1,8 +1,8 @@
-"""The same load over HTTP against our server and llama.cpp's, and on our engine without HTTP.
+"""Put the same load on our server, on llama.cpp's, and on our engine without HTTP.
 
-All have 16 slots, the same number of threads, no prompt cache and the same sampling; the
-clients, prompts and figures are those of `bench.load`. Only the requests' form differs. They take
-turns: a server that is not under load is stopped by signal.
+All have 16 slots, the same number of threads, no prompt cache and the same sampling; clients,
+prompts and figures are those of `bench.load`, and only the format of the requests differs. They
+take turns: a server that is not under load is stopped by a signal.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ MakeClient = Callable[[aiohttp.ClientSession, str, Tokenizer, int], Client]
 
 
 class LlamaClient(Client):
-    """Sends llama-server's `/completion`, at LocalLab's sampling defaults."""
+    """Speaks llama-server's `POST /completion`, at LocalLab's sampling defaults."""
 
     def __init__(
         self, session: aiohttp.ClientSession, url: str, tokenizer: Tokenizer, seed: int
@@ -54,7 +54,7 @@ class LlamaClient(Client):
         self._session, self._url = session, url
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
-        """Generate once; `stream` grows while the answer comes."""
+        """Generate once; pieces are appended to `stream` as they arrive."""
         body = {"prompt": prompt, "stream": True, "n_predict": max_tokens, "seed": 0}
         body |= {"temperature": 0.7, "top_p": 0.9, "top_k": 80, "min_p": 0.0}
         body |= {"repeat_penalty": 1.15, "repeat_last_n": CONTEXT, "cache_prompt": False}
@@ -74,14 +74,14 @@ class LlamaClient(Client):
 
 
 class EngineClient(Client):
-    """The same requests handed to an engine in this process, as tokens."""
+    """Passes the same requests to an engine in this process, as tokens."""
 
     def __init__(self, engine: EngineThread, tokens: Tokens, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer, SEED)
         self._engine, self._stop_ids = engine, frozenset(tokens.eos_ids)
 
     async def stream(self, prompt: str, max_tokens: int, stream: Stream) -> None:
-        """Generate once; `stream` gets an empty piece a token."""
+        """Generate once; `stream` gets an empty piece per token."""
         ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
         stream.started_s = time.monotonic()
         with self._engine.reserve() as places:
@@ -102,14 +102,14 @@ class EngineClient(Client):
                     return
 
     def count(self, stream: Stream) -> int:
-        """Tokens of a stream."""
+        """The number of tokens in a stream: it has one piece per token."""
         return len(stream.pieces)
 
 
 def http_load(
     models: list[Path], llama_server: Path | None, gguf: Path, threads: int, rounds: int
 ) -> list[Row]:
-    """Start all servers, load them in turn, and say what each brought by number of streams."""
+    """Start all servers, put load on each in turn, and return a row per server and stream count."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {
@@ -132,7 +132,7 @@ def http_load(
 
 
 def label(model: Path) -> str:
-    """What one of our models is called in tables."""
+    """The label of one of our models in tables."""
     return f"ours {read_manifest(model).quantisation.scheme}"
 
 
@@ -147,7 +147,7 @@ async def _load(
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=None)
     engine = EngineThread(decoder, max_waiting=0)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        # Each draws the same prompts, one after the other: never one twice.
+        # Every client makes the same sequence of prompts and never repeats one.
         clients: dict[str, Client] = {
             name: s.client(session, s.url, tokenizer, SEED) for name, s in servers.items()
         }
@@ -157,7 +157,7 @@ async def _load(
                 for name, client in clients.items():
                     server = servers.get(name)
                     if server is not None:
-                        server.go_on()
+                        server.resume()
                     await client.stream(client.prompt(8), 4, Stream())  # warm up
                     rates, streams = cells.setdefault((name, count), ([], []))
                     batch = [Stream() for _ in range(count)]
@@ -171,7 +171,7 @@ async def _load(
                     rates.append(sum(map(client.count, batch)) / (time.monotonic() - start))
                     streams += batch
                     if server is not None:
-                        server.stand_still()
+                        server.pause()
     await engine.stop(0)
     return [
         {
@@ -187,16 +187,16 @@ async def _load(
 
 @dataclass(frozen=True)
 class _Server:
-    """A running server, the leader of a process group of its own."""
+    """A running server, which leads a process group of its own."""
 
     client: MakeClient
     url: str
     process_group: int
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         os.killpg(self.process_group, signal.SIGCONT)
 
-    def stand_still(self) -> None:
+    def pause(self) -> None:
         os.killpg(self.process_group, signal.SIGSTOP)
 
 
@@ -242,7 +242,7 @@ def _started(
     log: Path,
     environment: dict[str, str],
 ) -> Iterator[_Server]:
-    """Start a server, wait until it answers, let it stand still, and end it after the block."""
+    """Start a server, wait until it answers, pause it, and end it after the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             command,
@@ -259,13 +259,12 @@ def _started(
             if process.poll() is not None or time.monotonic() > give_up:
                 raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.2)
-        server.stand_still()
+        server.pause()
         yield server
     finally:
         if process.poll() is None:
-            server.go_on()
-            # a main thread that still stands would leave the signal to another one, which can't
-            # wake it
+            server.resume()
+            # if the main thread is still stopped, another one takes the signal and can't wake it
             time.sleep(0.5)
             process.terminate()
             process.wait(60)

@@ -1,6 +1,6 @@
-"""How far a library's logits over the text are from torch's: the figures of export/validate.py.
+"""Measure how far a library's logits are from torch's, by the figures of export/validate.py.
 
-Knows arrays only; without torch, so that the coordinator runs without the exporter.
+Knows only arrays, and needs no torch, so that `bench compare` runs without the exporter.
 """
 
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Logits = npt.NDArray[np.float32]
+from app.runtime.decoder import FloatArray
 
 ROWS = 64
-"""Positions at once: the vocabulary is wide."""
+"""Positions that are compared at once; each has as many logits as the vocabulary has tokens."""
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Of one library against the reference."""
+class PeerQuality:
+    """The figures of one library against torch."""
 
     mean_kl: float
     """Mean Kullback-Leibler divergence, nats a token."""
@@ -25,11 +25,11 @@ class Quality:
     perplexity: float
 
 
-def quality(reference: Logits, logits: Logits, ids: Sequence[int]) -> Quality:
-    """Compare logits [S, V] over a text of S tokens.
+def quality(reference: FloatArray, logits: FloatArray, ids: Sequence[int]) -> PeerQuality:
+    """Compare logits [S, V] over a text of S tokens with the reference's.
 
     Raises:
-        ValueError: the shapes are not those of the text, or a logit is not a number.
+        ValueError: the shapes don't match the text, or a logit is not finite.
     """
     if logits.shape != reference.shape or len(ids) != len(reference):
         raise ValueError(f"logits {logits.shape}, reference {reference.shape}, {len(ids)} tokens")
@@ -43,15 +43,15 @@ def quality(reference: Logits, logits: Logits, ids: Sequence[int]) -> Quality:
         agree += int((theirs.argmax(1) == ours.argmax(1)).sum())
         following = np.array(ids[start + 1 : start + ROWS + 1])
         loss -= float(ours[np.arange(len(following)), following].sum())
-    return Quality(
+    return PeerQuality(
         mean_kl=kl / len(ids),
         top1_agreement=agree / len(ids),
         perplexity=float(np.exp(loss / (len(ids) - 1))),
     )
 
 
-def log_softmax(rows: Logits) -> npt.NDArray[np.float64]:
-    """Of each row, in float64: a divergence of 1e-5 is a difference of almost equal numbers."""
+def log_softmax(rows: FloatArray) -> npt.NDArray[np.float64]:
+    """Log-softmax of each row in float64: divergences are differences of near-equal numbers."""
     shifted = rows - rows.max(axis=1, keepdims=True).astype(np.float64)
     result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result

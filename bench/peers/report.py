@@ -1,4 +1,4 @@
-"""Show a comparison: one table in Markdown, one plot as SVG. Reads the JSON result, no more."""
+"""Present a comparison as a table in Markdown and a plot in SVG. Knows only the JSON result."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +11,14 @@ NONE = "–"
 
 
 def markdown(result: Result) -> str:
-    """The table: a column an engine, ours first; ratios are our speed over theirs."""
+    """The table, with a column per engine, ours first; ratios are our speed ÷ theirs."""
     engines = [engine for engine in result["engines"] if not engine["cannot"]]
     rows = [
         ["", *(engine["label"] for engine in engines), "floor"],
         ["---"] * (len(engines) + 2),
-        ["mean KL from fp32", *(_of_quality(e, "mean_kl", "{:.4f}") for e in engines), ""],
-        ["top-1 agrees", *(_of_quality(e, "top1_agreement", "{:.3f}") for e in engines), ""],
-        ["perplexity", *(_of_quality(e, "perplexity", "{:.2f}") for e in engines), ""],
+        ["mean KL from fp32", *(_quality_cell(e, "mean_kl", "{:.4f}") for e in engines), ""],
+        ["top-1 agrees", *(_quality_cell(e, "top1_agreement", "{:.3f}") for e in engines), ""],
+        ["perplexity", *(_quality_cell(e, "perplexity", "{:.2f}") for e in engines), ""],
         ["weights file, MB", *(_millions(e["weights_bytes"]) for e in engines), ""],
         ["memory, loaded, MB", *(_millions(e["loaded_bytes"]) for e in engines), ""],
         ["memory, peak, MB", *(_millions(e["peak_bytes"]) for e in engines), ""],
@@ -41,7 +41,7 @@ def markdown(result: Result) -> str:
 
 
 def _cell(engine: Result, ours: Result, name: str, tokens: int) -> str:
-    """`36.1 ms, 222/s, **1.44 ×**`: a step or prompt, its tokens a second, ours ÷ theirs."""
+    """`36.1 ms, 222/s, **1.44 ×**`: a step or prompt, its tokens per second, our speed ÷ theirs."""
     if name not in engine["ms"]:
         return NONE
     ms = engine["ms"][name]
@@ -51,7 +51,7 @@ def _cell(engine: Result, ours: Result, name: str, tokens: int) -> str:
     return f"{text}, **{ms / ours['ms'][name]:.2f} ×**"
 
 
-def _of_quality(engine: Result, key: str, form: str) -> str:
+def _quality_cell(engine: Result, key: str, form: str) -> str:
     return form.format(engine["quality"][key]) if engine["quality"] else NONE
 
 
@@ -70,13 +70,13 @@ def _floor_ms(result: Result, engine: Result, batch: int, context: int) -> float
 
 
 def _notes(result: Result) -> Iterator[str]:
-    """What the table leaves open: the machine, HTTP, and every refusal with its reason."""
+    """What the table doesn't say: the machine, HTTP, and every refusal with its reason."""
     yield (
         f"{result['machine']}, {result['threads']} threads. "
         f"Median of {result['rounds']} rounds × {result['steps']} steps "
-        "(prompts: one a round), engines in turn; greedy. Milliseconds of a step (all rows one "
-        "token) or a prompt; in bold our speed ÷ theirs. Floor: our weights and cache read at "
-        f"{result['bytes_per_s'] / 1e9:.1f} GB/s."
+        "(prompts: one per round), engines in turn; greedy. Milliseconds of a step (one token for "
+        "each row) or a prompt; in bold our speed ÷ theirs. Floor: reading our weights and cache "
+        f"at {result['bytes_per_s'] / 1e9:.1f} GB/s."
     )
     for engine in result["engines"]:
         if engine["cannot"]:
@@ -98,12 +98,12 @@ def _notes(result: Result) -> Iterator[str]:
 
 
 def plot(result: Result, out: Path) -> None:
-    """Tokens a second over batch, one part a context, with the floor of our first model."""
-    import matplotlib as mpl  # noqa: PLC0415 - an extra of its own, not needed to measure
+    """Plot tokens per second over batch size, one panel per context, and our memory floor."""
+    import matplotlib as mpl  # noqa: PLC0415 - only the plot needs it
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
 
-    mpl.rcParams["svg.hashsalt"] = "compare"  # the same figures, the same file
+    mpl.rcParams["svg.hashsalt"] = "compare"  # the same figures give the same file
     contexts = sorted({context for _, context in result["cells"]})
     figure = Figure(figsize=(4.2 * len(contexts) + 2.4, 4.4), layout="constrained")
     parts = figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0]
@@ -134,11 +134,11 @@ def plot(result: Result, out: Path) -> None:
         part.set_xlabel("rows in the batch")
         part.set_title(f"{context} tokens of context")
         part.grid(visible=True, which="major", linewidth=0.4)
-    parts[0].set_ylabel("tokens a second")
+    parts[0].set_ylabel("tokens per second")
     figure.legend(*parts[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(out, metadata={"Date": None})
 
 
 def _kl_label(engine: Result) -> str:
-    """No speed without the quality beside it."""
+    """The quality, for the legend: no speed is shown without it."""
     return f", KL {engine['quality']['mean_kl']:.4f}" if engine["quality"] else ""

@@ -1,8 +1,8 @@
-"""Ask engines in turn, cell by cell, and keep what they answer.
+"""Measure engines in turn, cell by cell, and keep their answers.
 
-All engines stay loaded, but one alone runs: the others are stopped by signal, so that nobody's
-idle threads take a core. Within a cell (batch × context, or a prompt's length) rounds go over the
-engines in turn, A B C A B C, so that a machine that slows down slows all.
+All engines stay loaded, but only one runs: the others are stopped by a signal, so that their idle
+threads take no core. Within a cell (batch × context, or a prompt's length) each round visits the
+engines in turn, A B C A B C, so that a machine that slows down slows all of them.
 
 Knows nothing about how an engine works: that is in `programs`.
 """
@@ -23,12 +23,12 @@ from bench.peers.quality import quality
 from bench.peers.recipes import Shared
 
 VOCAB = 49152
-"""Of the model that all peers are made from."""
+"""Vocabulary size of the model that all peers are made from."""
 WARM_UP_STEPS = 2
-"""Steps after another engine ran: the caches hold its weights. Not counted."""
+"""Steps that are not counted: the processor's caches still hold another engine's weights."""
 TOGETHER_TOKENS = 40_000
-"""Batch × context up to which all engines hold their caches at once: 1.8 GB each in float32. Larger
-cells are measured one engine after the other."""
+"""Batch × context up to which all engines keep their KV caches at once, 1.8 GB each in float32.
+Larger cells are measured one engine after another."""
 ANSWER_S, FILL_S = 300.0, 1800.0
 
 
@@ -39,16 +39,16 @@ class Plan:
     cells: list[tuple[int, int]]
     """(batch, context) of the decode cells."""
     prefill: list[int]
-    """Lengths of prompts."""
+    """The lengths of prompts, in tokens."""
     rounds: int
     steps: int
-    """Timed steps a decode cell and round."""
+    """Timed steps per decode cell and round."""
     threads: int
 
 
 @dataclass
 class Entry:
-    """One engine of the run and what it brought."""
+    """One engine of a run, and its figures."""
 
     name: str
     label: str
@@ -56,7 +56,7 @@ class Entry:
     """None: it can't be measured."""
     model: str = ""
     cannot: str = ""
-    """Why it is not measured, or why it stopped."""
+    """Why it is not measured, or no longer."""
     weights_bytes: int = 0
     kv_bytes_per_token: int = 0
     loaded_bytes: int = 0
@@ -64,12 +64,12 @@ class Entry:
     quality: dict[str, float] | None = None
     no_quality: str = ""
     times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Milliseconds of `decode 8x128` steps and `prefill 512` prompts."""
+    """Cell, such as `decode 8x128` or `prefill 512` → milliseconds of each step or prompt."""
     refused: dict[str, str] = field(default_factory=dict)
     """Cell → why it has no times."""
 
     def record(self) -> dict[str, Any]:
-        """For the JSON file; where things lie on this machine stays here."""
+        """The figures for the JSON file, without paths of this machine."""
         shown = {name: v for name, v in vars(self).items() if name not in ("child", "model")}
         return {**shown, "ms": {cell: statistics.median(ms) for cell, ms in self.times.items()}}
 
@@ -87,12 +87,12 @@ class Comparison:
         return [entry for entry in self.entries if entry.child is not None and not entry.cannot]
 
     def prompts(self, batch: int, length: int) -> list[list[int]]:
-        """Random tokens that no other cell has: no cache of prompts can help."""
+        """Random prompts, other ones at each call, so that no prompt cache can help."""
         ids: list[list[int]] = self.rng.integers(16, VOCAB - 16, (batch, length)).tolist()
         return ids
 
     def load(self, entry: Entry) -> None:
-        """Start an engine's process and load its model; an engine that can't is out."""
+        """Start an engine's process and load its model; one that can't is not asked again."""
         assert entry.child is not None
         try:
             entry.child.start(self.plan.threads)
@@ -113,10 +113,10 @@ class Comparison:
             entry.loaded_bytes = self.ask(entry, "loading", "memory").get("peak_bytes", 0)
 
     def ask(self, entry: Entry, cell: str, do: str, **command: Any) -> dict[str, Any]:
-        """An engine's answer; {} where it can't, which is noted for the cell."""
+        """An engine's answer; {} if it can't give one, which is recorded for the cell."""
         assert entry.child is not None
         if not entry.child.running:
-            self.load(entry)  # it died in an earlier cell
+            self.load(entry)  # the process died in an earlier cell
             if entry.cannot:
                 return {}
         try:
@@ -127,7 +127,7 @@ class Comparison:
             return {}
 
     def decode(self) -> None:
-        """All decode cells, one after the other."""
+        """Measure all decode cells, one after another."""
         for batch, context in self.plan.cells:
             name, start = f"decode {batch}x{context}", time.monotonic()
             prompts = self.prompts(batch, context)
@@ -139,7 +139,7 @@ class Comparison:
             self.tell(name, start)
 
     def decode_together(self, entries: list[Entry], name: str, prompts: list[list[int]]) -> None:
-        """One cell for some engines: fill, rounds of steps in turn, drop."""
+        """Measure a cell with some engines: fill, rounds of steps in turn, drop."""
 
         def able() -> list[Entry]:
             return [entry for entry in entries if not entry.cannot and name not in entry.refused]
@@ -156,7 +156,7 @@ class Comparison:
             self.ask(entry, name, "drop")
 
     def prefills(self) -> None:
-        """All prefill cells; the first prompt after another engine ran is short and not counted."""
+        """Measure all prefill cells; each timed prompt follows a short one that is not counted."""
         for length in self.plan.prefill:
             name, start = f"prefill {length}", time.monotonic()
             for _ in range(self.plan.rounds):
@@ -170,7 +170,7 @@ class Comparison:
             self.tell(name, start)
 
     def qualities(self, shared: Shared) -> None:
-        """Each engine's logits over the text against torch's."""
+        """Compare each engine's logits over the text with torch's."""
         ids = json.loads(shared.text_ids.read_text())
         reference = np.load(shared.reference, mmap_mode="r")
         with tempfile.TemporaryDirectory(dir=shared.folder) as folder:
@@ -185,10 +185,10 @@ class Comparison:
                 self.tell(f"{entry.label}: {entry.quality}", start)
 
     def memory(self) -> None:
-        """Each engine's largest resident memory so far, before the logits of a whole text."""
+        """Record each engine's peak memory so far, before the logits of a whole text raise it."""
         for entry in self.alive:
             entry.peak_bytes = self.ask(entry, "memory", "memory").get("peak_bytes", 0)
 
     def tell(self, what: str, start: float) -> None:
-        """Progress, one line."""
+        """Print a line of progress."""
         print(f"{what}: {time.monotonic() - start:.0f} s", flush=True)

@@ -1,8 +1,8 @@
-"""Prepare what every peer starts from, with this project's exporter: one source, one text.
+"""Prepare what every peer starts from, with this project's exporter.
 
 `python -m bench.peers.source FOLDER` writes the default model's GGUF file, the same weights as a
-Hugging Face folder in float32, the text as token ids, and torch's float32 logits over it. Run by
-`environments` in a process of its own, because only this part needs the `export` extra.
+Hugging Face folder in float32, the text as token ids, and torch's float32 logits over it.
+`environments` runs it in a process of its own, because only this part needs the `export` extra.
 """
 
 import json
@@ -14,17 +14,18 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from bench.peers.recipes import Shared
-from export.source import load_model, resolve
+from export.source import resolve
+from export.torch_model import load_model
 from export.validate import TEXT, TEXT_TOKENS, torch_logits
 
 
 def prepare(shared: Shared) -> None:
-    """Write the files of `shared`; the last one is the reference logits."""
+    """Write the files of `shared`, the reference logits last."""
     source = resolve(None, shared.folder)
     model = load_model(source)
     model.save_pretrained(shared.hugging_face)
     # Converters read the tokenizer, although only token ids are ever fed to the result.
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    PreTrainedTokenizerFast(
         tokenizer_file=str(shared.folder / "tokenizer.json"),
         bos_token="<|im_start|>",  # noqa: S106 - a token of the vocabulary
         eos_token="<|im_end|>",  # noqa: S106

@@ -22,7 +22,7 @@ def child(tmp_path):
 
 
 def state(child):
-    status = Path(f"/proc/{child._process.pid}/status").read_text()
+    status = Path(f"/proc/{child.pid}/status").read_text()
     return status.partition("State:")[2].split()[0]
 
 
@@ -65,7 +65,7 @@ def test_a_death_names_the_exit_code_and_a_new_start_works(child):
 
 def test_one_that_is_too_slow_is_ended(child):
     child.ask("load", 60, **LOAD)
-    pid = child._process.pid
+    pid = child.pid
     with pytest.raises(PeerFailed, match="no answer to prefill in 0 s"):
         child.ask("prefill", 0.3, ids=[60])
     assert not child.running
@@ -78,7 +78,7 @@ def test_it_dies_with_its_parent_even_while_it_stands_still(tmp_path):
         "import sys, pathlib; from bench.peers.child import Child;"
         "child = Child(pathlib.Path(sys.executable), 'tests.bench.counting_program',"
         " pathlib.Path(sys.argv[1])); child.start(1); child.ask('memory', 60);"
-        "print(child._process.pid, flush=True); import os; os._exit(0)"
+        "print(child.pid, flush=True); import os; os._exit(0)"
     )
     parent = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "log"], capture_output=True, text=True, check=True

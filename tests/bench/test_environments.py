@@ -23,19 +23,19 @@ def test_what_succeeded_is_not_done_again_until_its_recipe_changes(place, tmp_pa
     command = python(f"open({str(trace)!r}, 'a').write('x')")
     failures = {}
     for _ in range(2):
-        environments._attempt(place, "it", failures, [command])
+        environments.attempt(place, "it", failures, [command])
     assert trace.read_text() == "x"
-    environments._attempt(place, "it", failures, [command, python("pass")])
+    environments.attempt(place, "it", failures, [command, python("pass")])
     assert trace.read_text() == "xx"
     assert failures == {}
 
 
 def test_a_failure_keeps_its_last_line_and_is_tried_again(place):
     failures = {}
-    environments._attempt(place, "it", failures, [python("import sys; sys.exit('no wheel')")])
+    environments.attempt(place, "it", failures, [python("import sys; sys.exit('no wheel')")])
     assert "no wheel" in failures["it"]
     assert json.loads(place.failures.read_text()) == failures
-    environments._attempt(place, "it", failures, [python("pass")])
+    environments.attempt(place, "it", failures, [python("pass")])
     assert failures == {}
 
 

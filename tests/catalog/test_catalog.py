@@ -14,13 +14,22 @@ import pytest
 from app.catalog import catalog as catalog_module
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import MAX_AUTO_SLOTS, ModelParts, auto_slots, open_model
-from app.contract.generation import GenerationRequest
+from app.catalog.shelf import Shelf
+from app.contract.generation import GenerationRequest, collect
 from app.contract.sampling import SamplingParams
-from app.errors import ModelBroken, ModelTooLarge, NoModelLoaded, ShuttingDown, UnknownModel
+from app.engine.thread import EngineThread
+from app.errors import (
+    EngineFailure,
+    ModelBroken,
+    ModelTooLarge,
+    NoModelLoaded,
+    ShuttingDown,
+    UnknownModel,
+)
 from app.generation.service import GenerationService
 from app.manifest import read_manifest
 from app.settings import Settings
-from tests.fakes import BYTES, until
+from tests.fakes import BYTES, until, until_eventually
 from tests.tiny_model import write_tiny_model
 
 A, B, C = "tiny/a", "tiny/b", "tiny/c"
@@ -79,7 +88,7 @@ async def generate(catalog: Catalog, model_id: str | None, max_tokens: int = 5) 
         sampling=SamplingParams(temperature=0.0),
     )
     generation = await GenerationService(catalog).start(request, model_id)
-    text, _ = await generation.whole()
+    text = (await collect(generation)).text
     return f"{generation.model_id}: {text}"
 
 
@@ -89,9 +98,9 @@ def names(catalog: Catalog) -> list[str]:
 
 async def test_two_simultaneous_loads_load_once(models_dir, opening):
     async with opened(models_dir) as catalog:
-        first, second = await asyncio.gather(catalog.load(A), catalog.load(A))
+        first, second = await asyncio.gather(catalog.get(A), catalog.get(A))
         assert first is second
-        assert await catalog.load(A) is first
+        assert await catalog.get(A) is first
         assert opening.opened == ["tiny--a"]
 
 
@@ -119,7 +128,7 @@ async def test_the_least_recently_used_leaves_first(models_dir):
 
 async def test_an_idle_model_leaves_rather_than_one_that_generates(models_dir):
     async with opened(models_dir, max_loaded_models=2) as catalog:
-        oldest = await catalog.load(A)
+        oldest = await catalog.get(A)
         await catalog.load(B)
         with oldest.engine.reserve():
             await catalog.load(C)
@@ -128,13 +137,13 @@ async def test_an_idle_model_leaves_rather_than_one_that_generates(models_dir):
 
 async def test_one_that_generates_is_waited_for(models_dir):
     async with opened(models_dir) as catalog:
-        running = await catalog.load(A)
+        running = await catalog.get(A)
         with running.engine.reserve():
             loading = asyncio.create_task(catalog.load(B))
             await until_eventually(lambda: catalog.loading == {B: 0.5})
-            await asyncio.sleep(0.05)
+            assert (await generate(catalog, A)).startswith(A), "it takes requests meanwhile"
             assert not loading.done()
-            assert running.engine.failure is None
+            assert names(catalog) == [A]
         await loading
         assert names(catalog) == [B]
         assert catalog.loading == {}
@@ -144,7 +153,7 @@ async def test_a_whole_answer_comes_from_a_model_that_has_to_go(models_dir):
     async with opened(models_dir) as catalog:
         alone = await generate(catalog, A, max_tokens=200)
         generating = asyncio.create_task(generate(catalog, A, max_tokens=200))
-        await until(lambda: catalog.loaded[0].engine.num_requests)
+        await until(lambda: catalog.loaded[0].running)
         await catalog.load(B)
         assert generating.done()
         assert await generating == alone
@@ -158,7 +167,7 @@ async def test_a_broken_model_is_refused_and_the_loaded_one_stays(tmp_path):
         await catalog.load(A)
         with pytest.raises(ModelBroken, match=r"tokenizer\.json"):
             await catalog.load(B)
-        assert [manifest.model_id for manifest in catalog.available()] == [A]
+        assert [facts.model_id for facts in await catalog.available()] == [A]
         graph = broken / "model.onnx"
         sound = graph.read_bytes()
         graph.write_bytes(bytes(len(sound)))  # of the right size, so only ONNX Runtime sees it
@@ -179,7 +188,7 @@ async def test_a_broken_model_is_refused_and_the_loaded_one_stays(tmp_path):
 )
 async def test_no_other_name_reaches_a_folder(models_dir, model_id):
     async with opened(models_dir) as catalog:
-        for refused in (catalog.load(model_id), asyncio.to_thread(catalog.read, model_id)):
+        for refused in (catalog.load(model_id), catalog.describe(model_id)):
             with pytest.raises(UnknownModel):
                 await refused
         assert names(catalog) == []
@@ -202,34 +211,50 @@ async def test_unload_lets_the_model_finish(models_dir):
     async with opened(models_dir) as catalog:
         alone = await generate(catalog, A, max_tokens=200)
         generating = asyncio.create_task(generate(catalog, None, max_tokens=200))
-        await until(lambda: catalog.loaded[0].engine.num_requests)
+        await until(lambda: catalog.loaded[0].running)
         assert await catalog.unload() == A
         assert await generating == alone
 
 
-async def test_a_model_that_is_leaving_is_loaded_again_only_when_it_is_gone(models_dir):
+async def test_a_model_that_is_leaving_is_loaded_again_only_when_it_is_gone(
+    models_dir, monkeypatch
+):
+    stopping, gone_when_opened = [], []
+    stop = EngineThread.stop
+
+    def note_and_stop(engine, drain_timeout_s):
+        stopping.append(engine)
+        return stop(engine, drain_timeout_s)
+
+    def note_and_open(*arguments):
+        gone_when_opened.append(leaving.engine.failure is not None)
+        return open_model(*arguments)
+
     async with opened(models_dir) as catalog:
-        leaving = await catalog.load(A)
+        leaving = await catalog.get(A)
+        monkeypatch.setattr(EngineThread, "stop", note_and_stop)
+        monkeypatch.setattr(catalog_module, "open_model", note_and_open)
         with leaving.engine.reserve():
             unloading = asyncio.create_task(catalog.unload(A))
             await until(lambda: not catalog.loaded)
-            loading = asyncio.create_task(catalog.load(A))
-            await asyncio.sleep(0.05)
+            loading = asyncio.create_task(catalog.get(A))
+            await until_eventually(lambda: stopping == [leaving.engine] * 2)
             assert not loading.done()
         assert await loading is not leaving
         assert await unloading == A
+        assert gone_when_opened == [True]
         assert names(catalog) == [A]
 
 
 async def test_idle_models_are_unloaded_and_busy_ones_are_not(models_dir):
     async with opened(models_dir, max_loaded_models=2, idle_unload_s=0.05) as catalog:
         watch = asyncio.create_task(catalog.unload_idle())
-        busy = await catalog.load(A)
+        busy = await catalog.get(A)
         with busy.engine.reserve():
-            await catalog.load(B)
-            await until_eventually(lambda: names(catalog) == [A])
-            await asyncio.sleep(0.15)
-            assert names(catalog) == [A]
+            for _ in range(2):  # whoever is idle goes, so the watch has looked at both each time
+                await catalog.load(B)
+                await until_eventually(lambda: B not in names(catalog))
+                assert names(catalog) == [A]
         await until_eventually(lambda: names(catalog) == [])
         watch.cancel()
 
@@ -260,9 +285,59 @@ async def test_a_client_that_goes_does_not_stop_a_load_others_wait_for(models_di
         assert len(opening.opened) == 1
 
 
+async def test_a_model_that_nobody_waits_for_any_more_makes_no_other_go(models_dir):
+    async with opened(models_dir) as catalog:
+        running = await catalog.get(A)
+        with running.engine.reserve():
+            unwanted = asyncio.create_task(catalog.load(B))
+            await until_eventually(lambda: catalog.loading == {B: 0.5})
+            unwanted.cancel()
+            await asyncio.gather(unwanted, return_exceptions=True)
+            assert catalog.loading == {}
+            assert (await generate(catalog, None)).startswith(A)
+        await until_eventually(lambda: not running.engine.num_requests)
+        assert names(catalog) == [A]
+        assert (await catalog.load(B)).model_id == B, "what was given up can be had later"
+
+
+async def test_a_model_serves_until_its_replacement_needs_the_room(models_dir, monkeypatch):
+    monkeypatch.setattr(catalog_module, "SWAP_PATIENCE_S", 0.05)
+    async with opened(models_dir) as catalog:
+        running = await catalog.get(A)
+        with running.engine.reserve():
+            loading = asyncio.create_task(catalog.load(B))
+            await until_eventually(lambda: catalog.loading == {B: 0.5})
+            assert (await generate(catalog, A)).startswith(A), "as long as it is there"
+            await until_eventually(lambda: not catalog.loaded)
+        await loading
+        assert names(catalog) == [B], "a model that is never idle has to go all the same"
+
+
+async def test_an_engine_that_stopped_is_started_anew_once_by_itself(models_dir, monkeypatch):
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("not a decoder failure")
+
+    async with opened(models_dir) as catalog:
+        alone = await generate(catalog, A)
+        with monkeypatch.context() as patch:
+            patch.setattr("app.runtime.ort_decoder.OrtDecoder.run", bug)
+            with pytest.raises(EngineFailure):
+                await generate(catalog, A)
+            assert catalog.loaded[0].failure is not None
+        assert await generate(catalog, None) == alone, "a request that names no model too"
+        with monkeypatch.context() as patch:
+            patch.setattr("app.runtime.ort_decoder.OrtDecoder.run", bug)
+            with pytest.raises(EngineFailure):
+                await generate(catalog, A)
+        with pytest.raises(EngineFailure, match="the engine has stopped"):
+            await generate(catalog, A)
+        await catalog.load(A)
+        assert await generate(catalog, A) == alone, "loading it is asking for it"
+
+
 async def test_close_stops_engines_and_loads_and_takes_nothing_new(models_dir, opening):
     async with opened(models_dir, max_loaded_models=2) as catalog:
-        model = await catalog.load(A)
+        model = await catalog.get(A)
         opening.gate.clear()
         loading = asyncio.create_task(catalog.load(B))
         await until_eventually(lambda: len(opening.opened) == 2)
@@ -327,9 +402,9 @@ async def test_settings_that_do_not_fit_the_memory_are_refused_with_the_numbers(
 async def test_kv_bytes_are_those_of_every_slot_full(models_dir):
     async with opened(models_dir, slots=3, context_length=100) as catalog:
         model = await catalog.load(A)
-        graph = model.manifest.graph
+        graph = read_manifest(models_dir / "tiny--a").graph
         a_token = 2 * graph.num_layers * graph.num_kv_heads * graph.head_dim * 4
-        assert model.kv_bytes == 3 * 100 * a_token
+        assert model.cache_bytes == 3 * 100 * a_token
 
 
 def test_a_manifest_of_another_format_is_left_out(tmp_path, caplog):
@@ -337,12 +412,5 @@ def test_a_manifest_of_another_format_is_left_out(tmp_path, caplog):
     manifest = folder / "manifest.json"
     content = msgspec.json.decode(manifest.read_bytes())
     manifest.write_bytes(msgspec.json.encode({**content, "format": 99}))
-    assert Catalog(Settings(models_dir=tmp_path)).available() == []
+    assert Shelf(tmp_path).available() == []
     assert "format is 99" in caplog.text
-
-
-async def until_eventually(condition) -> None:
-    """`until`, for what other threads do."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -33,7 +33,7 @@ def test_show_prints_the_manifests_figures(run):
     figures = dict(line.split("  ", 1) for line in out.splitlines())
     assert figures["model"].strip() == "tiny/a"
     assert figures["context"].strip() == "256 tokens"
-    assert figures["KV cache"].strip() == "512 bytes a token, float32"
+    assert figures["KV cache"].strip() == "512 bytes per token, float32"
 
 
 def test_an_unknown_model_is_said_in_one_line(run):

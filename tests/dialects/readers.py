@@ -6,7 +6,8 @@ from typing import Any
 
 def read_events(stream: bytes) -> list[str]:
     """The data of each event: the HTML standard's algorithm, for UTF-8 that is whole."""
-    events, data = [], []
+    events: list[str] = []
+    data: list[str] = []
     lines = stream.decode().replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for line in lines[:-1]:  # an unfinished line is not processed
         if not line:
@@ -22,7 +23,7 @@ def read_events(stream: bytes) -> list[str]:
 
 def stream_generate(stream: bytes) -> tuple[list[str], bool]:
     """What `LocalLabClient.stream_generate` (1.1.0) yields, and whether it saw the end."""
-    yielded = []
+    yielded: list[str] = []
     for line in _lines(stream):
         text = line.decode().strip()
         if not text:
@@ -38,7 +39,7 @@ def stream_generate(stream: bytes) -> tuple[list[str], bool]:
 
 def stream_chat(stream: bytes) -> tuple[list[dict[str, Any]], bool]:
     """What `LocalLabClient.stream_chat` (1.1.0) yields, and whether it saw the end."""
-    yielded = []
+    yielded: list[dict[str, Any]] = []
     for line in _lines(stream):
         text = line.decode().strip()
         if not text:

@@ -3,22 +3,17 @@
 tests/auth/test_guards.py tries the tokens where LocalLab is open; here everything is closed.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import msgspec
 import pytest
-from litestar import Litestar
 
-from app import asgi, errors
+from app import errors
 from app.errors import Error
 from app.storage.models import Role
-from tests.accounts_app import CHAT, CHEAP, HELLO, PASSWORD, Server
-from tests.auth.test_guards import BAD_KEYS, headers_of
-from tests.fakes import FakeService
+from tests.accounts_app import CHAT, HELLO, PASSWORD, running
+from tests.auth.test_guards import BAD_KEYS, PROTECTED, headers_of
 
 TURN = {"messages": [{"role": "user", "content": "Hello"}]}
 LOAD = {"model_id": "nobody/nothing"}
@@ -78,6 +73,7 @@ TEMPLATES = {
     "/v1/models/test/fake": "/v1/models/{model_id}",
     "/me/keys/1": "/me/keys/{key_id}",
 }
+USERS = ("users", "logins")
 GONE = "Service not available anymore."
 BAD_TOKENS = [
     "none",
@@ -165,33 +161,6 @@ def tree(kind: type[Error]) -> Iterator[type[Error]]:
         yield from tree(child)
 
 
-@asynccontextmanager
-async def whole_app(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: object
-) -> AsyncIterator[Server]:
-    """The real application over a fake service."""
-    made: dict[str, object] = {}
-
-    def keep(name: str, make):
-        def made_and_kept(*arguments: object):
-            made[name] = make(*arguments)
-            return made[name]
-
-        monkeypatch.setattr(asgi, make.__name__, made_and_kept)
-
-    keep("auth", asgi.create_auth)
-    keep("database", asgi.Database)
-    keep("keeper", asgi.ChatKeeper)
-    service = FakeService("Hello")
-    monkeypatch.setattr(asgi, "GenerationService", lambda _: service)
-    monkeypatch.setattr(asgi, "on_stop_signal", lambda _: None)
-    app = asgi.create_app(
-        msgspec.structs.replace(CHEAP, data_dir=folder, models_dir=folder, model="", **settings)
-    )
-    async with app.lifespan():
-        yield Server(app=app, service=service, **made)
-
-
 def test_the_tables_have_every_error():
     kinds = [type(error) for error in ANSWERS]
     assert len(kinds) == len(set(kinds))
@@ -199,8 +168,8 @@ def test_the_tables_have_every_error():
     assert set(OPENAI) == set(kinds)
 
 
-async def test_the_rows_have_every_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    async with whole_app(tmp_path, monkeypatch) as server:
+async def test_the_rows_have_every_route(tmp_path: Path):
+    async with running(tmp_path) as server:
         routes = {
             (method, route.path_format)
             for route in server.app.routes
@@ -209,6 +178,11 @@ async def test_the_rows_have_every_route(tmp_path: Path, monkeypatch: pytest.Mon
         }
     rows = {(row.method, TEMPLATES.get(row.path, row.path)) for row in ROWS}
     assert routes == rows, "a route has no row, or a row no route"
+
+
+def test_the_matrix_of_tokens_has_every_route_that_is_for_users():
+    rows = {(row.method, row.path.partition("?")[0]) for row in ROWS if row.door in USERS}
+    assert rows == {(method, path.partition("?")[0]) for method, path, _ in PROTECTED}
 
 
 def answer_of(error: Error, dialect: str) -> tuple[int, object]:
@@ -235,8 +209,7 @@ async def test_every_endpoint_answers_every_error_in_its_own_words(
         if request.scope["path"] != "/generate":
             raise error
 
-    monkeypatch.setattr(asgi, "Litestar", partial(Litestar, before_request=without_generate))
-    async with whole_app(tmp_path, monkeypatch) as server:
+    async with running(tmp_path, options={"before_request": without_generate}) as server:
         # `POST /generate` chooses the dialect first, so there the service fails
         monkeypatch.setattr(server.service, "start", fail)
         (user,) = [await server.auth.accounts.create("ada", PASSWORD)]
@@ -256,10 +229,8 @@ async def test_every_endpoint_answers_every_error_in_its_own_words(
 
 
 @pytest.mark.parametrize("case", BAD_TOKENS)
-async def test_a_closed_server_refuses_every_such_token_everywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
-):
-    async with whole_app(tmp_path, monkeypatch, require_auth=True) as server:
+async def test_a_closed_server_refuses_every_such_token_everywhere(tmp_path: Path, case: str):
+    async with running(tmp_path, require_auth=True) as server:
         headers = await headers_of(server, case)
         for row in ROWS:
             answer = await server.ask(row.method, row.path, row.body, headers=headers)
@@ -275,10 +246,8 @@ async def test_a_closed_server_refuses_every_such_token_everywhere(
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("closed", [True, False])
-async def test_doors_open_for_those_who_may_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: Role, closed: bool
-):
-    async with whole_app(tmp_path, monkeypatch, require_auth=closed) as server:
+async def test_doors_open_for_those_who_may_pass(tmp_path: Path, role: Role, closed: bool):
+    async with running(tmp_path, require_auth=closed) as server:
         for row in ROWS:
             user = await server.auth.accounts.create(f"user{ROWS.index(row)}", PASSWORD, role)
             token = (await server.auth.logins.sign_in(user)).access_token
@@ -294,9 +263,9 @@ async def test_doors_open_for_those_who_may_pass(
 
 @pytest.mark.parametrize("role", Role)
 async def test_on_a_closed_server_a_key_opens_what_its_user_may_but_not_the_account(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: Role
+    tmp_path: Path, role: Role
 ):
-    async with whole_app(tmp_path, monkeypatch, require_auth=True) as server:
+    async with running(tmp_path, require_auth=True) as server:
         user = await server.auth.accounts.create("ada", PASSWORD, role)
         key, _ = await server.auth.api_keys.create(user.id, "x")
         for row in ROWS:

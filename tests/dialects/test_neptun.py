@@ -34,7 +34,7 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def stored(server: Server, token: str, chat_id: str = "1") -> list[dict[str, Any]]:
     """The messages of a chat; none: there is no such chat."""
-    await server.keeper.finish()
+    await server.finish()
     answer = await server.ask("GET", f"/api/chats/{chat_id}", token=token)
     if answer.status == 404:
         return []
@@ -238,7 +238,10 @@ async def test_a_user_deleted_while_generating_leaves_nothing(tmp_path: Path):
         (
             ContextOverflow(9120, 8192),
             400,
-            "Bad Request. prompt has 9120 tokens, the context is 8192",
+            (
+                "Bad Request. prompt has 9120 tokens, "
+                "the context is 8192 for prompt and answer together"
+            ),
         ),
         (EngineFailure("it broke"), 500, "Internal Server Error"),
     ],

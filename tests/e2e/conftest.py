@@ -1,6 +1,7 @@
 """Server processes for all end-to-end tests that don't stop them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,6 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Says `scripted_app.TEXT`; `FIRST` is loaded, and again after a test that unloads it."""
     folder = tmp_path_factory.mktemp("scripted")
     write_models(folder / "models")
-    settings = {"models_dir": folder / "models", "model": FIRST}
+    settings: dict[str, Any] = {"models_dir": folder / "models", "model": FIRST}
     with running_server(folder, target="tests.e2e.scripted_app:app", **settings) as running:
         yield running

@@ -4,14 +4,17 @@ A prompt with the word `xylophone` fails while it is fed; one with `zeppelin` fa
 decode step, together with whoever shares that step.
 """
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from tokenizers import Tokenizer
 
-import app as server
-from app.catalog import loaded
 from app.errors import EngineFailure
+from app.manifest import Manifest
 from app.runtime.decoder import FloatArray, StepInput
 from app.runtime.ort_decoder import OrtDecoder
+from tests.e2e.decoders import application_with
 
 PREFILL_FAULT, DECODE_FAULT = "xylophone", "zeppelin"
 DECODE_STEPS = 3
@@ -20,7 +23,7 @@ DECODE_STEPS = 3
 class FaultyDecoder(OrtDecoder):
     """Recognises requests by tokens of their prompts."""
 
-    def __init__(self, folder, manifest, **options) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, **options: Any) -> None:
         super().__init__(folder, manifest, **options)
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._marks = {
@@ -32,11 +35,11 @@ class FaultyDecoder(OrtDecoder):
 
     def run(self, step: StepInput) -> FloatArray:
         if step.token_ids.shape[1] > 1:
-            self._doomed.pop(step.first_row, None)
+            self._doomed.pop(step.first_slot, None)
             if self._holds(step, PREFILL_FAULT):
                 raise EngineFailure("injected prefill fault")
             if self._holds(step, DECODE_FAULT):
-                self._doomed[step.first_row] = DECODE_STEPS
+                self._doomed[step.first_slot] = DECODE_STEPS
         else:
             for row in list(self._doomed):
                 if row < len(step.num_new) and step.num_new[row]:
@@ -54,7 +57,5 @@ class FaultyDecoder(OrtDecoder):
 
 def __getattr__(name: str) -> object:
     if name == "app":
-        # not at import: tests import this module's constants into a process with real decoders
-        loaded.OrtDecoder = FaultyDecoder
-        return server.app
+        return application_with(FaultyDecoder)
     raise AttributeError(name)

@@ -4,6 +4,7 @@ OpenAI's bodies must name a model: where it is the documented example, the one t
 """
 
 import uuid
+from typing import Any
 
 import httpx
 import schemathesis
@@ -17,7 +18,7 @@ client = httpx.Client(timeout=60)
 
 @schemathesis.auth(refresh_interval=None)
 class SignedIn:
-    def get(self, case, _context) -> str:
+    def get(self, case: schemathesis.Case[Any], _context: schemathesis.AuthContext) -> str:
         url = case.operation.base_url.rstrip("/")
         client.post(f"{url}/models/load", json={"model_id": FIRST}).raise_for_status()
         if client.get(f"{url}/me").status_code == 401:
@@ -26,12 +27,16 @@ class SignedIn:
             client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
         return client.headers["Authorization"]
 
-    def set(self, case, data: str, _context) -> None:
+    def set(
+        self, case: schemathesis.Case[Any], data: str, _context: schemathesis.AuthContext
+    ) -> None:
         case.headers["Authorization"] = data
 
 
 @schemathesis.hook
-def before_call(_context, case, _kwargs) -> None:
+def before_call(
+    _context: schemathesis.HookContext, case: schemathesis.Case[Any], _kwargs: dict[str, Any]
+) -> None:
     body = case.body
     if isinstance(body, dict) and body.get("model") == DEFAULT_MODEL:
         case.body = {**body, "model": FIRST}

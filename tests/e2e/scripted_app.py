@@ -5,13 +5,14 @@ must get. The model on disk is `tests.tiny_model`'s with a token a byte.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-import app as server
-from app.catalog import loaded
+from app.manifest import Manifest
 from app.runtime.decoder import FloatArray, StepInput
 from app.runtime.ort_decoder import OrtDecoder
+from tests.e2e.decoders import application_with
 from tests.fakes import BYTES, CHATML, EOS_ID, byte_ids
 from tests.tiny_model import write_tiny_model
 
@@ -41,7 +42,7 @@ def write_models(models_dir: Path) -> None:
 class ScriptedDecoder(OrtDecoder):
     """Runs the real graph, and puts the text's next token on top of the logits."""
 
-    def __init__(self, folder, manifest, **options) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, **options: Any) -> None:
         super().__init__(folder, manifest, **options)
         self._script = [*byte_ids(TEXT), EOS_ID]
         self._said: dict[int, int] = {}
@@ -50,22 +51,20 @@ class ScriptedDecoder(OrtDecoder):
     def run(self, step: StepInput) -> FloatArray:
         logits = super().run(step)
         if step.token_ids.shape[1] > 1:
-            self._said[step.first_row] = 0
+            self._said[step.first_slot] = 0
         for index in np.flatnonzero(step.num_new):
-            row = step.first_row + int(index)
+            row = step.first_slot + int(index)
             logits[index] = 0
             logits[index, :, self._script[self._said[row]]] = 1000
             self._said[row] += 1
         return logits
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        super().copy_row(source, target, num_tokens)
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        super().copy_slot(source, target, num_tokens)
         self._said[target] = self._said[source]
 
 
 def __getattr__(name: str) -> object:
     if name == "app":
-        # not at import: tests import this module's constants into a process with real decoders
-        loaded.OrtDecoder = ScriptedDecoder
-        return server.app
+        return application_with(ScriptedDecoder)
     raise AttributeError(name)

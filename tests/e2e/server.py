@@ -38,7 +38,8 @@ class Server:
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
 
 
 @contextlib.contextmanager
@@ -58,7 +59,7 @@ def running_server(
     port = free_port()
     # interface None: as the README types it
     chosen = ["--interface", interface] if interface else []
-    command = [Path(sys.executable).with_name("granian"), *chosen, "--port", str(port), target]
+    command = [str(Path(sys.executable).with_name("granian")), *chosen, "--port", str(port), target]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LLMHOST_")}
     settings = {"data_dir": folder, "rate_limit_per_minute": 0, "rate_limit_burst": 0, **settings}
     environment |= {f"LLMHOST_{name.upper()}": str(value) for name, value in settings.items()}

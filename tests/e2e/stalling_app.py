@@ -4,11 +4,13 @@ While `stuck` lies beside the models, no step comes to its end.
 """
 
 import time
+from pathlib import Path
+from typing import Any
 
-import app as server
-from app.catalog import loaded
+from app.manifest import Manifest
 from app.runtime.decoder import FloatArray, StepInput
 from app.runtime.ort_decoder import OrtDecoder
+from tests.e2e.decoders import application_with
 
 STUCK = "stuck"
 
@@ -16,7 +18,7 @@ STUCK = "stuck"
 class StallingDecoder(OrtDecoder):
     """Runs the real graph, when it may."""
 
-    def __init__(self, folder, manifest, **options) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, **options: Any) -> None:
         super().__init__(folder, manifest, **options)
         self._stuck = folder.parent / STUCK
 
@@ -28,7 +30,5 @@ class StallingDecoder(OrtDecoder):
 
 def __getattr__(name: str) -> object:
     if name == "app":
-        # not at import: tests import this module's constants into a process with real decoders
-        loaded.OrtDecoder = StallingDecoder
-        return server.app
+        return application_with(StallingDecoder)
     raise AttributeError(name)

@@ -1,7 +1,9 @@
 """How the tests of this folder run an engine: at a pace that no clock moves, until it is idle."""
 
+from typing import Any
+
 from app.contract.sampling import SamplingParams
-from app.engine.engine import Engine
+from app.engine.engine import Engine, Events
 from app.engine.pacing import Pacer
 from app.engine.scheduler import TokenBudget
 from app.engine.sequence import EngineRequest, TokenEvent
@@ -21,9 +23,17 @@ class FixedPace(Pacer):
         return self._fixed
 
 
-def request(prompt: list[int], max_tokens: int = 5, **fields) -> EngineRequest:
+def request(prompt: list[int], max_tokens: int = 5, **fields: Any) -> EngineRequest:
     fields = {"sampling": GREEDY, **fields}
     return EngineRequest(prompt_ids=prompt, max_tokens=max_tokens, **fields)
+
+
+def step(engine: Engine) -> Events:
+    """Run one step; its events in order."""
+    events: Events = []
+    engine.step(events.extend)
+    engine.check()
+    return events
 
 
 def run(engine: Engine, steps: int = 1000) -> dict[int, list[TokenEvent]]:
@@ -32,10 +42,8 @@ def run(engine: Engine, steps: int = 1000) -> dict[int, list[TokenEvent]]:
     for _ in range(steps):
         if engine.idle:
             break
-        for batch in engine.step():
-            for request_id, event in batch:
-                events.setdefault(request_id, []).append(event)
-        engine.check()
+        for request_id, event in step(engine):
+            events.setdefault(request_id, []).append(event)
     return events
 
 

@@ -1,16 +1,18 @@
-"""A decoder of integers whose next token has a closed form in everything its row was fed.
+"""A decoder of integers whose next token has a closed form in everything its slot was fed.
 
-It checks each step against what its rows hold, so an engine that feeds a token twice, skips
-one, or reads another owner's row gets caught or produces other tokens. Beside it a constraint
+It checks each step against what its slots hold, so an engine that feeds a token twice, skips
+one, or reads another owner's slot gets caught or produces other tokens. Beside it a constraint
 that follows a list.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.engine.sequence import Constraint
 from app.errors import EngineFailure
-from app.runtime.decoder import BLOCK_TOKENS, CountArray, FloatArray, StepInput
+from app.runtime.decoder import BLOCK_TOKENS, CountArray, Decoder, FloatArray, StepInput
 
 
 def next_token(fed: list[int], vocab_size: int) -> int:
@@ -35,7 +37,7 @@ def expected_tokens(prompt: list[int], count: int, vocab_size: int) -> list[int]
 
 
 class ScriptedDecoder:
-    """Rows are lists of tokens."""
+    """Slots are lists of tokens."""
 
     def __init__(
         self,
@@ -43,53 +45,53 @@ class ScriptedDecoder:
         capacity: int = 64,
         vocab_size: int = 101,
         *,
-        movable_rows: bool = True,
+        can_copy_slots: bool = True,
         pool_blocks: int = 0,
-        before_run: Callable[[StepInput], None] = lambda _: None,
+        before_run: Callable[[StepInput], object] = lambda _: None,
     ) -> None:
         self.slots, self.capacity, self.vocab_size = slots, capacity, vocab_size
-        self.movable_rows = movable_rows
+        self.can_copy_slots = can_copy_slots
         self.pool_blocks = pool_blocks
         self._pool: dict[int, list[int]] = {}
         self.steps: list[StepInput] = []
         self.closed = False
-        self._rows: list[list[int]] = [[] for _ in range(slots)]
+        self._held: list[list[int]] = [[] for _ in range(slots)]
         self._before_run = before_run
 
     def run(self, step: StepInput) -> FloatArray:
         self.steps.append(step)
         self._before_run(step)
         batch, width = step.token_ids.shape
-        assert step.first_row + batch <= self.slots
+        assert step.first_slot + batch <= self.slots
         logits = np.zeros((batch, width if step.all_logits else 1, self.vocab_size), np.float32)
         for i in range(batch):
-            new, cached = int(step.num_new[i]), int(step.num_cached[i])
+            new, computed = int(step.num_new[i]), int(step.num_computed[i])
             assert 0 <= new <= width
             if new == 0:
                 continue
-            row = self._rows[step.first_row + i]
-            assert cached <= len(row), f"row {i} holds {len(row)}, the engine believes {cached}"
-            row[cached:] = step.token_ids[i, :new].tolist()
-            assert len(row) <= self.capacity
+            held = self._held[step.first_slot + i]
+            assert computed <= len(held), f"row {i}: {len(held)} held, {computed} believed"
+            held[computed:] = step.token_ids[i, :new].tolist()
+            assert len(held) <= self.capacity
             wanted = range(new) if step.all_logits else [new - 1]
             for place, last in enumerate(wanted):
-                logits[i, place] = next_logits(row[: cached + last + 1], self.vocab_size)
+                logits[i, place] = next_logits(held[: computed + last + 1], self.vocab_size)
         return logits
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
-        assert self.movable_rows
-        self._rows[target] = self._rows[source][:num_tokens]
-        self._rows[source] = []
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        assert self.can_copy_slots
+        self._held[target] = self._held[source][:num_tokens]
+        self._held[source] = []
 
-    def save_block(self, row: int, start: int, block: int) -> None:
+    def save_block(self, slot: int, start: int, block: int) -> None:
         assert 0 <= block < self.pool_blocks
-        self._pool[block] = self._rows[row][start : start + BLOCK_TOKENS]
+        self._pool[block] = self._held[slot][start : start + BLOCK_TOKENS]
         assert len(self._pool[block]) == BLOCK_TOKENS
 
-    def load_blocks(self, blocks: Sequence[int], row: int, start: int) -> None:
-        assert start <= len(self._rows[row])
+    def load_blocks(self, blocks: Sequence[int], slot: int, start: int) -> None:
+        assert start <= len(self._held[slot])
         loaded = [token for block in blocks for token in self._pool[block]]
-        self._rows[row][start:] = loaded
+        self._held[slot][start:] = loaded
 
     def close(self) -> None:
         self.closed = True
@@ -129,3 +131,8 @@ def fail_when(condition: Callable[[StepInput], bool]) -> Callable[[StepInput], N
             raise EngineFailure("injected fault")
 
     return check
+
+
+if TYPE_CHECKING:  # what the engine asks for, held by mypy
+    _decoder: Decoder = ScriptedDecoder()
+    _constraint: Constraint = ScriptedConstraint()

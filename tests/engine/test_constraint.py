@@ -68,13 +68,15 @@ def test_a_constraint_that_allows_nothing_is_a_failure_even_if_padding_bits_are_
         restrict(row, ScriptedConstraint({20, 31}), np.zeros(1, np.int32))
 
 
-def test_what_a_constraint_raises_keeps_its_words():
+def test_what_a_constraint_raises_keeps_its_words_and_what_nobody_foresaw_is_logged(caplog):
     with pytest.raises(EngineFailure, match="token 7 is refused"):
         accept(ScriptedConstraint({1}), 7)
     broken = Broken("accept", Panic("index out of bounds"))
     assert not accept(broken, 3)
+    assert caplog.text == ""
     with pytest.raises(EngineFailure, match=r"the constraint failed: Panic\('index out of bounds"):
         accept(broken, 64)
+    assert "Traceback" in caplog.text, "a bug in a library must be found"
 
 
 @pytest.mark.parametrize("sampling", [SamplingParams(temperature=0.0), SamplingParams(seed=1)])

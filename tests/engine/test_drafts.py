@@ -1,4 +1,4 @@
-"""Guessing tokens changes how many come in a run, and never which."""
+"""Draft tokens change how many come in a run, and never which."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ class LoopingDecoder(ScriptedDecoder):
         return logits
 
 
-def test_what_followed_the_same_tokens_before_is_guessed():
+def test_what_followed_the_same_tokens_before_is_proposed():
     drafts = Drafts(8)
     assert drafts.propose(TEXT) == []
     assert drafts.propose([*TEXT, 1, 2, 3]) == [4, 5, 6, 7]
@@ -42,7 +42,7 @@ def test_the_latest_occurrence_counts():
     assert Drafts(2).propose([1, 2, 3, 7, 7, 1, 2, 3, 8, 8, 1, 2, 3]) == [8, 8]
 
 
-def test_guesses_grow_while_they_hold_and_shrink_when_not():
+def test_drafts_grow_while_they_are_accepted_and_shrink_when_not():
     drafts = Drafts(16)
     text = [*range(40), 0, 1, 2]
     lengths = [len(drafts.propose(text))]
@@ -52,7 +52,7 @@ def test_guesses_grow_while_they_hold_and_shrink_when_not():
     assert lengths == [4, 8, 16, 4]
 
 
-def test_wrong_guesses_are_followed_by_longer_and_longer_pauses():
+def test_rejected_drafts_are_followed_by_longer_and_longer_pauses():
     drafts, text, tried = Drafts(4), [1, 2, 3, 9], []
     for _ in range(1000):
         if drafts.propose([*text, 1, 2, 3]):
@@ -83,7 +83,7 @@ def test_a_text_that_repeats_itself_takes_fewer_runs():
     draft_tokens=st.integers(1, 12),
     vocab_size=st.sampled_from([3, 4, 101]),
 )
-def test_greedy_tokens_are_the_same_with_and_without_guesses(
+def test_greedy_tokens_are_the_same_with_and_without_drafts(
     prompt, count, draft_tokens, vocab_size
 ):
     capacity = 64
@@ -100,7 +100,7 @@ def test_greedy_tokens_are_the_same_with_and_without_guesses(
     assert events[-1].finish_reason is FinishReason.LENGTH
 
 
-def test_sampled_tokens_are_those_of_the_same_seed_without_guesses():
+def test_sampled_tokens_are_those_of_the_same_seed_without_drafts():
     sampling = SamplingParams(temperature=2.0, seed=5)
     found = []
     for draft_tokens in (0, 6):
@@ -113,8 +113,8 @@ def test_sampled_tokens_are_those_of_the_same_seed_without_guesses():
     assert len(set(found[0])) == 4, "all tokens must come, or this proves nothing"
 
 
-def test_guessing_leaves_the_distribution_alone():
-    """A guess is always there and right a quarter of the time; 3,000 draws over 4 tokens.
+def test_drafts_leave_the_distribution_alone():
+    """A draft is always there and right a quarter of the time; 3,000 draws over 4 tokens.
 
     Chi-square with 3 degrees of freedom above 21 has a chance of 1 in 9,000; the seeds are fixed.
     """
@@ -132,13 +132,13 @@ def test_guessing_leaves_the_distribution_alone():
     for i in range(30):
         engine.add(i, request([0, 1, 2, 3, 0, 1, 2], 100, sampling=SamplingParams(seed=i)))
         counts.update(tokens(run(engine)[i]))
-    assert any(step.all_logits for step in decoder.steps), "nothing was guessed"
+    assert any(step.all_logits for step in decoder.steps), "nothing was drafted"
     expected = 3000 * weights
     observed = np.array([counts[i] for i in range(4)])
     assert ((observed - expected) ** 2 / expected).sum() < 21, observed
 
 
-def test_a_stop_id_inside_a_guess_ends_the_sequence_there():
+def test_a_stop_id_inside_a_draft_ends_the_sequence_there():
     engine = Engine(LoopingDecoder(1, 128, 101), FixedPace(busy=8, idle=20), draft_tokens=6)
     engine.add(0, request([*range(7), 0, 1, 2], 60, stop_ids=frozenset({5})))
     events = run(engine)[0]
@@ -154,6 +154,21 @@ def test_a_failure_while_verifying_fails_that_sequence_alone():
     assert run(engine)[0][-1].finish_reason is FinishReason.ERROR
     engine.add(1, request([50], 5))
     assert len(tokens(run(engine)[1])) == 5
+
+
+def test_tokens_verified_before_a_failure_in_the_same_run_are_handed_over():
+    class Poisoned(LoopingDecoder):
+        def run(self, step: StepInput) -> FloatArray:
+            logits = super().run(step)
+            if step.all_logits:
+                logits[0, 2] = np.nan
+            return logits
+
+    engine = Engine(Poisoned(1, 128, 101), FixedPace(busy=8, idle=20), draft_tokens=4)
+    engine.add(0, request([*range(7), 0, 1, 2], 20))
+    events = run(engine)[0]
+    assert tokens(events) == [3, 4, 5], "one out of the prompt, two out of the draft"
+    assert events[-1].finish_reason is FinishReason.ERROR
 
 
 @pytest.mark.parametrize("logprobs", [None, 2])

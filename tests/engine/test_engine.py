@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.contract.sampling import FinishReason, SamplingParams
-from app.engine.engine import Engine
+from app.engine.engine import Engine, Events
 from app.engine.sequence import TokenEvent
-from tests.engine.driving import FixedPace, request, run, tokens
+from app.errors import EngineFailure
+from tests.engine.driving import FixedPace, request, run, step, tokens
 from tests.engine.scripted import (
     ScriptedConstraint,
     ScriptedDecoder,
@@ -32,23 +33,21 @@ prompts = st.lists(st.integers(0, 100), min_size=1, max_size=20)
     busy=st.integers(3, 6),
 )
 def test_whoever_else_runs_each_request_gets_its_own_tokens(arrivals, aborts, slots, movable, busy):
-    decoder = ScriptedDecoder(slots, movable_rows=movable)
+    decoder = ScriptedDecoder(slots, can_copy_slots=movable)
     engine = Engine(decoder, FixedPace(busy=busy, idle=8))
     events: dict[int, list[TokenEvent]] = {i: [] for i in range(len(arrivals))}
     aborted = set()
-    for step in range(400):
+    for now in range(400):
         for i, (at, prompt, count) in enumerate(arrivals):
-            if at == step:
+            if at == now:
                 engine.add(i, request(prompt, count))
         for i, at in aborts.items():
-            if at == step and i < len(arrivals):
+            if at == now and i < len(arrivals):
                 engine.abort(i)
                 aborted.add(i)
-        for batch in engine.step():
-            for i, event in batch:
-                assert not (i in aborted and arrivals[i][0] <= aborts[i]), "an aborted one speaks"
-                events[i].append(event)
-        engine.check()
+        for i, event in step(engine):
+            assert not (i in aborted and arrivals[i][0] <= aborts[i]), "an aborted one speaks"
+            events[i].append(event)
     assert engine.idle
     for i, (_, prompt, count) in enumerate(arrivals):
         want = expected_tokens(prompt, count, decoder.vocab_size)
@@ -60,18 +59,52 @@ def test_whoever_else_runs_each_request_gets_its_own_tokens(arrivals, aborts, sl
             assert [e.finish_reason for e in events[i]] == [None] * (count - 1) + ["length"]
 
 
-def test_decode_runs_stay_a_short_prefix_after_a_low_row_ends():
+def test_each_decoder_run_hands_its_events_over_before_the_next_one_begins():
+    handed_over: list[Events] = []
+    runs_seen: list[int] = []
+    decoder = ScriptedDecoder(slots=3, before_run=lambda _: runs_seen.append(len(handed_over)))
+    engine = Engine(decoder, FixedPace(busy=3, idle=8))
+    engine.add(0, request([1, 2], 3))
+    engine.step(handed_over.append)
+    engine.add(1, request([3], 3))
+    engine.add(2, request([4], 3))
+    engine.step(handed_over.append)
+    assert runs_seen == [0, 1, 2, 3], "one prompt; then a decode run and two prompts"
+    assert [[i for i, _ in events] for events in handed_over] == [[0], [0], [1], [2]]
+
+
+def test_a_step_runs_to_its_end_whoever_listens():
+    decoder = ScriptedDecoder()
+    engine = Engine(decoder, FixedPace(busy=3, idle=3))
+    engine.add(0, request([1, 2, 3, 4, 5], 1))
+    for num_runs in (1, 2):
+        engine.step(lambda _: None)
+        assert len(decoder.steps) == num_runs
+    assert engine.idle
+
+
+def test_nothing_is_handed_over_where_a_run_brought_nothing():
+    engine = Engine(ScriptedDecoder(), FixedPace(busy=3, idle=3))
+    engine.add(0, request([1, 2, 3, 4, 5], 1))
+    handed_over: list[Events] = []
+    engine.step(handed_over.append)
+    assert handed_over == []
+    engine.step(handed_over.append)
+    assert len(handed_over) == 1
+
+
+def test_decode_runs_stay_a_short_prefix_after_a_low_slot_is_free():
     decoder = ScriptedDecoder(slots=4)
     engine = Engine(decoder, FixedPace(busy=3, idle=8))
     for i, count in enumerate((2, 2, 2, 12)):
         engine.add(i, request([i], count))
     events = run(engine)
-    assert decoder.steps[-1].token_ids.shape == (1, 1), "the survivor must have moved to row 0"
+    assert decoder.steps[-1].token_ids.shape == (1, 1), "the survivor must have moved to slot 0"
     assert tokens(events[3]) == expected_tokens([3], 12, decoder.vocab_size)
 
 
-def test_rows_that_cannot_move_decode_past_the_gap():
-    decoder = ScriptedDecoder(slots=4, movable_rows=False)
+def test_sequences_that_cannot_move_decode_past_the_gap():
+    decoder = ScriptedDecoder(slots=4, can_copy_slots=False)
     engine = Engine(decoder, FixedPace(busy=3, idle=8))
     for i, count in enumerate((2, 2, 2, 12)):
         engine.add(i, request([i], count))
@@ -84,11 +117,10 @@ def test_a_long_prompt_is_fed_in_small_chunks_while_others_decode():
     decoder = ScriptedDecoder(slots=2)
     engine = Engine(decoder, FixedPace(busy=3, idle=50))
     engine.add(0, request([1, 2], 30))
-    for _ in engine.step():
-        pass
+    step(engine)
     engine.add(1, request(list(range(20)), 2))
     events = run(engine)
-    chunks = [int(s.num_new[0]) for s in decoder.steps if s.first_row == 1]
+    chunks = [int(s.num_new[0]) for s in decoder.steps if s.first_slot == 1]
     assert chunks == [3] * 6 + [2]
     widths = [s.token_ids.shape[1] for s in decoder.steps]
     assert all(not (a > 1 and b > 1) for a, b in pairwise(widths[1:])), (
@@ -108,7 +140,7 @@ def test_stop_id_ends_with_stop_and_is_reported():
     assert events[-1].finish_reason is FinishReason.STOP
 
 
-def test_a_prompt_that_fills_the_row_still_gets_one_token():
+def test_a_prompt_that_fills_the_slot_still_gets_one_token():
     decoder = ScriptedDecoder(capacity=6)
     engine = Engine(decoder, FixedPace(busy=3, idle=8))
     engine.add(0, request([1] * 6, 5))
@@ -133,8 +165,8 @@ def test_a_failed_run_ends_its_sequences_and_no_others():
     assert tokens(run(engine)[3]) == expected_tokens([9], 3, decoder.vocab_size)
 
 
-def test_a_failed_decode_run_fails_every_row_of_it_and_frees_them():
-    decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.num_cached.max() == 4))
+def test_a_failed_decode_run_fails_every_sequence_of_it_and_frees_their_slots():
+    decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.num_computed.max() == 4))
     engine = Engine(decoder, FixedPace(busy=3, idle=8))
     for i in range(3):
         engine.add(i, request([i, i], 10))
@@ -186,11 +218,60 @@ def test_a_row_without_a_finite_logit_fails_alone():
     assert events[1][-1].finish_reason is FinishReason.ERROR
 
 
-def test_an_empty_or_too_long_prompt_is_our_own_bug():
-    engine = Engine(ScriptedDecoder(capacity=4), FixedPace(busy=3, idle=8))
-    for prompt in ([], [1] * 5):
-        with pytest.raises(AssertionError):
-            engine.add(0, request(prompt))
+@pytest.mark.parametrize(
+    ("prompt", "fields", "message"),
+    [
+        ([], {}, "the prompt has 0 tokens, expected 1 to 4"),
+        ([1] * 5, {}, "the prompt has 5 tokens, expected 1 to 4"),
+        ([1, 101], {}, "prompt_ids has token 101, the model's vocabulary is 0 to 100"),
+        ([1], {"max_tokens": 0}, "max_tokens is 0, expected at least 1"),
+        ([1], {"stop_ids": frozenset({5, 101})}, "stop_ids has token 101"),
+        ([1], {"sampling": SamplingParams(logit_bias={-1: 1.0})}, "logit_bias has token -1"),
+    ],
+)
+def test_a_request_that_the_decoder_can_t_run_is_refused_alone(prompt, fields, message):
+    engine = Engine(ScriptedDecoder(capacity=4, vocab_size=101), FixedPace(busy=3, idle=8))
+    engine.add(0, request([1], 3))
+    with pytest.raises(EngineFailure, match=message):
+        engine.add(1, request(prompt, **fields))
+    events = run(engine)
+    assert list(events) == [0]
+    assert tokens(events[0]) == expected_tokens([1], 3, 101)
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"sampling": SamplingParams(top_k="many")}, "sampling"),
+        ({"prompt_logprobs": "two"}, "taking the prompt's logprobs"),
+    ],
+)
+def test_a_bug_while_a_sequence_is_sampled_ends_it_alone_and_is_logged(fields, what, caplog):
+    engine = Engine(ScriptedDecoder(), FixedPace(busy=3, idle=8))
+    engine.add(0, request([1], 6))
+    engine.add(1, request([2, 3], 6, **fields))
+    events = run(engine)
+    assert tokens(events[0]) == expected_tokens([1], 6, 101)
+    [event] = events[1]
+    assert event.finish_reason is FinishReason.ERROR
+    assert isinstance(event.error, EngineFailure)
+    assert str(event.error).startswith(f"{what} failed: TypeError(")
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert f"while={what!r}" in record.message
+    assert record.exc_info[1] is event.error.__cause__
+    engine.add(2, request([9], 3))
+    assert tokens(run(engine)[2]) == expected_tokens([9], 3, 101)
+
+
+def test_a_bug_while_a_request_is_queued_is_that_requests_failure(caplog):
+    engine = Engine(ScriptedDecoder(), FixedPace(busy=3, idle=8))
+    with pytest.raises(EngineFailure, match="queueing a request failed: TypeError"):
+        engine.add(0, request([1], sampling=SamplingParams(seed="seven")))
+    assert engine.idle
+    assert "Traceback" in caplog.text
+    engine.add(0, request([9], 3))
+    assert tokens(run(engine)[0]) == expected_tokens([9], 3, 101)
 
 
 def test_requests_that_use_nothing_new_get_the_tokens_that_they_always_got():
@@ -251,13 +332,3 @@ def test_stop_ids_come_from_min_tokens_on_and_not_before(min_tokens):
     assert last == next_token([5, 6, *before], 101), "only held-back tokens may be replaced"
     assert last in stop_ids
     assert events[-1].finish_reason is FinishReason.STOP
-
-
-def test_ids_outside_the_vocabulary_are_our_own_bug():
-    engine = Engine(ScriptedDecoder(vocab_size=101))
-    for fields in (
-        {"stop_ids": frozenset({101})},
-        {"sampling": SamplingParams(logit_bias={-1: 1.0})},
-    ):
-        with pytest.raises(AssertionError):
-            engine.add(0, request([1], **fields))

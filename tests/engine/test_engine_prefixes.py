@@ -82,7 +82,7 @@ def test_who_waits_for_an_older_prompt_goes_on_when_that_is_dropped(abort_after)
 
 
 def test_who_waits_for_an_older_prompt_goes_on_when_that_fails():
-    failing = fail_when(lambda step: step.first_row == 0 and int(step.num_cached[0]) == 20)
+    failing = fail_when(lambda step: step.first_slot == 0 and int(step.num_computed[0]) == 20)
     engine, _ = engine_of(pool_blocks=8, before_run=failing)
     prompt = [*BEGINNING, 1, 2]
     engine.add(0, request(prompt))

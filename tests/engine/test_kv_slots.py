@@ -1,4 +1,4 @@
-"""Rows are handed out lowest first, and none is ever lost or held twice."""
+"""Slots are handed out lowest first, and none is ever lost or held twice."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from app.engine.kv_slots import KvSlots
 
 
 @given(count=st.integers(1, 8), choices=st.lists(st.integers(0, 100)))
-def test_rows_are_neither_lost_nor_shared(count, choices):
+def test_slots_are_neither_lost_nor_shared(count, choices):
     slots, owned = KvSlots(count), []
     for choice in choices:
         if choice % 2 and slots.num_free:
@@ -22,7 +22,7 @@ def test_rows_are_neither_lost_nor_shared(count, choices):
         assert slots.num_free == count - len(owned)
 
 
-def test_check_notices_a_row_with_two_owners_and_a_lost_one():
+def test_check_notices_a_slot_with_two_owners_and_a_lost_one():
     slots = KvSlots(3)
     taken = slots.take()
     for owned in ([taken, taken], [], [taken, 2]):
@@ -30,7 +30,7 @@ def test_check_notices_a_row_with_two_owners_and_a_lost_one():
             slots.check(owned)
 
 
-def test_a_row_cannot_be_given_back_twice():
+def test_a_slot_cannot_be_given_back_twice():
     slots = KvSlots(2)
     slots.release(slots.take())
     with pytest.raises(KeyError):

@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.engine import Engine
 from app.engine.logprobs import token_logprob
-from app.engine.sequence import TokenLogprob
+from app.engine.sequence import ScoredToken
 from app.errors import EngineFailure
-from tests.engine.driving import FixedPace, request, run, tokens
+from tests.engine.driving import FixedPace, request, run, step, tokens
 from tests.engine.scripted import (
     ScriptedConstraint,
     ScriptedDecoder,
@@ -38,20 +38,20 @@ def reference(row: np.ndarray, token_id: int, count: int) -> tuple[float, list[t
     return float(logprobs[token_id]), [(i, float(logprobs[i])) for i in ordered]
 
 
-def assert_matches(found: TokenLogprob, row: np.ndarray, count: int) -> None:
+def assert_matches(found: ScoredToken, row: np.ndarray, count: int) -> None:
     logprob, top = reference(row, found.token_id, count)
     assert abs(found.logprob - logprob) < 1e-5, (found.logprob, logprob)
     assert [i for i, _ in found.top] == [i for i, _ in top]
     np.testing.assert_allclose([x for _, x in found.top], [x for _, x in top], atol=1e-5)
 
 
-def prompt_logprobs(busy: int, idle: int, *, others: int = 0) -> tuple[TokenLogprob, ...]:
+def prompt_logprobs(busy: int, idle: int, *, others: int = 0) -> tuple[ScoredToken, ...]:
     """Of PROMPT, fed in such chunks beside so many others."""
     engine = Engine(ScriptedDecoder(slots=4), FixedPace(busy, idle))
     for i in range(others):
         engine.add(1 + i, request([i, i + 1], 20))
-    for _ in engine.step() if others else ():
-        pass
+    if others:
+        step(engine)
     engine.add(0, request(PROMPT, 3, prompt_logprobs=2))
     events = run(engine)
     assert tokens(events[0]) == expected_tokens(PROMPT, 3, V)
@@ -142,7 +142,7 @@ def test_only_runs_of_requests_that_ask_give_all_logits():
     engine.add(1, request(PROMPT, 4, prompt_logprobs=0))
     engine.add(2, request(PROMPT, 4, top_logprobs=5))
     run(engine)
-    assert {s.first_row for s in decoder.steps if s.all_logits} == {1}
+    assert {s.first_slot for s in decoder.steps if s.all_logits} == {1}
     widths = [s.token_ids.shape[1] for s in decoder.steps if s.all_logits]
     assert sum(widths) == len(PROMPT), "decode steps want the last logits alone"
 
@@ -155,7 +155,7 @@ def test_a_prompt_of_one_token_has_no_prompt_logprobs():
     assert events[0].prompt_logprobs == ()
 
 
-def test_prompt_logprobs_of_a_prompt_that_fills_the_row_are_all_there():
+def test_prompt_logprobs_of_a_prompt_that_fills_the_slot_are_all_there():
     engine = Engine(ScriptedDecoder(capacity=len(PROMPT)), FixedPace(busy=3, idle=8))
     engine.add(0, request(PROMPT, 9, prompt_logprobs=0))
     (event,) = run(engine)[0]
@@ -164,7 +164,7 @@ def test_prompt_logprobs_of_a_prompt_that_fills_the_row_are_all_there():
 
 
 def test_a_prompt_that_fails_while_it_is_fed_ends_with_the_error_alone():
-    decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.num_cached.max() == 6))
+    decoder = ScriptedDecoder(before_run=fail_when(lambda s: s.num_computed.max() == 6))
     engine = Engine(decoder, FixedPace(busy=3, idle=6))
     engine.add(0, request(PROMPT, 9, prompt_logprobs=0))
     (event,) = run(engine)[0]

@@ -1,10 +1,10 @@
-"""Plans are made from counters: order of arrival, token budget, gaps between rows."""
+"""Slots are given and plans made from counters: order of arrival, token budget, gaps."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contract.sampling import SamplingParams
-from app.engine.scheduler import Scheduler, TokenBudget
+from app.engine.scheduler import Chunk, Move, Scheduler, StepPlan, TokenBudget
 from app.engine.sequence import EngineRequest, Sequence
 
 BUDGET = TokenBudget(busy=8, idle=8)
@@ -26,29 +26,28 @@ def sequence(request_id: int, num_prompt: int) -> Sequence:
 def test_no_step_feeds_more_than_its_budget_and_every_prompt_gets_its_turn(
     lengths, slots, idle, busy
 ):
-    scheduler = Scheduler(slots, movable_rows=True)
+    scheduler = Scheduler(slots, can_copy_slots=True)
     for i, length in enumerate(lengths):
         scheduler.add(sequence(i, length))
     first_tokens = []
     for _ in range(1000):
         if scheduler.idle:
             break
+        scheduler.admit()
         plan = scheduler.plan(TokenBudget(busy=busy, idle=idle))
         prefilling = [each for each in scheduler.running if each.prefilling]
         fed = sum(chunk.num_tokens for chunk in plan.prefill)
         assert fed <= (busy if plan.decode else idle)
         assert plan.decode or fed, "a step that does nothing would never end"
         assert [c.sequence for c in plan.prefill] == prefilling[: len(plan.prefill)], "oldest first"
-        for move in plan.moves:
-            move.sequence.slot = move.target
         for chunk in plan.prefill:
             assert chunk.num_tokens > 1 or chunk.sequence.num_prompt == 1, "a lone token"
-            chunk.sequence.num_cached += chunk.num_tokens
+            chunk.sequence.num_computed += chunk.num_tokens
             if not chunk.sequence.prefilling:
                 chunk.sequence.append(0)
                 first_tokens.append(chunk.sequence.request_id)
         for decoding in plan.decode:
-            decoding.num_cached += 1
+            decoding.num_computed += 1
             decoding.append(0)
             if decoding.num_generated == 4:
                 scheduler.remove(decoding)
@@ -56,18 +55,56 @@ def test_no_step_feeds_more_than_its_budget_and_every_prompt_gets_its_turn(
     assert sorted(first_tokens) == list(range(len(lengths)))
 
 
-def test_a_gap_is_filled_by_who_waits_before_anyone_is_moved():
-    scheduler = Scheduler(3, movable_rows=True)
+def state(scheduler: Scheduler, sequences: list[Sequence]) -> list[object]:
+    """All that a step's plan could change."""
+    each = [(s.slot, s.num_computed, s.cached_tokens, len(s.token_ids)) for s in sequences]
+    return [each, scheduler.running, scheduler.num_waiting]
+
+
+def test_planning_changes_nothing_and_says_the_same_twice():
+    scheduler = Scheduler(2, can_copy_slots=True)
+    sequences = [sequence(i, length) for i, length in enumerate((1, 9, 9))]
+    for each in sequences:
+        scheduler.add(each)
+    before = state(scheduler, sequences)
+    assert scheduler.plan(BUDGET) == StepPlan([], [], 0), "nobody has a slot yet"
+    assert state(scheduler, sequences) == before
+    scheduler.admit()
+    sequences[0].num_computed = 1
+    sequences[0].append(0)
+    before = state(scheduler, sequences)
+    plan = scheduler.plan(BUDGET)
+    assert plan == scheduler.plan(BUDGET)
+    assert plan == StepPlan([sequences[0]], [Chunk(sequences[1], 7)], 1)
+    assert state(scheduler, sequences) == before
+
+
+def test_a_decoding_sequence_moves_below_and_its_move_says_what_to_copy():
+    scheduler = Scheduler(3, can_copy_slots=True)
     running = [sequence(i, 1) for i in range(3)]
     for each in running:
         scheduler.add(each)
-    scheduler.plan(BUDGET)
+    scheduler.admit()
     for each in running:
-        each.num_cached = 1
+        each.num_computed = 1
+        each.append(0)
+    scheduler.remove(running[0])
+    assert scheduler.admit() == [Move(source=2, target=0, num_tokens=1)]
+    assert [each.slot for each in running] == [None, 1, 0]
+    scheduler.check()
+
+
+def test_a_gap_is_filled_by_who_waits_before_anyone_is_moved():
+    scheduler = Scheduler(3, can_copy_slots=True)
+    running = [sequence(i, 1) for i in range(3)]
+    for each in running:
+        scheduler.add(each)
+    scheduler.admit()
+    for each in running:
+        each.num_computed = 1
         each.append(0)
     scheduler.remove(running[0])
     newcomer = sequence(3, 5)
     scheduler.add(newcomer)
-    plan = scheduler.plan(BUDGET)
+    assert scheduler.admit() == []
     assert newcomer.slot == 0
-    assert plan.moves == []

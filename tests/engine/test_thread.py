@@ -2,28 +2,25 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
-from app.contract.sampling import FinishReason, SamplingParams
-from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.thread import EngineThread, TokenStream
+from app.contract.sampling import FinishReason
+from app.engine.sequence import TokenEvent
+from app.engine.stream import TokenStream
+from app.engine.thread import EngineThread
 from app.errors import BatchTooLarge, EngineFailure, Overloaded, ShuttingDown
 from app.metrics import Metrics
+from tests.engine.driving import request
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
 from tests.test_metrics import samples
 
 
-def request(prompt: list[int], max_tokens: int = 5) -> EngineRequest:
-    return EngineRequest(
-        prompt_ids=prompt, max_tokens=max_tokens, sampling=SamplingParams(temperature=0.0)
-    )
-
-
-def submit(engine: EngineThread, prompt: list[int], max_tokens: int = 5) -> TokenStream:
-    with engine.reserve() as places:
-        return places.submit(request(prompt, max_tokens))
+def submit(
+    engine: EngineThread, prompt: list[int], max_tokens: int = 5, client: str = ""
+) -> TokenStream:
+    with engine.reserve(1, client) as places:
+        return places.submit(request(prompt, max_tokens, client=client))
 
 
 async def all_events(stream: TokenStream) -> list[TokenEvent]:
@@ -33,10 +30,14 @@ async def all_events(stream: TokenStream) -> list[TokenEvent]:
     return events
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
+class Clock:
+    """Stands still but for what a test adds."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 class Gate:
@@ -59,9 +60,30 @@ async def test_requests_get_their_tokens_and_give_their_places_back():
     for prompt, events in zip(prompts, results, strict=True):
         assert [e.token_id for e in events] == expected_tokens(prompt, 5, decoder.vocab_size)
     assert engine.num_requests == 0
-    await until(lambda: engine.load.running == engine.load.waiting == 0)
     await engine.stop(1.0)
+    assert engine.load.running == engine.load.waiting == 0
     assert decoder.closed
+
+
+async def test_who_hears_of_the_end_of_a_request_does_not_find_it_running():
+    entered, turns = threading.Event(), threading.Semaphore(0)
+
+    def wait_for_a_turn(_) -> None:
+        entered.set()
+        assert turns.acquire(timeout=5)
+
+    engine = EngineThread(ScriptedDecoder(before_run=wait_for_a_turn), max_waiting=5)
+    first = submit(engine, [1, 2], 2)
+    await asyncio.to_thread(entered.wait)
+    second = submit(engine, [3, 4, 5], 1)
+    # the first one's prompt, then in one step its last token and, held, the second one's prompt
+    turns.release(2)
+    await all_events(first)
+    assert engine.load.kv_tokens == 0, "the step is under way, and the first is over"
+    turns.release()
+    await all_events(second)
+    assert engine.load.running == engine.load.waiting == 0
+    await engine.stop(1.0)
 
 
 async def test_a_full_queue_is_refused_at_once_with_its_numbers():
@@ -73,6 +95,35 @@ async def test_a_full_queue_is_refused_at_once_with_its_numbers():
     gate.opened.set()
     await asyncio.gather(*map(all_events, streams))
     assert len(await all_events(submit(engine, [3]))) == 5
+    await engine.stop(1.0)
+
+
+async def test_a_client_that_holds_the_queue_lets_another_in_before_it_gets_more():
+    turns = threading.Semaphore(0)
+
+    def wait_for_a_turn(_) -> None:
+        assert turns.acquire(timeout=5)
+
+    decoder = ScriptedDecoder(slots=1, before_run=wait_for_a_turn)
+    engine = EngineThread(decoder, max_waiting=2, clock_s=Clock())
+    flood = [submit(engine, [i], 1, client="flood") for i in range(3)]
+    with pytest.raises(Overloaded, match="3 requests are running or waiting, the limit is 3"):
+        engine.reserve(1, "ada")
+    turns.release()
+    await all_events(flood[0])
+    turns.release()
+    await all_events(flood[1])
+    # one of the flood's is left, and one place of two is its share while ada may come back
+    with pytest.raises(Overloaded, match="1 requests of this client wait beside others', the "):
+        engine.reserve(2, "flood")
+    ada = submit(engine, [9], 1, client="ada")
+    turns.release(2)
+    assert len(await all_events(ada)) == 1
+    await all_events(flood[2])
+    again = engine.reserve(3, "flood")
+    with again:
+        assert engine.num_requests == 3
+    assert engine.num_requests == 0
     await engine.stop(1.0)
 
 
@@ -100,8 +151,8 @@ async def test_abort_frees_the_slot_of_a_running_and_of_a_waiting_request():
     assert engine.num_requests == 0, "a place is free at once, the slot at the next step"
     gate.opened.set()
     assert len(await all_events(submit(engine, [3]))) == 5
-    await until(lambda: engine.load.running == engine.load.waiting == 0)
     await engine.stop(1.0)
+    assert engine.load.running == engine.load.waiting == 0
 
 
 async def test_stop_lets_running_requests_finish_and_refuses_new_ones():
@@ -153,6 +204,21 @@ async def test_a_decoder_failure_leaves_the_thread_going():
     await engine.stop(1.0)
 
 
+async def test_a_request_outside_the_vocabulary_fails_alone_be_it_the_first():
+    metrics = Metrics()
+    engine = EngineThread(ScriptedDecoder(vocab_size=101), 5, metrics.model("a/b"))
+    with engine.reserve() as places:
+        bad = places.submit(request([1], stop_ids=frozenset({151_645})))
+    [event] = await all_events(bad)
+    assert event.finish_reason is FinishReason.ERROR
+    assert "stop_ids has token 151645, the model's vocabulary is 0 to 100" in str(event.error)
+    assert len(await all_events(submit(engine, [4]))) == 5
+    assert engine.failure is None
+    assert engine.num_requests == 0
+    await engine.stop(1.0)
+    assert samples(metrics)["request_success_total", "finished_reason=error"] == 1
+
+
 async def test_what_is_counted_is_what_happened():
     metrics = Metrics()
     engine = EngineThread(ScriptedDecoder(slots=1), 9, metrics.model("a/b"))
@@ -182,20 +248,32 @@ async def test_what_is_counted_is_what_happened():
 
 
 async def test_time_in_the_queue_and_time_in_a_slot_are_told_apart():
-    decoder = ScriptedDecoder(slots=1, before_run=lambda _: time.sleep(0.02))
+    clock, turns = Clock(), threading.Semaphore(0)
+
+    def take_a_second(_) -> None:
+        assert turns.acquire(timeout=5)
+        clock.now_s += 1.0
+
+    decoder = ScriptedDecoder(slots=1, before_run=take_a_second)
     metrics = Metrics()
-    engine = EngineThread(decoder, 9, metrics.model("a/b"))
-    await asyncio.gather(*(all_events(submit(engine, [1], 5)) for _ in range(2)))
+    engine = EngineThread(decoder, 9, metrics.model("a/b"), clock_s=clock)
+    streams = [submit(engine, [1], 5), submit(engine, [2], 5)]
+    for stream in streams:
+        for _ in range(5):  # a run begins when the token of the one before has arrived
+            turns.release()
+            await stream.next()
     await engine.stop(1.0)
     found = samples(metrics)
-    queued_s = found["request_queue_time_seconds_sum", ""]
-    prefill_s = found["request_prefill_time_seconds_sum", ""]
-    # five runs of 20 ms each: the second request waits for all of the first one's
-    assert queued_s >= 5 * 0.02
-    assert prefill_s >= 2 * 0.02
-    assert found["request_decode_time_seconds_sum", ""] >= 2 * 4 * 0.02
-    first_s = found["time_to_first_token_seconds_sum", ""]
-    assert queued_s + prefill_s == pytest.approx(first_s), "nothing is counted twice"
+    times_s = {
+        "request_queue_time": 0 + 5,
+        "request_prefill_time": 1 + 1,
+        "time_to_first_token": 1 + 6,
+        "inter_token_latency": 4 + 4,
+        "request_decode_time": 4 + 4,
+        "e2e_request_latency": 5 + 10,
+    }
+    for name, seconds in times_s.items():
+        assert found[f"{name}_seconds_sum", ""] == seconds, name
 
 
 async def test_the_gauges_show_slots_queue_and_cache_of_the_latest_step():
@@ -217,16 +295,15 @@ async def test_the_gauges_show_slots_queue_and_cache_of_the_latest_step():
 
 
 async def test_a_stuck_step_grows_old_even_when_nobody_waits_for_it():
-    gate = Gate()
-    engine = EngineThread(ScriptedDecoder(before_run=gate), max_waiting=5)
+    gate, clock = Gate(), Clock()
+    engine = EngineThread(ScriptedDecoder(before_run=gate), max_waiting=5, clock_s=clock)
     assert engine.step_age_s == 0
     stream = submit(engine, [1])
     await asyncio.to_thread(gate.entered.wait)
     stream.abort()
     assert engine.num_requests == 0
-    age_s = engine.step_age_s
-    await asyncio.sleep(0.02)
-    assert engine.step_age_s >= age_s + 0.02
+    clock.now_s += 7.0
+    assert engine.step_age_s == 7.0
     gate.opened.set()
-    await until(lambda: engine.step_age_s == 0)
     await engine.stop(1.0)
+    assert engine.step_age_s == 0

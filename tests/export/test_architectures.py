@@ -7,7 +7,7 @@ import torch
 
 from app.manifest import read_manifest
 from export.__main__ import main
-from export.graph import Graph
+from export.graph import OnnxGraph
 from export.onnx_file import load_model
 from export.steps import Findings, read_findings, read_shape
 from tests.export.tiny import CONFIGS, REFUSED, WINDOW, make_model, save_tiny
@@ -27,7 +27,7 @@ def test_exported_model_follows_torch_token_by_token(
     assert main([str(tmp_path / "source"), "--out", str(out), "--keep-work"]) == 0
     work = tmp_path / ".work" / "out"
     manifest, findings = read_manifest(out), read_findings(work)
-    graph = Graph(load_model(out / manifest.graph.file))
+    graph = OnnxGraph(load_model(out / manifest.graph.file))
     nodes = len(graph.node_list)
     attention = graph.nodes("GroupQueryAttention")
     scales = {a.f for node in attention for a in node.attribute if a.name == "scale"}
@@ -83,7 +83,7 @@ def test_sliding_window_matters_and_reaches_the_graph(name: str, tmp_path: Path)
     work = tmp_path / ".work" / "out"
     windows = read_shape(work).windows
     assert WINDOW in windows
-    attention = Graph(load_model(work / "clean" / "model.onnx")).nodes("GroupQueryAttention")
+    attention = OnnxGraph(load_model(work / "clean" / "model.onnx")).nodes("GroupQueryAttention")
     found = [
         next((a.i for a in node.attribute if a.name == "local_window_size"), None)
         for node in attention
@@ -96,7 +96,7 @@ def test_llama_graph_has_no_shape_arithmetic_and_packed_attention(tmp_path: Path
     command = [str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--only"]
     for step in ("resolve", "trace", "clean"):
         assert main([*command, step]) == 0
-    graph = Graph(load_model(tmp_path / ".work" / "out" / "clean" / "model.onnx"))
+    graph = OnnxGraph(load_model(tmp_path / ".work" / "out" / "clean" / "model.onnx"))
     assert not graph.nodes("Shape", "Gather", "Concat", "Reshape", "Transpose", "Cast")[1:], (
         "one: the embedding"
     )
@@ -111,7 +111,7 @@ def test_only_the_asked_rows_reach_the_output_layer(tmp_path: Path) -> None:
     command = [str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--only"]
     for step in ("resolve", "trace", "clean"):
         assert main([*command, step]) == 0
-    graph = Graph(load_model(tmp_path / ".work" / "out" / "clean" / "model.onnx"))
+    graph = OnnxGraph(load_model(tmp_path / ".work" / "out" / "clean" / "model.onnx"))
     head = graph.made_by("logits", "MatMul")
     assert head is not None
     picked = graph.made_by(head.input[0], "GatherND")

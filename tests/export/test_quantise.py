@@ -5,14 +5,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph import Array, Graph
+from export.graph import Array, OnnxGraph
 from export.onnx_file import save_model
 from export.quantise import BLOCK_SIZE, Scheme, quantise, quantise_rows
 
 K, N, VOCAB = 96, 80, 40
 
 
-def model_with(weight: Array, bias: Array | None = None) -> Graph:
+def model_with(weight: Array, bias: Array | None = None) -> OnnxGraph:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["product"])]
     if bias is not None:
         nodes.append(helper.make_node("Add", ["product", "b"], ["y"]))
@@ -26,12 +26,12 @@ def model_with(weight: Array, bias: Array | None = None) -> Graph:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "tokens", N])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return Graph(
+    return OnnxGraph(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     )
 
 
-def run(graph: Graph, folder: Path, **inputs: Array) -> Array:
+def run(graph: OnnxGraph, folder: Path, **inputs: Array) -> Array:
     save_model(graph.finish(), folder / "model.onnx")
     session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     (result,) = session.run(None, inputs)
@@ -71,7 +71,7 @@ def q4_1(random: np.random.Generator) -> Array:
     return (codes.astype(np.float32) * steps + low).reshape(N, K)
 
 
-def two_products(first: Array, last: Array) -> Graph:
+def two_products(first: Array, last: Array) -> OnnxGraph:
     """x @ first @ last: the output layer stays in 8 bits, so 4 bits are seen before it."""
     graph = helper.make_graph(
         [
@@ -83,7 +83,7 @@ def two_products(first: Array, last: Array) -> Graph:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "tokens", N])],
         [numpy_helper.from_array(first, "first"), numpy_helper.from_array(last, "last")],
     )
-    return Graph(
+    return OnnxGraph(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     )
 
@@ -155,7 +155,7 @@ def test_tied_embedding_is_stored_once_and_reads_the_output_layers_bytes(tmp_pat
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=9,
     )
-    graph = Graph(model)
+    graph = OnnxGraph(model)
     quantise(graph, "int8")
     assert {n.op_type for n in graph.node_list} == {"GatherBlockQuantized", "MatMulNBits"}
     ids = np.arange(VOCAB)[None]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from app.manifest import Graph, Manifest, read_manifest
+from export import steps
 from export.__main__ import main
 from export.session import GraphSession
 from export.source import DEFAULT_MODEL_ID, model_id_of
@@ -94,6 +95,17 @@ def test_step_without_its_input_says_what_is_missing(
     assert "is missing, run the step before it" in capsys.readouterr().err
 
 
+def test_another_missing_file_is_not_taken_for_an_earlier_steps_output(
+    llama: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source, out = llama
+    monkeypatch.setattr(steps, "TEXT", tmp_path / "text.txt")
+    with pytest.raises(FileNotFoundError, match=r"text\.txt"):
+        main([str(source), "--out", str(out), "--only", "validate"])
+    monkeypatch.undo()
+    assert main([str(source), "--out", str(out), "--only", "validate"]) == 0
+
+
 @pytest.mark.parametrize("source", ["/nowhere/model.gguf", "not a model", "/nowhere/folder"])
 def test_source_that_is_not_there_is_one_sentence(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -114,12 +126,14 @@ def test_float16_keeps_half_the_cache_and_the_tokens(llama: Source, tmp_path: Pa
 def test_row_without_new_tokens_keeps_its_cache(llama: Source) -> None:
     _, out = llama
     session = GraphSession(out, read_manifest(out).graph, rows=3, capacity=192)
-    session.feed([[5, 6, 7], [8, 9, 10, 11], [12]])
-    before = {name: buffer[1].copy() for name, buffer in session.buffers.items()}
+    prompts = [[5, 6, 7], [8, 9, 10, 11], [12]]
+    session.feed(prompts)
+    untouched = session.feed([[], [20], []])[1].copy()
+    session.reset()
+    session.feed(prompts)
     session.feed([[13], [], [14, 15, 16]])
     assert session.lengths.tolist() == [4, 4, 4]
-    for name, buffer in session.buffers.items():
-        assert (buffer[1] == before[name]).all(), name
+    assert (session.feed([[], [20], []])[1] == untouched).all()
 
 
 def test_learned_positions_survive_a_full_row_beside_them(tmp_path: Path) -> None:

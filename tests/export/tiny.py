@@ -45,68 +45,70 @@ LONG_ROPE = {
 }
 
 
-def _config(kind: str, **changes: Any) -> Callable[[], PretrainedConfig]:
+def configured(kind: str, **changes: Any) -> Callable[[], PretrainedConfig]:
     return lambda: getattr(hf, kind)(**{**BASE, **changes})
 
 
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
-    "llama": _config("LlamaConfig"),
-    "llama-3-rope": _config("LlamaConfig", rope_scaling=LLAMA3_ROPE, tie_word_embeddings=True),
-    "qwen2": _config("Qwen2Config", tie_word_embeddings=True),
-    "qwen3": _config("Qwen3Config", **HEADS),
-    "mistral": _config("MistralConfig", sliding_window=WINDOW, **HEADS),
-    "phi3": _config("Phi3Config", partial_rotary_factor=0.5),
-    "phi3-partial": _config("Phi3Config", partial_rotary_factor=0.5, head_dim=32, hidden_size=128),
-    "phi3-long": _config(
+    "llama": configured("LlamaConfig"),
+    "llama-3-rope": configured("LlamaConfig", rope_scaling=LLAMA3_ROPE, tie_word_embeddings=True),
+    "qwen2": configured("Qwen2Config", tie_word_embeddings=True),
+    "qwen3": configured("Qwen3Config", **HEADS),
+    "mistral": configured("MistralConfig", sliding_window=WINDOW, **HEADS),
+    "phi3": configured("Phi3Config", partial_rotary_factor=0.5),
+    "phi3-partial": configured(
+        "Phi3Config", partial_rotary_factor=0.5, head_dim=32, hidden_size=128
+    ),
+    "phi3-long": configured(
         "Phi3Config", rope_scaling=LONG_ROPE, original_max_position_embeddings=160
     ),
-    "gemma": _config("GemmaConfig", **UNTIED, **HEADS),
-    "gemma2": _config("Gemma2Config", query_pre_attn_scalar=24, **UNTIED, **MIXED, **HEADS),
-    "gemma3": _config("Gemma3TextConfig", query_pre_attn_scalar=24, **UNTIED, **MIXED, **HEADS),
+    "gemma": configured("GemmaConfig", **UNTIED, **HEADS),
+    "gemma2": configured("Gemma2Config", query_pre_attn_scalar=24, **UNTIED, **MIXED, **HEADS),
+    "gemma3": configured("Gemma3TextConfig", query_pre_attn_scalar=24, **UNTIED, **MIXED, **HEADS),
     "gpt2": lambda: hf.GPT2Config(
         vocab_size=VOCAB, n_positions=192, n_embd=64, n_layer=2, n_head=4, initializer_range=0.15,
         bos_token_id=0, eos_token_id=1, **UNTIED,
     ),
-    "smollm3": _config("SmolLM3Config", no_rope_layers=[1, 0]),
-    "cohere": _config("CohereConfig", use_qk_norm=False, logit_scale=0.5),
-    "cohere2": _config("Cohere2Config", **MIXED, **HEADS),
-    "granite": _config("GraniteConfig", attention_multiplier=0.2, residual_multiplier=0.7),
-    "olmo2": _config("Olmo2Config"),
+    "smollm3": configured("SmolLM3Config", no_rope_layers=[1, 0]),
+    "cohere": configured("CohereConfig", use_qk_norm=False, logit_scale=0.5),
+    "cohere2": configured("Cohere2Config", **MIXED, **HEADS),
+    "granite": configured("GraniteConfig", attention_multiplier=0.2, residual_multiplier=0.7),
+    "olmo2": configured("Olmo2Config"),
     "opt": lambda: hf.OPTConfig(
         vocab_size=VOCAB, hidden_size=64, ffn_dim=96, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=192, word_embed_proj_dim=64, init_std=0.15, bos_token_id=0,
         eos_token_id=1, pad_token_id=1,
     ),
-    "gpt-neox": _config("GPTNeoXConfig", rotary_pct=0.5),
-    "starcoder2": _config("Starcoder2Config", sliding_window=WINDOW),
-    "glm": _config("GlmConfig", **HEADS),
-    "glm4": _config("Glm4Config", **HEADS),
-    "phi": _config("PhiConfig", partial_rotary_factor=0.5),
-    "exaone4": _config("Exaone4Config", **MIXED),
-    "ernie4-5": _config("Ernie4_5Config", **HEADS),
-    "hunyuan": _config("HunYuanDenseV1Config", **HEADS),
-    "helium": _config("HeliumConfig", **HEADS),
-    "seed-oss": _config("SeedOssConfig", **HEADS),
+    "gpt-neox": configured("GPTNeoXConfig", rotary_pct=0.5),
+    "starcoder2": configured("Starcoder2Config", sliding_window=WINDOW),
+    "glm": configured("GlmConfig", **HEADS),
+    "glm4": configured("Glm4Config", **HEADS),
+    "phi": configured("PhiConfig", partial_rotary_factor=0.5),
+    "exaone4": configured("Exaone4Config", **MIXED),
+    "ernie4-5": configured("Ernie4_5Config", **HEADS),
+    "hunyuan": configured("HunYuanDenseV1Config", **HEADS),
+    "helium": configured("HeliumConfig", **HEADS),
+    "seed-oss": configured("SeedOssConfig", **HEADS),
 }  # fmt: skip
 
 CONFIGS |= {
-    "arcee": _config("ArceeConfig"),
-    "bitnet": _config("BitNetConfig"),
-    "olmo": _config("OlmoConfig"),
-    "olmo3": _config("Olmo3Config", **MIXED),
-    "persimmon": _config("PersimmonConfig"),
+    "arcee": configured("ArceeConfig"),
+    "bitnet": configured("BitNetConfig"),
+    "olmo": configured("OlmoConfig"),
+    "olmo3": configured("Olmo3Config", **MIXED),
+    "persimmon": configured("PersimmonConfig"),
 }
 
 REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
     "mamba": lambda: hf.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2),
-    "stablelm": _config("StableLmConfig"),
-    "mixtral": _config("MixtralConfig", num_local_experts=2, num_experts_per_tok=1),
+    "stablelm": configured("StableLmConfig"),
+    "mixtral": configured("MixtralConfig", num_local_experts=2, num_experts_per_tok=1),
     "falcon": lambda: hf.FalconConfig(
         vocab_size=VOCAB, hidden_size=64, num_hidden_layers=2, num_attention_heads=4
     ),
     "bloom": lambda: hf.BloomConfig(vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4),
-    "gpt-oss": _config("GptOssConfig", num_local_experts=2, head_dim=16),
-    "apertus": _config("ApertusConfig"),
+    "gpt-oss": configured("GptOssConfig", num_local_experts=2, head_dim=16),
+    "apertus": configured("ApertusConfig"),
     "bert": lambda: hf.BertConfig(
         vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=32,
@@ -117,13 +119,14 @@ REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
 def make_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     """A model with random weights; norms and biases are moved off their neutral values."""
     torch.manual_seed(seed)
-    model = hf.AutoModelForCausalLM.from_config(config)
+    model: PreTrainedModel = hf.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             assert parameter.isfinite().all(), name
-    return model.eval()
+    model.eval()
+    return model
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -5,14 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contract.conversation import ToolCall
-from app.contract.generation import Finished, PromptLogprobs, TextDelta, ToolCallDelta, Usage
+from app.contract.generation import (
+    Finished,
+    PromptLogprobs,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    collect,
+)
 from app.contract.sampling import FinishReason, SamplingParams
-from app.engine.sequence import EngineRequest, TokenEvent
-from app.engine.sequence import TokenLogprob as EngineLogprob
-from app.engine.thread import TokenStream
+from app.engine.sequence import EngineRequest, ScoredToken, TokenEvent
+from app.engine.stream import TokenStream
 from app.errors import EngineFailure
-from app.generation.generation import Generation
-from app.generation.tool_calls import ToolCallParser
+from app.generation.generation import EngineGeneration
+from app.generation.prepare import Prepared
+from app.generation.reading import TextReader
 from app.generation.tool_formats import HERMES, MISTRAL
 from tests.fakes import BYTES, EOS_ID, byte_ids
 
@@ -21,22 +28,32 @@ CALL = HERMES.head + "now" + HERMES.middle + '{"a": 1}' + HERMES.tail
 
 
 def token(token_id: int, **fields) -> TokenEvent:
-    return TokenEvent(token_id, logprobs=EngineLogprob(token_id, -float(token_id)), **fields)
+    return TokenEvent(token_id, logprobs=ScoredToken(token_id, -float(token_id)), **fields)
 
 
 STOPS = ("bE", "aaa")
 
 
-def generation(events: list[list[TokenEvent]], *, tokenizer=BYTES, **fields) -> Generation:
+def generation(
+    events: list[list[TokenEvent]],
+    *,
+    tokenizer=BYTES,
+    top_logprobs=0,
+    prompt_logprobs=None,
+    **fields,
+) -> EngineGeneration:
     """One that hears the events of each list at once."""
     stream = TokenStream(lambda _: None)
-    asked = EngineRequest(
+    request = EngineRequest(
         prompt_ids=PROMPT,
         max_tokens=9,
         sampling=SamplingParams(),
-        top_logprobs=fields.pop("top_logprobs", 0),
-        prompt_logprobs=fields.pop("prompt_logprobs", None),
+        top_logprobs=top_logprobs,
+        prompt_logprobs=prompt_logprobs,
     )
+    rules = {"grammar": None, "stop": (), "silent_ids": frozenset(), "format": None}
+    rules |= {"tool_names": (), "prompt_only": False}
+    prepared = Prepared(engine=request, **{**rules, **fields})
 
     async def play() -> None:
         for together in events:
@@ -45,7 +62,7 @@ def generation(events: list[list[TokenEvent]], *, tokenizer=BYTES, **fields) -> 
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    made = Generation(stream, tokenizer, asked, model_id="m", **fields)
+    made = EngineGeneration("m", stream, TextReader(tokenizer, prepared))
     made.playing = asyncio.create_task(play())
     return made
 
@@ -59,7 +76,7 @@ def spelled(event: TextDelta) -> bytes:
     return b"".join(one.bytes for one in event.logprobs)
 
 
-async def events_of(made: Generation) -> list:
+async def events_of(made: EngineGeneration) -> list:
     return [event async for event in made]
 
 
@@ -80,12 +97,12 @@ async def test_each_token_comes_with_its_text():
 
 async def test_no_logprobs_are_given_to_who_did_not_ask():
     made = generation(one_by_one("ab"), top_logprobs=None, silent_ids=frozenset([EOS_ID]))
-    assert (await made.collect()).logprobs == ()
+    assert (await collect(made)).logprobs == ()
 
 
 async def test_a_token_of_a_grammar_that_ends_the_text_is_text():
     last = token(*byte_ids("}"), finish_reason=FinishReason.STOP)
-    whole = await generation(one_by_one("{", last), silent_ids=frozenset([EOS_ID])).collect()
+    whole = await collect(generation(one_by_one("{", last), silent_ids=frozenset([EOS_ID])))
     assert whole.text == "{}"
     assert [one.text for one in whole.logprobs] == ["{", "}"]
     assert whole.finished.reason is FinishReason.STOP
@@ -94,7 +111,7 @@ async def test_a_token_of_a_grammar_that_ends_the_text_is_text():
 async def test_a_stop_id_is_no_text_even_where_it_is_a_letter():
     [letter] = byte_ids("x")
     last = token(letter, finish_reason=FinishReason.STOP)
-    whole = await generation(one_by_one("ax", last), silent_ids=frozenset([letter])).collect()
+    whole = await collect(generation(one_by_one("ax", last), silent_ids=frozenset([letter])))
     assert whole.text == "ax", "only the last x ended the text"
     assert len(whole.logprobs) == 2
 
@@ -121,33 +138,33 @@ def test_tokens_are_those_of_the_text_wherever_it_is_stopped(text, together):
     asyncio.run(scenario())
 
 
-async def test_a_token_that_a_stop_string_cuts_is_not_delivered():
+async def test_a_token_that_a_stop_string_cuts_keeps_its_logprob_and_later_ones_are_nobodys():
     tokenizer = BYTES.from_str(BYTES.to_str())
     tokenizer.add_tokens(["xEN"])
     long = tokenizer.token_to_id("xEN")
     events = [[token(i)] for i in (*byte_ids("a"), long, *byte_ids("D"))]
-    whole = await generation(events, tokenizer=tokenizer, stop=("END",)).collect()
+    whole = await collect(generation(events, tokenizer=tokenizer, stop=("END",)))
     assert whole.text == "ax"
-    assert [one.text for one in whole.logprobs] == ["a"]
+    assert [one.text for one in whole.logprobs] == ["a", "xEN"]
     assert whole.finished == Finished(FinishReason.STOP, Usage(2, 3))
 
 
 async def test_half_a_character_at_the_end_keeps_its_tokens():
     half = byte_ids("🦊")[:2]
     last = token(half[1], finish_reason=FinishReason.LENGTH)
-    whole = await generation([[token(half[0])], [last]]).collect()
+    whole = await collect(generation([[token(half[0])], [last]]))
     assert whole.text == "\ufffd"
     assert b"".join(one.bytes for one in whole.logprobs) == "🦊".encode()[:2]
 
 
 async def test_a_special_token_in_the_text_comes_with_no_text_of_its_own():
     events = [[token(EOS_ID)], *one_by_one("a")]
-    whole = await generation(events, silent_ids=frozenset([EOS_ID])).collect()
+    whole = await collect(generation(events, silent_ids=frozenset([EOS_ID])))
     assert (whole.text, [one.text for one in whole.logprobs]) == ("a", ["<|im_end|>", "a"])
 
 
 async def test_the_prompts_logprobs_come_first_and_once():
-    first = token(*byte_ids("a"), prompt_logprobs=(EngineLogprob(PROMPT[1], -3.0),))
+    first = token(*byte_ids("a"), prompt_logprobs=(ScoredToken(PROMPT[1], -3.0),))
     made = generation([[first], *one_by_one("b")], prompt_logprobs=0)
     events = await events_of(made)
     assert isinstance(events[0], PromptLogprobs)
@@ -156,7 +173,7 @@ async def test_the_prompts_logprobs_come_first_and_once():
 
 
 async def test_a_request_for_the_prompt_alone_gives_no_token():
-    first = token(*byte_ids("a"), prompt_logprobs=(EngineLogprob(PROMPT[1], -3.0),))
+    first = token(*byte_ids("a"), prompt_logprobs=(ScoredToken(PROMPT[1], -3.0),))
     made = generation([[first], *one_by_one("b")], prompt_logprobs=0, prompt_only=True)
     [prompt, finished] = await events_of(made)
     assert isinstance(prompt, PromptLogprobs)
@@ -165,17 +182,19 @@ async def test_a_request_for_the_prompt_alone_gives_no_token():
 
 async def test_cached_tokens_are_those_of_the_first_event():
     first = TokenEvent(*byte_ids("a"), cached_tokens=2)
-    whole = await generation([[first], *one_by_one("b")]).collect()
+    whole = await collect(generation([[first], *one_by_one("b")]))
     assert whole.finished.usage.cached_tokens == 2
 
 
-def calling(text: str, *, format_=HERMES, tokenizer=BYTES, events=None, **fields) -> Generation:
+def calling(
+    text: str, *, format_=HERMES, tokenizer=BYTES, events=None, **fields
+) -> EngineGeneration:
     return generation(
         events or one_by_one(text),
         tokenizer=tokenizer,
         silent_ids=frozenset([EOS_ID]),
-        shown=format_.tokens,
-        calls=ToolCallParser(format_, ["now"]),
+        format=format_,
+        tool_names=("now",),
         **fields,
     )
 
@@ -187,16 +206,16 @@ async def test_a_call_is_told_as_deltas_and_collected_as_one():
     pieces = [event.arguments for event in events if isinstance(event, ToolCallDelta)]
     assert "".join(pieces) == '{"a": 1}'
     assert len(pieces) > 5, "arguments are streamed"
-    whole = await calling(f"Wait.\n{CALL}\n{CALL}").collect()
+    whole = await collect(calling(f"Wait.\n{CALL}\n{CALL}"))
     assert whole.text == "Wait."
     assert [(call.name, call.arguments) for call in whole.tool_calls] == [("now", '{"a": 1}')] * 2
     assert all(isinstance(call, ToolCall) and call.id for call in whole.tool_calls)
 
 
 async def test_logprobs_beside_a_call_are_those_of_the_text():
-    whole = await calling(f"Wait.\n{CALL}").collect()
+    whole = await collect(calling(f"Wait.\n{CALL}"))
     assert b"".join(one.bytes for one in whole.logprobs) == b"Wait."
-    plain = await calling("Wait, <tool").collect()
+    plain = await collect(calling("Wait, <tool"))
     assert plain.text == "Wait, <tool"
     assert b"".join(one.bytes for one in plain.logprobs) == b"Wait, <tool"
 
@@ -207,7 +226,7 @@ async def test_a_special_token_that_marks_a_call_is_seen():
     ids = tokenizer.encode('[TOOL_CALLS] [{"name": "now", "arguments": {}}]').ids
     assert tokenizer.token_to_id("[TOOL_CALLS]") in ids, "or this proves nothing"
     events = [[token(i)] for i in ids] + [[token(EOS_ID, finish_reason=FinishReason.STOP)]]
-    whole = await calling("", format_=MISTRAL, tokenizer=tokenizer, events=events).collect()
+    whole = await collect(calling("", format_=MISTRAL, tokenizer=tokenizer, events=events))
     assert (whole.text, [call.name for call in whole.tool_calls]) == ("", ["now"])
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contract.generation import PromptToken, TokenLogprob
-from app.engine.sequence import TokenLogprob as EngineLogprob
+from app.engine.sequence import ScoredToken
 from app.generation.token_text import TokenTexts
 from tests.generation.test_detokenizer import TOKENIZERS, fox_ids
 
@@ -26,7 +26,7 @@ def test_the_bytes_of_a_texts_tokens_are_the_texts(name, text):
 def test_a_part_of_a_character_is_its_bytes_and_a_replacement(name):
     tokenizer = TOKENIZERS[name]
     part = fox_ids(tokenizer)[0]
-    token = TokenTexts(tokenizer).logprob(EngineLogprob(part, -1.5))
+    token = TokenTexts(tokenizer).logprob(ScoredToken(part, -1.5))
     assert token.bytes
     assert "🦊".encode().startswith(token.bytes)
     assert token.text == "\ufffd"
@@ -51,7 +51,7 @@ def test_an_id_beyond_the_vocabulary_spells_nothing():
 
 def test_the_likeliest_stay_in_their_order():
     a, b = (BYTE_LEVEL.token_to_id(letter) for letter in "ab")
-    token = TokenTexts(BYTE_LEVEL).logprob(EngineLogprob(a, -2.0, ((b, -0.5), (a, -2.0))))
+    token = TokenTexts(BYTE_LEVEL).logprob(ScoredToken(a, -2.0, ((b, -0.5), (a, -2.0))))
     assert token == TokenLogprob(
         a, "a", b"a", -2.0, (TokenLogprob(b, "b", b"b", -0.5), TokenLogprob(a, "a", b"a", -2.0))
     )
@@ -59,7 +59,7 @@ def test_the_likeliest_stay_in_their_order():
 
 def test_a_prompts_first_token_has_no_logprob():
     a, b = (BYTE_LEVEL.token_to_id(letter) for letter in "ab")
-    assert TokenTexts(BYTE_LEVEL).prompt([a, b], (EngineLogprob(b, -1.0),)) == (
+    assert TokenTexts(BYTE_LEVEL).prompt([a, b], (ScoredToken(b, -1.0),)) == (
         PromptToken(a, "a", b"a", None),
         PromptToken(b, "b", b"b", -1.0),
     )

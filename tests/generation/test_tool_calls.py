@@ -18,7 +18,7 @@ from app.contract.generation import (
 )
 from app.contract.sampling import SamplingParams
 from app.errors import InvalidParameter
-from app.generation.prepare import conversation
+from app.generation.conversation import ConversationWriter
 from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import (
     HERMES,
@@ -363,14 +363,14 @@ def test_a_format_that_is_not_known_is_none(source):
 
 def test_tools_are_described_in_the_systems_turn_where_the_template_has_no_place_for_them():
     template = ChatTemplate(CHATML)
-    text = conversation(template, [ChatMessage.of("user", "Hi")], [WEATHER])
+    [text] = ConversationWriter(template).write([ChatMessage.of("user", "Hi")], [WEATHER])
     assert text.startswith("<|im_start|>system\nThese functions can be called")
     assert (
         json.dumps({"name": "weather", "description": "The weather.", "parameters": CITY}) in text
     )
     assert HERMES.head in text
     messages = [ChatMessage.of("system", "Be brief."), ChatMessage.of("user", "Hi")]
-    text = conversation(template, messages, [WEATHER])
+    [text] = ConversationWriter(template).write(messages, [WEATHER])
     assert text.startswith("<|im_start|>system\nBe brief.\n\nThese functions can be called")
 
 
@@ -382,7 +382,7 @@ def test_a_template_without_a_systems_turn_gets_the_tools_in_the_first_users():
         ChatMessage.of("tool", "12:00", tool_call_id="1"),
         ChatMessage.of("tool", "12:01", tool_call_id="2"),
     ]
-    text = conversation(template, messages, [NOW])
+    [text] = ConversationWriter(template).write(messages, [NOW])
     assert text.startswith("<s><start_of_turn>user\nThese functions")
     assert text.endswith(
         "<start_of_turn>user\n<tool_response>\n12:00\n</tool_response>\n"

@@ -1,12 +1,16 @@
 """The ONNX Runtime decoder on a tiny graph with the real GroupQueryAttention."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from app.errors import EngineFailure, ModelBroken, ProviderUnavailable
 from app.manifest import read_manifest
 from app.runtime.decoder import StepInput
-from app.runtime.ort_decoder import OrtDecoder, choose_provider
+from app.runtime.ort_decoder import OrtDecoder, choose_provider, session_options
 from tests.tiny_model import write_tiny_model
 
 IDS = np.random.default_rng(0).integers(0, 96, 24)
@@ -20,23 +24,23 @@ def decoder(tmp_path):
     decoder.close()
 
 
-def step(first_row: int, rows: list[tuple[list[int], int]], **fields) -> StepInput:
-    """Rows as (new tokens, number cached)."""
+def step(first_slot: int, rows: list[tuple[list[int], int]], **fields) -> StepInput:
+    """Rows as (new tokens, number computed)."""
     width = max(1, *(len(new) for new, _ in rows))
     token_ids = np.zeros((len(rows), width), np.int64)
     for i, (new, _) in enumerate(rows):
         token_ids[i, : len(new)] = new
     return StepInput(
-        first_row,
+        first_slot,
         token_ids,
         np.array([len(new) for new, _ in rows], np.int32),
-        np.array([cached for _, cached in rows], np.int32),
+        np.array([computed for _, computed in rows], np.int32),
         **fields,
     )
 
 
-def isolated(decoder, ids, row: int = 3) -> np.ndarray:
-    return decoder.run(step(row, [(list(ids), 0)]))[0, 0].copy()
+def isolated(decoder, ids, slot: int = 3) -> np.ndarray:
+    return decoder.run(step(slot, [(list(ids), 0)]))[0, 0].copy()
 
 
 def test_chunked_prefill_equals_whole(decoder):
@@ -58,20 +62,20 @@ def test_rows_of_different_length_in_one_step_equal_isolated_ones(decoder):
         np.testing.assert_allclose(together[row, 0], wanted[row], atol=1e-4)
 
 
-def test_an_idle_row_keeps_its_cache(decoder):
+def test_an_idle_slot_keeps_its_cache(decoder):
     wanted = isolated(decoder, [*IDS[:9], 7])
     decoder.run(step(1, [(list(IDS[:9]), 0)]))
     for _ in range(3):
-        # the engine claims nothing about an idle row's length, so neither does the step
+        # the engine claims nothing about an idle slot's length, so neither does the step
         decoder.run(step(0, [([5], 0), ([], 0), ([6], 0)]))
     after = decoder.run(step(1, [([7], 9)]))[0, 0]
     np.testing.assert_allclose(after, wanted, atol=1e-4)
 
 
-def test_a_copied_row_continues_like_its_source(decoder):
+def test_a_copied_slot_continues_like_its_source(decoder):
     wanted = isolated(decoder, [*IDS[:9], 7])
     decoder.run(step(2, [(list(IDS[:9]), 0)]))
-    decoder.copy_row(2, 0, 9)
+    decoder.copy_slot(2, 0, 9)
     decoder.run(step(2, [(list(IDS[9:20]), 0)]))
     np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0, 0], wanted, atol=1e-4)
 
@@ -82,7 +86,7 @@ def test_dropped_tokens_are_forgotten(decoder):
     np.testing.assert_allclose(decoder.run(step(0, [([7], 9)]))[0, 0], wanted, atol=1e-4)
 
 
-def test_a_row_can_be_filled_to_its_capacity(decoder):
+def test_a_slot_can_be_filled_to_its_capacity(decoder):
     ids = np.resize(IDS, 64)
     decoder.run(step(0, [(list(ids[:63]), 0)]))
     last = decoder.run(step(0, [(list(ids[63:]), 63)]))[0, 0]
@@ -123,6 +127,25 @@ def test_asking_for_a_provider_that_is_absent_says_what_is_there():
     assert choose_provider("cpu") == "cpu"
     with pytest.raises(ProviderUnavailable, match=r"'cuda' is not in .* CPUExecutionProvider"):
         choose_provider("cuda")
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("0", "0")])
+def test_attention_takes_its_plain_kernel_unless_the_environment_says_otherwise(given, found):
+    name = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+    environ = {key: value for key, value in os.environ.items() if key != name}
+    if given is not None:
+        environ[name] = given
+    script = f"import app.runtime.ort_decoder, os; print(os.environ[{name!r}])"
+    command = [sys.executable, "-c", script]
+    shown = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == found
+
+
+def test_session_options_leave_the_environment_alone(monkeypatch):
+    monkeypatch.delenv("ORT_GQA_DISABLE_FLASH_ATTENTION")
+    before = dict(os.environ)
+    session_options()
+    assert dict(os.environ) == before
 
 
 def test_a_broken_graph_is_named(tmp_path):

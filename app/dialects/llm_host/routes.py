@@ -1,239 +1,67 @@
-"""LLM Host's addresses. `POST /generate` is shared: `generate` answers where a body has `query`."""
+"""LLM Host's side of `POST /generate`: an answer to a query, for users."""
 
+from functools import partial
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
-from litestar import Request, Response, Router, get, post
-from litestar.di import NamedDependency, Provide
-from litestar.handlers import HTTPRouteHandler
+from litestar import Response
+from litestar.openapi.datastructures import ResponseSpec
 
-from app.auth.accounts import name_key
-from app.auth.auth import Auth
-from app.auth.guards import (
-    LOGIN_SECURITY,
-    SECURITY,
-    SignedInRequest,
-    not_by_key,
-    signed_in,
-    tenant_of,
-)
-from app.auth.logins import TokenPair
+from app.auth.guards import signed_in
 from app.contract.conversation import ChatMessage
 from app.contract.generation import GenerationRequest
 from app.contract.sampling import SamplingParams
-from app.dialects import sse
-from app.dialects.body import Body, read_object, takes, to_record
-from app.dialects.llm_host import api_keys
-from app.dialects.llm_host.schemas import (
-    Content,
-    Credentials,
-    Done,
-    Me,
-    NewPasswordRequest,
-    PasswordProof,
-    Query,
-    RefreshToken,
-    Registered,
-    Registration,
-    Tokens,
-)
-from app.dialects.llm_host.wire import (
-    FORM,
-    NDJSON,
-    EventLines,
-    JsonLines,
-    TakesCredentials,
-    refusals,
-    refuse,
-)
-from app.dialects.streaming import stream, while_connected
-from app.errors import Error, InvalidParameter, RequestError
-from app.generation.service import GenerationService
-
-AnyRequest = Request[Any, Any, Any]
+from app.dialects.kit.body import Body, to_record
+from app.dialects.kit.callers import caller_of
+from app.dialects.kit.dialect import Claim, Dialect
+from app.dialects.kit.framing import EVENT_STREAM, NDJSON, asks_for
+from app.dialects.kit.host import AnyRequest, Host
+from app.dialects.kit.refusals import detail
+from app.dialects.kit.streaming import Reply
+from app.dialects.llm_host.schemas import Content, Query
+from app.dialects.llm_host.wire import EventLines, JsonLines, refusals, refuse
+from app.errors import InvalidParameter
 
 # A query carries no parameters: these are LocalLab's documented defaults, less what is a matter
 # of the model (top_k, repetition_penalty).
 SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.9)
-MULTIPART: Final = "multipart/form-data"
 
 
-@post(
-    "/register",
-    status_code=200,
-    summary="Register",
-    operation_class=takes(Registration),
-    responses=refusals(400, 403, 429),
-)
-async def register(request: AnyRequest, auth: NamedDependency[Auth]) -> Registered:
-    """Create an account with a name and a password."""
-    body = to_record(await read_object(request), Registration)
-    user = await auth.accounts.register(body.username, body.password)
-    return Registered(user=user.username)
-
-
-@post(
-    "/login",
-    status_code=200,
-    summary="Sign in",
-    operation_class=TakesCredentials,
-    responses=refusals(400, 401, 429),
-)
-async def login(request: AnyRequest, auth: NamedDependency[Auth]) -> Tokens:
-    """Exchange a name and a password, sent as a form, for tokens."""
-    body = to_record(await read_form(request), Credentials)
-    account = name_key(body.username) or ""
-    await auth.attempts.count(account, auth.access.address(request))
-    user = await auth.accounts.verify(body.username, body.password)
-    await auth.attempts.succeeded(account)
-    return _tokens(await auth.logins.sign_in(user))
-
-
-@post(
-    "/refresh",
-    status_code=200,
-    summary="Refresh the access token",
-    operation_class=takes(RefreshToken),
-    responses=refusals(400, 401),
-)
-async def refresh(request: AnyRequest, auth: NamedDependency[Auth]) -> Tokens:
-    """Exchange a refresh token for a new access token; where tokens rotate, for a new pair."""
-    body = to_record(await read_object(request), RefreshToken)
-    return _tokens(await auth.logins.refresh(body.refresh_token))
-
-
-@post(
-    "/logout",
-    guards=[signed_in, not_by_key],
-    status_code=200,
-    summary="Sign out",
-    security=LOGIN_SECURITY,
-    responses=refusals(401, 403),
-)
-async def logout(request: SignedInRequest, auth: NamedDependency[Auth]) -> Done:
-    """End this login: neither its access tokens nor its refresh token hold any more."""
-    login_id = request.user.login_id
-    assert login_id is not None, "not_by_key lets logins alone pass"
-    await auth.logins.sign_out(login_id)
-    return Done("Signed out")
-
-
-@get(
-    "/me",
-    guards=[signed_in],
-    summary="Who am I",
-    security=SECURITY,
-    responses=refusals(401),
-)
-async def me(request: SignedInRequest) -> Me:
-    """Show the account that the token belongs to."""
-    return Me(request.user.user_id, request.user.username, request.user.role)
-
-
-@post(
-    "/me/password",
-    guards=[signed_in, not_by_key],
-    status_code=200,
-    summary="Change my password",
-    operation_class=takes(NewPasswordRequest),
-    security=LOGIN_SECURITY,
-    responses=refusals(400, 401, 403, 429),
-)
-async def change_password(request: SignedInRequest, auth: NamedDependency[Auth]) -> Tokens:
-    """Change the password, end every login of the account, and sign in anew; API keys stay."""
-    body = to_record(await read_object(request), NewPasswordRequest)
-    account = name_key(request.user.username) or ""
-    await auth.attempts.count(account, auth.access.address(request))
-    user = await auth.accounts.change_password(
-        request.user.user_id, body.current_password, body.new_password
-    )
-    await auth.attempts.succeeded(account)
-    return _tokens(await auth.logins.sign_in(user))
-
-
-@post(
-    "/me/delete",
-    guards=[signed_in, not_by_key],
-    status_code=200,
-    summary="Delete my account",
-    operation_class=takes(PasswordProof),
-    security=LOGIN_SECURITY,
-    responses=refusals(400, 401, 403, 429),
-)
-async def delete_account(request: SignedInRequest, auth: NamedDependency[Auth]) -> Done:
-    """Delete the account with its chats and keys. POST: many clients send no body with DELETE."""
-    body = to_record(await read_object(request), PasswordProof)
-    account = name_key(request.user.username) or ""
-    await auth.attempts.count(account, auth.access.address(request))
-    await auth.accounts.delete(request.user.user_id, body.password)
-    return Done("Account deleted")
-
-
-async def generate(
-    request: AnyRequest, body: Body, service: GenerationService, max_tokens: int
-) -> Response[Any]:
+async def generate(host: Host, request: AnyRequest, body: Body) -> Response[Any]:
     """Answer a body with `query`, for users only; whole, or streamed with `?stream=true`."""
     await signed_in(request)
     streamed = _is_true("stream", request.query_params.get("stream", "false"))
-    generation = await service.start(
+    generation = await host.generator.start(
         GenerationRequest(
             messages=[ChatMessage.of("user", to_record(body, Query).query)],
-            max_tokens=max_tokens,
+            max_tokens=host.settings.default_max_tokens,
             sampling=SAMPLING,
         ),
         None,  # the current model
-        tenant_of(request),
+        await caller_of(request),
     )
-    try:
-        if not streamed:
-            text, _ = await while_connected(request.receive, generation.whole())
-            return Response(Content(text), status_code=200)
-        if sse.asks_for(request, NDJSON):
-            return await stream(request, generation, JsonLines(), NDJSON, sse.HEADERS)
-        return await stream(request, generation, EventLines(), sse.MEDIA_TYPE, sse.HEADERS)
-    except BaseException:
-        await generation.aclose()
-        raise
+    reply = Reply(request, generation)
+    if not streamed:
+        [whole] = await reply.whole()
+        return Response(Content(whole.text))
+    if asks_for(request, NDJSON):
+        return await reply.stream(JsonLines(), NDJSON)
+    return await reply.stream(EventLines())
 
 
-async def read_form(request: AnyRequest) -> Body:
-    """Read a form, or a JSON object in its place.
-
-    Raises:
-        RequestError: it is neither.
-    """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type == MULTIPART:
-        return dict(await request.form())
-    if content_type != FORM:
-        return await read_object(request)
-    # Litestar's own reading takes unescaped letters, as curl sends them, for Latin-1, and keeps
-    # the last thousand forms in memory, passwords included.
-    try:
-        text = (await request.body()).decode()
-        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=20))
-    except ValueError as error:
-        raise RequestError("the form is not UTF-8, or has more than 20 fields") from error
-
-
-def router(auth: Auth) -> Router:
-    """Everything but the shared `POST /generate`."""
-    handlers: list[HTTPRouteHandler] = [
-        register,
-        login,
-        refresh,
-        logout,
-        me,
-        change_password,
-        delete_account,
-        *api_keys.HANDLERS,
-    ]
-    return Router(
-        path="/",
-        route_handlers=handlers,
-        dependencies={"auth": Provide(lambda: auth, sync_to_thread=False)},
-        exception_handlers={Error: lambda _, error: refuse(error)},
-        tags=["LLM Host"],
+def dialect(host: Host) -> Dialect:
+    """Make LLM Host's claim; its other endpoints are those of the accounts."""
+    return Dialect(
+        paths=(),
+        refuse=refuse,
+        envelope=detail,
+        claims={
+            "query": Claim(
+                handler=partial(generate, host),
+                body=Query,
+                responses={200: ResponseSpec(Content), **refusals(400, 401, 413, 429, 500, 503)},
+                streams=(EVENT_STREAM, NDJSON),
+            )
+        },
     )
 
 
@@ -243,7 +71,3 @@ def _is_true(name: str, value: str) -> bool:
         return booleans[value.lower()]
     except KeyError:
         raise InvalidParameter(name, value, "true or false") from None
-
-
-def _tokens(pair: TokenPair) -> Tokens:
-    return Tokens(access_token=pair.access_token, refresh_token=pair.refresh_token)

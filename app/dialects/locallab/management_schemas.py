@@ -1,13 +1,13 @@
 """What LocalLab's clients send and get about models and the machine."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from app.catalog.loaded import LoadedModel
+from app.contract.models import ModelFacts, ModelState
 from app.dialects.locallab.schemas import Length, Text
-from app.manifest import Manifest
 from app.system import Cpu, Gpu, Memory, process_bytes
 
 LONGEST_ANSWER = 16384
@@ -53,7 +53,7 @@ class UnloadAnswer(msgspec.Struct, frozen=True):
     model_id: str | None = None
 
 
-class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What both lists of models say."""
 
     id: str
@@ -66,7 +66,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: Annotated[int, Meta(description="Bytes on disk.")]
 
 
-class CurrentModel(ModelFacts, frozen=True, kw_only=True):
+class CurrentModel(ListedModel, frozen=True, kw_only=True):
     """The model that requests get which name none."""
 
     model_id: str
@@ -86,29 +86,29 @@ class CurrentModel(ModelFacts, frozen=True, kw_only=True):
     loaded_models: Annotated[list[str], Meta(description="All in memory, the one used last first.")]
 
     @classmethod
-    def of(cls, model: LoadedModel, loaded: list[LoadedModel]) -> "CurrentModel":
+    def of(cls, model: ModelState, loaded: Sequence[ModelState]) -> "CurrentModel":
         """Describe a loaded model."""
-        manifest, capacity = model.manifest, model.engine.capacity
+        facts, capacity = model.facts, model.capacity
         return cls(
             id=model.model_id,
             model_id=model.model_id,
             name=short_name(model.model_id),
-            description=manifest.description,
+            description=facts.description,
             is_loaded=True,
             loading_progress=1.0,
             context_length=capacity,
             max_length=min(capacity, LONGEST_ANSWER),
-            quantization=manifest.quantisation.scheme,
+            quantization=facts.quantisation,
             execution_provider=model.provider,
             memory_used=process_bytes(),
-            kv_cache_size=model.kv_bytes,
-            size_bytes=manifest.size_bytes,
-            slots=model.engine.load.slots,
+            kv_cache_size=model.cache_bytes,
+            size_bytes=facts.size_bytes,
+            slots=model.slots,
             loaded_models=[other.model_id for other in loaded],
         )
 
 
-class AvailableModel(ModelFacts, frozen=True, kw_only=True):
+class AvailableModel(ListedModel, frozen=True, kw_only=True):
     """A model on disk."""
 
     can_load: Annotated[
@@ -116,23 +116,23 @@ class AvailableModel(ModelFacts, frozen=True, kw_only=True):
     ]
 
     @classmethod
-    def of(cls, manifest: Manifest, progress: float | None) -> "AvailableModel":
+    def of(cls, facts: ModelFacts, progress: float | None) -> "AvailableModel":
         """Describe a model on disk.
 
         Args:
-            manifest: what its folder says.
+            facts: what its folder says.
             progress: None: neither loaded nor on its way.
         """
         return cls(
-            id=manifest.model_id,
-            name=short_name(manifest.model_id),
-            description=manifest.description,
+            id=facts.model_id,
+            name=short_name(facts.model_id),
+            description=facts.description,
             can_load=True,
             is_loaded=progress == 1,
             loading_progress=progress,
-            context_length=manifest.graph.context_length,
-            quantization=manifest.quantisation.scheme,
-            size_bytes=manifest.size_bytes,
+            context_length=facts.context_length,
+            quantization=facts.quantisation,
+            size_bytes=facts.size_bytes,
         )
 
 

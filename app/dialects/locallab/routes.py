@@ -1,99 +1,86 @@
-"""LocalLab's endpoints: URL → service → answer.
+"""LocalLab's text: `POST /generate` with a prompt, `/chat`, `/generate/batch`, `GET /health`."""
 
-`POST /generate` is shared with another dialect, so here it is a plain function that
-app/dialects/shared_paths.py calls.
-"""
+from functools import partial
+from typing import Any, Final
 
-from collections.abc import Sequence
-from typing import Any
-
-from litestar import Request, Response, Router, get, post
-from litestar.di import NamedDependency
+from litestar import Response, Router, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.types import Guard
 
-from app.auth.guards import tenant_of
-from app.dialects import sse
-from app.dialects.body import Body, read_object, takes, to_record
-from app.dialects.locallab import wire
+from app.auth.guards import signed_in_if_required, within_rate_limit
+from app.contract.generation import Generator
+from app.contract.models import ModelRegistry
+from app.dialects.kit.body import Body, read_object, takes, to_record
+from app.dialects.kit.callers import caller_of
+from app.dialects.kit.dialect import Claim, Dialect
+from app.dialects.kit.framing import EVENT_STREAM, TextEvents, TextFraming, asks_for
+from app.dialects.kit.host import AnyRequest, Host, Provided
+from app.dialects.kit.refusals import detail
+from app.dialects.kit.streaming import Reply
+from app.dialects.locallab import management, wire
 from app.dialects.locallab.schemas import (
     BatchAnswer,
     BatchBody,
     ChatAnswer,
     ChatBody,
-    ErrorAnswer,
     GenerateAnswer,
     GenerateBody,
     HealthAnswer,
     UsageAnswer,
 )
-from app.dialects.streaming import Framing, stream, while_connected
-from app.errors import Error
-from app.generation.generation import Generation, whole_batch
-from app.generation.service import GenerationService
 
-AnyRequest = Request[Any, Any, Any]
-Service = NamedDependency[GenerationService]
-
-ERRORS = {
-    status: ResponseSpec(ErrorAnswer, description=description, generate_examples=False)
-    for status, description in {
-        400: "A field is wrong, or no model is loaded",
-        401: "The server asks for a token and there is none that holds",
-        404: "No such model on this server",
-        413: "The prompt is longer than the model's context, or the body too large",
-        429: "The queue is full or the rate limit reached; see Retry-After",
-        500: "The model failed",
-        503: "The server is shutting down; see Retry-After",
-    }.items()
-}
+REFUSALS: Final = wire.refusals(400, 401, 404, 413, 429, 500, 503)
 
 
-async def generate(
-    request: AnyRequest, body: Body, service: GenerationService
-) -> Response[GenerateAnswer]:
+async def generate(host: Host, request: AnyRequest, body: Body) -> Response[GenerateAnswer]:
     """Go on from one prompt."""
     asked = to_record(body, GenerateBody)
-    generation = await service.start(
-        asked.prompt_request(asked.prompt, raw=asked.raw), asked.model_id, tenant_of(request)
-    )
+    wanted = asked.prompt_request(asked.prompt, raw=asked.raw)
+    caller = await caller_of(request)
+    generation = await host.generator.start(wanted, asked.model_id, caller)
+    reply = Reply(request, generation)
     if asked.stream:
-        return await _stream(request, generation, wire.PlainText())
-    text, finished = await while_connected(request.receive, generation.whole())
-    usage = UsageAnswer.of(finished.usage)
-    return Response(GenerateAnswer(text, generation.model_id, finished.reason, usage))
+        return await _stream(request, reply, wire.PlainText())
+    [whole] = await reply.whole()
+    return Response(GenerateAnswer.of(whole, reply.model_id))
 
 
 @post(
     "/chat",
     status_code=200,
-    responses=ERRORS,
-    operation_class=takes(ChatBody, streams=(sse.MEDIA_TYPE,)),
+    responses=REFUSALS,
+    operation_class=takes(ChatBody, streams=(EVENT_STREAM,)),
 )
-async def chat(request: AnyRequest, service: Service) -> Response[ChatAnswer]:
+async def chat(request: AnyRequest, generator: Provided[Generator]) -> Response[ChatAnswer]:
     """Write the assistant's next turn of a conversation.
 
     With `stream: true` the answer is `text/event-stream`: `data:` lines, then `data: [DONE]`.
     """
     asked = to_record(await read_object(request), ChatBody)
-    generation = await service.start(asked.chat_request(), asked.model_id, tenant_of(request))
+    wanted = asked.chat_request()
+    generation = await generator.start(wanted, asked.model_id, await caller_of(request))
+    reply = Reply(request, generation)
     if asked.stream:
-        return await _stream(request, generation, wire.PlainChat())
-    text, finished = await while_connected(request.receive, generation.whole())
-    return Response(ChatAnswer.of(text, finished, generation.model_id))
+        return await _stream(request, reply, wire.PlainChat())
+    [whole] = await reply.whole()
+    return Response(ChatAnswer.of(whole, reply.model_id))
 
 
-@post("/generate/batch", status_code=200, responses=ERRORS, operation_class=takes(BatchBody))
-async def generate_batch(request: AnyRequest, service: Service) -> Response[BatchAnswer]:
+@post("/generate/batch", status_code=200, responses=REFUSALS, operation_class=takes(BatchBody))
+async def generate_batch(
+    request: AnyRequest, generator: Provided[Generator]
+) -> Response[BatchAnswer]:
     """Go on from several prompts at once; they share the engine's steps."""
     asked = to_record(await read_object(request), BatchBody)
-    generations = await service.start_batch(asked.requests(), asked.model_id, tenant_of(request))
-    results = await while_connected(request.receive, whole_batch(generations))
+    wanted = asked.requests()
+    caller = await caller_of(request, len(wanted))
+    generations = await generator.start_batch(wanted, asked.model_id, caller)
+    reply = Reply(request, *generations)
+    wholes = await reply.whole()
     return Response(
         BatchAnswer(
-            responses=[text for text, _ in results],
-            model_id=generations[0].model_id,
-            usage=UsageAnswer.of(*(finished.usage for _, finished in results)),
+            responses=[whole.text for whole in wholes],
+            model_id=reply.model_id,
+            usage=UsageAnswer.of(*(whole.finished.usage for whole in wholes)),
         )
     )
 
@@ -102,36 +89,39 @@ async def generate_batch(request: AnyRequest, service: Service) -> Response[Batc
     "/health",
     responses={503: ResponseSpec(HealthAnswer, description="The engine can't go on")},
 )
-async def health(service: Service) -> Response[HealthAnswer]:
+async def health(models: Provided[ModelRegistry]) -> Response[HealthAnswer]:
     """Tell whether the server can answer, and how busy it is; waits for nothing."""
-    status = service.status()
-    answer = HealthAnswer(
-        status="healthy" if status.healthy else "unhealthy",
-        model=status.model_id,
-        slots=status.slots,
-        slots_used=status.running,
-        waiting=status.waiting,
-    )
-    return Response(answer, status_code=200 if status.healthy else 503)
+    answer = HealthAnswer.of(models.current)
+    return Response(answer, status_code=200 if answer.status == "healthy" else 503)
 
 
-def router(generating: Sequence[Guard] = ()) -> Router:
-    """Make LocalLab's endpoints, except the shared one.
-
-    Args:
-        generating: stand before what generates.
-    """
-    return Router(
+def dialect(host: Host) -> Dialect:
+    """Make LocalLab's endpoints; what no other dialect owns is answered in its words."""
+    generating = Router(
         path="/",
-        route_handlers=[
-            Router(path="/", route_handlers=[chat, generate_batch], guards=generating),
-            health,
-        ],
-        exception_handlers={Error: lambda _, error: wire.refuse(error)},
-        tags=["LocalLab"],
+        route_handlers=[chat, generate_batch],
+        guards=[signed_in_if_required, within_rate_limit],
+    )
+    return Dialect(
+        paths=("/",),
+        router=Router(
+            path="/",
+            route_handlers=[generating, health, *management.routers()],
+            tags=["LocalLab"],
+        ),
+        refuse=wire.refuse,
+        envelope=detail,
+        claims={
+            "prompt": Claim(
+                handler=partial(generate, host),
+                body=GenerateBody,
+                responses={200: ResponseSpec(GenerateAnswer), **REFUSALS},
+                streams=(EVENT_STREAM,),
+            )
+        },
     )
 
 
-async def _stream(request: AnyRequest, generation: Generation, original: Framing) -> Response[Any]:
-    framing = sse.TextEvents() if sse.asks_for(request, sse.MEDIA_TYPE) else original
-    return await stream(request, generation, framing, sse.MEDIA_TYPE, sse.HEADERS)
+async def _stream(request: AnyRequest, reply: Reply, original: TextFraming) -> Response[Any]:
+    """Stream as clients of events read it, where they ask for it, or as the original ones do."""
+    return await reply.stream(TextEvents() if asks_for(request, EVENT_STREAM) else original)

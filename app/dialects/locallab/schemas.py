@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.conversation import ChatMessage
-from app.contract.generation import Finished, GenerationRequest, Usage
+from app.contract.generation import GenerationRequest, Usage, Whole
+from app.contract.models import ModelState
 from app.contract.sampling import SamplingParams
 from app.errors import InvalidParameter
 
@@ -199,8 +200,14 @@ class GenerateAnswer(msgspec.Struct, frozen=True):
     finish_reason: str
     usage: UsageAnswer
 
+    @classmethod
+    def of(cls, whole: Whole, model_id: str) -> "GenerateAnswer":
+        """Say what a generation gave."""
+        finished = whole.finished
+        return cls(whole.text, model_id, finished.reason, UsageAnswer.of(finished.usage))
 
-class Choice(msgspec.Struct, frozen=True):
+
+class ChatTurn(msgspec.Struct, frozen=True):
     """The one answer of `/chat`."""
 
     index: int
@@ -211,15 +218,15 @@ class Choice(msgspec.Struct, frozen=True):
 class ChatAnswer(msgspec.Struct, frozen=True):
     """A whole turn."""
 
-    choices: list[Choice]
+    choices: list[ChatTurn]
     model_id: str
     usage: UsageAnswer
 
     @classmethod
-    def of(cls, text: str, finished: Finished, model_id: str) -> "ChatAnswer":
-        """Wrap the text as the assistant's turn."""
-        choice = Choice(0, Message("assistant", text), finished.reason)
-        return cls([choice], model_id, UsageAnswer.of(finished.usage))
+    def of(cls, whole: Whole, model_id: str) -> "ChatAnswer":
+        """Say what a generation gave as the assistant's turn."""
+        choice = ChatTurn(0, Message("assistant", whole.text), whole.finished.reason)
+        return cls([choice], model_id, UsageAnswer.of(whole.finished.usage))
 
 
 class BatchAnswer(msgspec.Struct, frozen=True):
@@ -239,8 +246,10 @@ class HealthAnswer(msgspec.Struct, frozen=True):
     slots_used: int
     waiting: int
 
-
-class ErrorAnswer(msgspec.Struct, frozen=True):
-    """Any refusal or failure."""
-
-    detail: str
+    @classmethod
+    def of(cls, model: ModelState | None) -> "HealthAnswer":
+        """Say what the current model is doing; None: there is none, which is no illness."""
+        if model is None:
+            return cls("healthy", None, 0, 0, 0)
+        status: Literal["healthy", "unhealthy"] = "unhealthy" if model.failure else "healthy"
+        return cls(status, model.model_id, model.slots, model.running, model.waiting)

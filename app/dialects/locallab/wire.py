@@ -1,6 +1,6 @@
 """LocalLab's bytes: how its streams are framed and what its errors look like.
 
-A client that asks for `text/event-stream` gets `app.dialects.sse.TextEvents`. The framings here
+A client that asks for `text/event-stream` gets `TextEvents` of the kit. The framings here
 are for the original clients and curl: they read lines, strip each, and yield the rest as it is.
 
 Source: stream_generate and stream_chat in locallab-client 1.1.0.
@@ -8,22 +8,11 @@ Source: stream_generate and stream_chat in locallab-client 1.1.0.
 
 import json
 import re
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-from litestar.response import Response
-
-from app.dialects.locallab.schemas import ErrorAnswer
-from app.errors import (
-    AccessError,
-    ContextOverflow,
-    Error,
-    Forbidden,
-    RequestError,
-    ShuttingDown,
-    TryAgainLater,
-    UnknownModel,
-)
+from app.dialects.kit.framing import TextFraming, json_line
+from app.dialects.kit.refusals import STATUSES, Detail, documented, refuse_with_detail
+from app.errors import Error
 
 # What the clients strip from the end of a line. Not \n and \r: they are escaped before.
 SPACE: Final = (
@@ -33,33 +22,23 @@ SPACE: Final = (
 # The clients take a line that begins so for the end or a failure: cut it behind its first letter.
 _SIGNALS: Final = re.compile(r"(?<=\[)(?=(?:DONE|ERROR)\])|(?<=E)(?=rror:)")
 
-_STATUS: Final[dict[type[Error], int]] = {
-    RequestError: 400,
-    ContextOverflow: 413,
-    UnknownModel: 404,
-    AccessError: 401,
-    Forbidden: 403,
-    TryAgainLater: 429,
-    ShuttingDown: 503,
-    Error: 500,
-}
+refuse: Final = refuse_with_detail(STATUSES)
+refusals: Final = documented(
+    Detail,
+    {
+        400: "A field is wrong, or no model is loaded",
+        401: "The server asks for a token and there is none that holds",
+        403: "The user is no administrator",
+        404: "No such model on this server, or none is loaded",
+        413: "The prompt is longer than the model's context, or the body too large",
+        429: "The queue is full or the rate limit reached; see Retry-After",
+        500: "The model failed, or its files are broken; what was loaded stays loaded",
+        503: "The server is shutting down; see Retry-After",
+    },
+)
 
 
-def refuse(error: Error) -> Response[Any]:
-    """The answer to an error of the tree."""
-    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if isinstance(error, TryAgainLater):
-        headers["Retry-After"] = str(error.retry_after_s)
-    return envelope(status, error.message, headers)
-
-
-def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:
-    """The body of every answer that is not a success."""
-    return Response(ErrorAnswer(message), status_code=status, headers=headers)
-
-
-class PlainText:
+class PlainText(TextFraming):
     """`/generate`: a `data:` line a piece, the end is `data: [DONE]`."""
 
     def __init__(self) -> None:
@@ -74,13 +53,13 @@ class PlainText:
         pieces, _ = self._pieces.rest()
         return _lines(pieces) + b"data: [DONE]\n\n"
 
-    def fail(self, message: str) -> bytes:
+    def fail(self, error: Error) -> bytes:
         """Frame what was held back and a failure."""
         pieces, _ = self._pieces.rest()
-        return _lines(pieces) + f"data: [ERROR] {_one_line(message)}\n\n".encode()
+        return _lines(pieces) + f"data: [ERROR] {_one_line(error.message)}\n\n".encode()
 
 
-class PlainChat:
+class PlainChat(TextFraming):
     """`/chat`: the same, and below each `data:` line the piece as a bare line of JSON.
 
     `stream_chat` reads the JSON and skips the rest; readers of events do the reverse.
@@ -97,10 +76,10 @@ class PlainChat:
         """Frame what was held back and the end."""
         return self._rest() + b'data: [DONE]\n"[DONE]"\n\n'
 
-    def fail(self, message: str) -> bytes:
+    def fail(self, error: Error) -> bytes:
         """Frame what was held back and a failure, in the words of `stream_chat` itself."""
-        error = msgspec.json.encode({"error": message})
-        return self._rest() + f"data: [ERROR] {_one_line(message)}\n".encode() + error + b"\n\n"
+        told = json_line({"error": error.message})
+        return self._rest() + f"data: [ERROR] {_one_line(error.message)}\n".encode() + told + b"\n"
 
     def _rest(self) -> bytes:
         pieces, space = self._pieces.rest()
@@ -150,7 +129,7 @@ def _lines(pieces: list[str]) -> bytes:
 
 def _chat_line(text: str) -> bytes:
     delta = {"content": text, "choices": [{"delta": {"content": text}}]}
-    return msgspec.json.encode(delta) + b"\n\n"
+    return json_line(delta) + b"\n"
 
 
 def _one_line(message: str) -> str:

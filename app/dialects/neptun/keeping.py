@@ -4,11 +4,11 @@ Knows no framing.
 """
 
 import asyncio
+from typing import Self
 from uuid import UUID
 
-from app.contract.generation import Event, TextDelta
+from app.contract.generation import Event, Generation, TextDelta
 from app.errors import Error
-from app.generation.generation import Generation
 from app.storage.chats import Turn, keep_turn
 from app.storage.database import Database
 
@@ -52,7 +52,6 @@ class KeptGeneration:
         chat_id: str,
         question: str,
     ) -> None:
-        self.model_id = generation.model_id
         self._generation = generation
         self._keeper = keeper
         self._user_id = user_id
@@ -61,8 +60,16 @@ class KeptGeneration:
         self._pieces: list[str] = []
         self._kept = False
 
+    @property
+    def model_id(self) -> str:
+        """The model that writes."""
+        return self._generation.model_id
+
+    def __aiter__(self) -> Self:
+        return self
+
     async def __anext__(self) -> Event:
-        """What comes next.
+        """Return the next event.
 
         Raises:
             Error: the generation failed; what there was is kept.

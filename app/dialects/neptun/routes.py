@@ -2,17 +2,21 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from litestar import Request, Response, Router, delete, get, patch, post
-from litestar.di import NamedDependency, Provide
+from litestar import Response, Router, delete, get, patch, post
+from litestar.di import Provide
 from litestar.exceptions import ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.auth.guards import SECURITY, SignedInRequest, signed_in, tenant_of, within_rate_limit
+from app.auth.guards import SECURITY, SignedInRequest, signed_in, within_rate_limit
 from app.contract.conversation import ChatMessage
-from app.contract.generation import GenerationRequest
+from app.contract.generation import GenerationRequest, Generator
 from app.contract.sampling import SamplingParams
-from app.dialects import sse
-from app.dialects.body import read_object, takes, to_record
+from app.dialects.kit.body import read_object, takes, to_record
+from app.dialects.kit.callers import caller_of
+from app.dialects.kit.dialect import Dialect
+from app.dialects.kit.framing import EVENT_STREAM, asks_for
+from app.dialects.kit.host import AnyRequest, Host, Provided
+from app.dialects.kit.streaming import Reply
 from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
 from app.dialects.neptun.schemas import (
     ChatList,
@@ -25,12 +29,11 @@ from app.dialects.neptun.wire import (
     DataStream,
     Events,
     PlainText,
+    envelope,
     refusals,
     refuse,
 )
-from app.dialects.streaming import Framing, TextSource, stream
-from app.errors import Error, InvalidParameter, RequestError
-from app.generation.service import GenerationService
+from app.errors import InvalidParameter, RequestError
 from app.storage import chats
 from app.storage.models import CHAT_ID_CHARACTERS
 
@@ -53,7 +56,7 @@ ChatId = Annotated[
     "/ai/huggingface/{model_publisher:str}/{model_name:str}/chat",
     guards=[signed_in, within_rate_limit],
     status_code=200,
-    media_type=sse.MEDIA_TYPE,
+    media_type=EVENT_STREAM,
     summary="Chat",
     operation_class=takes(ChatRequest),
     security=SECURITY,
@@ -62,9 +65,9 @@ ChatId = Annotated[
 async def chat(
     *,
     request: SignedInRequest,
-    service: NamedDependency[GenerationService],
-    keeper: NamedDependency[ChatKeeper],
-    max_tokens: NamedDependency[int],
+    generator: Provided[Generator],
+    keeper: Provided[ChatKeeper],
+    max_tokens: Provided[int],
     model_publisher: FromPath[str],
     model_name: FromPath[str],
     chat_id: ChatId,
@@ -77,38 +80,35 @@ async def chat(
     """
     body = to_record(await read_object(request), ChatRequest)
     body.check()
-    generation = await service.start(
+    generation = await generator.start(
         GenerationRequest(
             messages=[ChatMessage.of(message.role, message.content) for message in body.messages],
             max_tokens=max_tokens,
             sampling=SAMPLING,
         ),
         f"{model_publisher}/{model_name}",
-        tenant_of(request),
+        await caller_of(request),
     )
-    source: TextSource = generation
     if chat_id != NOTHING_KEPT:
-        source = KeptGeneration(
+        generation = KeptGeneration(
             generation,
             keeper,
             user_id=request.user.user_id,
             chat_id=chat_id,
             question=body.question,
         )
-    headers = dict(sse.HEADERS)
-    framing: Framing = PlainText()
+    reply = Reply(request, generation)
     if stream_protocol == "data":
-        framing = DataStream()
-        headers["X-Vercel-AI-Data-Stream"] = "v1"
-    elif stream_protocol is None and sse.asks_for(request, sse.MEDIA_TYPE):
-        framing = Events()
-    return await stream(request, source, framing, sse.MEDIA_TYPE, headers)
+        return await reply.stream(DataStream(), headers={"X-Vercel-AI-Data-Stream": "v1"})
+    if stream_protocol is None and asks_for(request, EVENT_STREAM):
+        return await reply.stream(Events())
+    return await reply.stream(PlainText())
 
 
 @get("/chats", summary="My chats", security=SECURITY, responses=refusals(400, 401))
 async def list_chats(
     request: SignedInRequest,
-    keeper: NamedDependency[ChatKeeper],
+    keeper: Provided[ChatKeeper],
     limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
     offset: Annotated[int, QueryParameter(ge=0, le=1_000_000)] = 0,
 ) -> ChatList:
@@ -125,7 +125,7 @@ async def list_chats(
     responses=refusals(400, 401, 404),
 )
 async def read_chat(
-    request: SignedInRequest, keeper: NamedDependency[ChatKeeper], chat_id: FromPath[str]
+    request: SignedInRequest, keeper: Provided[ChatKeeper], chat_id: FromPath[str]
 ) -> StoredChat:
     """Read one of my chats with its messages, by its `chat_id` or its `id`."""
     async with keeper.database.read() as session:
@@ -141,7 +141,7 @@ async def read_chat(
     responses=refusals(400, 401, 404),
 )
 async def rename_chat(
-    request: SignedInRequest, keeper: NamedDependency[ChatKeeper], chat_id: FromPath[str]
+    request: SignedInRequest, keeper: Provided[ChatKeeper], chat_id: FromPath[str]
 ) -> ChatSummary:
     """Give one of my chats another title."""
     body = to_record(await read_object(request), Renaming)
@@ -158,36 +158,45 @@ async def rename_chat(
     responses=refusals(400, 401, 404),
 )
 async def delete_chat(
-    request: SignedInRequest, keeper: NamedDependency[ChatKeeper], chat_id: FromPath[str]
+    request: SignedInRequest, keeper: Provided[ChatKeeper], chat_id: FromPath[str]
 ) -> None:
     """Delete one of my chats with its messages."""
     async with keeper.database.write() as session:
         await chats.delete_chat(session, request.user.user_id, chat_id)
 
 
-def router(keeper: ChatKeeper, max_tokens: int) -> Router:
-    """Everything below `/api`."""
+def dialect(host: Host) -> Dialect:
+    """Make everything below `/api`."""
+    keeper = ChatKeeper(host.database)
+    max_tokens = host.settings.default_max_tokens
     stored = Router(
         path="/",
         guards=[signed_in],
         route_handlers=[list_chats, read_chat, rename_chat, delete_chat],
     )
-    return Router(
-        path="/api",
-        route_handlers=[chat, stored],
-        dependencies={
-            "keeper": Provide(lambda: keeper, sync_to_thread=False),
-            "max_tokens": Provide(lambda: max_tokens, sync_to_thread=False),
-        },
-        exception_handlers={
-            Error: lambda _, error: refuse(error),
-            ValidationException: lambda request, error: refuse(_explained(request, error)),
-        },
-        tags=["Neptun"],
+
+    def refuse_query(request: AnyRequest, error: ValidationException) -> Response[Any]:
+        return refuse(_explained(request, error))
+
+    return Dialect(
+        paths=("/api",),
+        router=Router(
+            path="/api",
+            route_handlers=[chat, stored],
+            dependencies={
+                "keeper": Provide(lambda: keeper, sync_to_thread=False),
+                "max_tokens": Provide(lambda: max_tokens, sync_to_thread=False),
+            },
+            exception_handlers={ValidationException: refuse_query},
+            tags=["Neptun"],
+        ),
+        refuse=refuse,
+        envelope=envelope,
+        close=keeper.finish,
     )
 
 
-def _explained(request: Request[Any, Any, Any], error: ValidationException) -> RequestError:
+def _explained(request: AnyRequest, error: ValidationException) -> RequestError:
     """Litestar's refusal of a query parameter as one of ours."""
     if not isinstance(error.extra, list) or not error.extra:
         return RequestError(error.detail)  # names a parameter that is missing

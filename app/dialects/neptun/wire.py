@@ -2,18 +2,17 @@
 
 from typing import Any, Final, NoReturn
 
-import msgspec
 from litestar import Response
-from litestar.openapi import ResponseSpec
 
 from app import errors
-from app.dialects import sse
+from app.dialects.kit.framing import TextEvents, TextFraming, json_line
+from app.dialects.kit.refusals import documented, headers_for, row_of
 from app.dialects.neptun.schemas import Refusal
 
 NOT_AVAILABLE: Final = "Service not available anymore."
 
 # status and words; {} is the error's own message
-ANSWERS: Final[dict[type[errors.Error], tuple[int, str]]] = {
+_ANSWERS: Final[dict[type[errors.Error], tuple[int, str]]] = {
     errors.RequestError: (400, "Bad Request. {}"),
     errors.UnknownModel: (400, "Invalid model name or publisher"),
     errors.NoModelLoaded: (400, NOT_AVAILABLE),
@@ -27,41 +26,40 @@ ANSWERS: Final[dict[type[errors.Error], tuple[int, str]]] = {
     errors.Forbidden: (403, "Forbidden"),
     errors.Error: (500, "Internal Server Error"),
 }
-DESCRIPTIONS: Final[dict[int, str]] = {
-    400: "Unknown model, a model that can't answer now, or a wrong query or body",
-    401: "No token, or none that holds",
-    404: "This user has no such chat",
-    429: "Too many requests: see Retry-After",
-    500: "The model failed",
-}
+refusals: Final = documented(
+    Refusal,
+    {
+        400: "Unknown model, a model that can't answer now, or a wrong query or body",
+        401: "No token, or none that holds",
+        404: "This user has no such chat",
+        429: "Too many requests: see Retry-After",
+        500: "The model failed",
+    },
+)
 
 
 class BrokenOff(Exception):
     """The reply can't be finished. Left to the server, which then breaks the connection off."""
 
 
-class PlainText:
+class PlainText(TextFraming):
     """The reply itself, as the documented examples print it."""
 
     def encode(self, text: str) -> bytes:
         """Frame a piece: whole characters."""
         return text.encode()
 
-    def finish(self) -> bytes:
-        """End."""
-        return b""
-
-    def fail(self, message: str) -> NoReturn:
+    def fail(self, error: errors.Error) -> NoReturn:
         """Break off: without the last chunk no client takes half an answer for a whole one."""
-        raise BrokenOff(message)
+        raise BrokenOff(error.message)
 
 
-class Events(sse.TextEvents):
+class Events(TextEvents):
     """For clients that ask for `text/event-stream`."""
 
-    def fail(self, message: str) -> NoReturn:
-        """Break off."""
-        raise BrokenOff(message)
+    def fail(self, error: errors.Error) -> NoReturn:
+        """Break off, as `PlainText` does."""
+        raise BrokenOff(error.message)
 
 
 class DataStream(PlainText):
@@ -69,24 +67,13 @@ class DataStream(PlainText):
 
     def encode(self, text: str) -> bytes:
         """Frame a piece."""
-        return b"0:%b\n" % msgspec.json.encode(text)
-
-
-def refusals(*statuses: int) -> dict[int, ResponseSpec]:
-    """For the OpenAPI document: what a route may answer instead."""
-    return {
-        status: ResponseSpec(Refusal, generate_examples=False, description=DESCRIPTIONS[status])
-        for status in statuses
-    }
+        return b"0:" + json_line(text)
 
 
 def refuse(error: errors.Error) -> Response[Any]:
-    """The answer to an error of the tree."""
-    status, words = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if isinstance(error, errors.TryAgainLater):
-        headers["Retry-After"] = str(error.retry_after_s)
-    return envelope(status, words.format(error.message), headers)
+    """Answer an error of the tree."""
+    status, words = row_of(_ANSWERS, error)
+    return envelope(status, words.format(error.message), headers_for(error, status))
 
 
 def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:

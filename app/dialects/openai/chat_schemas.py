@@ -8,23 +8,21 @@ from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, TextPart, ToolCall
 from app.contract.generation import GenerationRequest
+from app.dialects.kit.tools import Mode, to_format, to_tool_choice
 from app.dialects.openai.schemas import (
     NO_REASONING,
     NOT_USED,
     UNSERVED,
     Count,
+    GenerationOptions,
     Label,
     Metadata,
-    Options,
     Unserved,
 )
 from app.dialects.openai.tools import (
     ChatFormat,
     ChatNamedTool,
     ChatTool,
-    Mode,
-    to_format,
-    to_tool_choice,
     to_tools,
 )
 from app.errors import InvalidParameter, Unsupported
@@ -89,7 +87,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     function_call: dict[str, Any] | None = None
 
 
-class ChatBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[
@@ -119,7 +117,7 @@ class ChatBody(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
         """
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise InvalidParameter("top_logprobs", self.top_logprobs, "none without logprobs: true")
         tools = to_tools(
             [tool.function for tool in self.tools], strict=False, where="tools[{}].function.name"

@@ -14,12 +14,11 @@ from app.contract.generation import (
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
-    Usage,
     Whole,
 )
 from app.contract.sampling import FinishReason
-from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail, frame
+from app.dialects.openai.chunks import Chunks
+from app.dialects.openai.schemas import UsageAnswer
 from app.errors import Error
 
 # JSON has no infinity; this is what OpenAI writes for a token that can't be.
@@ -27,7 +26,7 @@ _LOWEST_LOGPROB: Final = -9999.0
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
-    """A token that could have been."""
+    """A token that could have come."""
 
     token: str
     logprob: float
@@ -41,21 +40,21 @@ class Logprob(TopLogprob, frozen=True):
 
     @classmethod
     def of(cls, token: TokenLogprob) -> "Logprob":
-        """From generation's record."""
+        """Make one from the contract's record."""
         tops = [TopLogprob(top.text, finite(top.logprob), list(top.bytes)) for top in token.top]
         return cls(token.text, finite(token.logprob), list(token.bytes), tops)
 
 
 class Logprobs(msgspec.Struct, frozen=True):
-    """Of a choice's tokens."""
+    """Logprobs of a choice's tokens."""
 
     content: list[Logprob]
     refusal: None = None
 
     @classmethod
-    def of(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs | None":
-        """From generation's records; None: there are none."""
-        return cls([Logprob.of(token) for token in tokens]) if tokens else None
+    def of(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs":
+        """Make them from the contract's records."""
+        return cls([Logprob.of(token) for token in tokens])
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -91,14 +90,20 @@ class ChatChoice(msgspec.Struct, frozen=True):
     finish_reason: str
 
     @classmethod
-    def of(cls, index: int, whole: Whole) -> "ChatChoice":
-        """From a generation's end."""
+    def of(cls, index: int, whole: Whole, *, logprobs: bool) -> "ChatChoice":
+        """Make one from a whole generation.
+
+        Args:
+            index: its place in the answer.
+            whole: all of it.
+            logprobs: whether they were asked for; a text without tokens then has an empty list.
+        """
         calls = [Call(c.id, "function", Called(c.name, c.arguments)) for c in whole.tool_calls]
         message = AnswerMessage(
             content=None if calls and not whole.text else whole.text, tool_calls=calls or UNSET
         )
         reason = finish_reason(whole.finished, calls=bool(calls))
-        return cls(index, message, Logprobs.of(whole.logprobs), reason)
+        return cls(index, message, Logprobs.of(whole.logprobs) if logprobs else None, reason)
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,14 +117,16 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageAnswer
 
     @classmethod
-    def of(cls, model_id: str, wholes: Sequence[Whole]) -> "ChatAnswer":
-        """From the generations' ends, one a choice."""
+    def of(cls, model_id: str, wholes: Sequence[Whole], *, logprobs: bool) -> "ChatAnswer":
+        """Make one from whole generations, one per choice."""
         usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
         return cls(
             id=chat_id(),
             created=int(time.time()),
             model=model_id,
-            choices=[ChatChoice.of(index, whole) for index, whole in enumerate(wholes)],
+            choices=[
+                ChatChoice.of(index, whole, logprobs=logprobs) for index, whole in enumerate(wholes)
+            ],
             usage=UsageAnswer.of(usages, len(wholes)),
         )
 
@@ -128,43 +135,34 @@ class ChatChunks:
     """Frames the stream: for each choice its role, its pieces and its finish reason."""
 
     def __init__(self, model_id: str, n: int, *, include_usage: bool) -> None:
-        self._chunk: dict[str, Any] = {
-            "id": chat_id(),
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model_id,
-        }
-        self._n = n
-        self._usage = {"usage": None} if include_usage else {}
+        kind = "chat.completion.chunk"
+        self._chunks = Chunks(chat_id(), kind, model_id, n, include_usage=include_usage)
         self._begun: set[int] = set()
         self._called: set[int] = set()
-        self._usages: dict[int, Usage] = {}
 
     def take(self, index: int, event: Event) -> bytes:
         """Frame what happened to a choice."""
         begin = b"" if index in self._begun else self._begin(index, event)
         match event:
             case TextDelta(text, logprobs):
-                return begin + self._frame(index, {"content": text}, Logprobs.of(logprobs))
+                told = Logprobs.of(logprobs) if logprobs else None
+                return begin + self._frame(index, {"content": text}, told)
             case ToolCallDelta():
                 self._called.add(index)
                 return begin + self._frame(index, {"tool_calls": [_call_delta(event)]})
             case Finished(_, usage):
-                self._usages[index] = usage
+                self._chunks.note(index, usage)
                 reason = finish_reason(event, calls=index in self._called)
                 return begin + self._frame(index, {}, reason=reason)
         return begin
 
     def finish(self) -> bytes:
         """Frame the usage, if asked for, and the end."""
-        if not self._usage:
-            return DONE
-        usage = UsageAnswer.of(self._usages, self._n)
-        return frame({**self._chunk, "choices": [], "usage": usage}) + DONE
+        return self._chunks.finish()
 
     def fail(self, error: Error) -> bytes:
         """Frame a failure, which is not the end."""
-        return frame(ErrorAnswer(detail(error)))
+        return self._chunks.fail(error)
 
     def _begin(self, index: int, event: Event) -> bytes:
         self._begun.add(index)
@@ -179,7 +177,7 @@ class ChatChunks:
         reason: str | None = None,
     ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return frame({**self._chunk, "choices": [choice], **self._usage})
+        return self._chunks.write(choice)
 
 
 def chat_id() -> str:
@@ -188,7 +186,7 @@ def chat_id() -> str:
 
 
 def finite(logprob: float) -> float:
-    """The same, bounded below."""
+    """Bound a logprob below: JSON has no infinity."""
     return max(logprob, _LOWEST_LOGPROB)
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import msgspec
@@ -14,17 +14,16 @@ from app.contract.generation import (
     PromptToken,
     TextDelta,
     TokenLogprob,
-    Usage,
     Whole,
 )
 from app.dialects.openai.chat_wire import finish_reason, finite
-from app.dialects.openai.schemas import ErrorAnswer, UsageAnswer
-from app.dialects.openai.wire import DONE, detail, frame
+from app.dialects.openai.chunks import Chunks
+from app.dialects.openai.schemas import UsageAnswer
 from app.errors import Error
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):
-    """Of a choice's tokens, a list a figure."""
+    """Logprobs of a choice's tokens, a list per figure."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -33,10 +32,8 @@ class TextLogprobs(msgspec.Struct, frozen=True):
     """Characters from the beginning of the choice's text."""
 
     @classmethod
-    def of(
-        cls, tokens: Sequence[TokenLogprob | PromptToken], offset: int = 0
-    ) -> "TextLogprobs | None":
-        """From generation's records; None: there are none.
+    def of(cls, tokens: Sequence[TokenLogprob | PromptToken], offset: int = 0) -> "TextLogprobs":
+        """Make them from the contract's records.
 
         Args:
             tokens: in their order.
@@ -59,7 +56,7 @@ class TextLogprobs(msgspec.Struct, frozen=True):
                 assert other.logprob is not None, "checked above"
                 top.setdefault(other.text, finite(other.logprob))
             answer.top_logprobs.append(top)
-        return answer if tokens else None
+        return answer
 
 
 class TextChoice(msgspec.Struct, frozen=True):
@@ -71,18 +68,19 @@ class TextChoice(msgspec.Struct, frozen=True):
     finish_reason: str
 
     @classmethod
-    def of(cls, index: int, whole: Whole, echo: str | None) -> "TextChoice":
-        """From a generation's end.
+    def of(cls, index: int, whole: Whole, echo: str | None, *, logprobs: bool) -> "TextChoice":
+        """Make one from a whole generation.
 
         Args:
             index: its place in the answer.
             whole: all of it.
             echo: what the text begins with; None: nothing.
+            logprobs: whether they were asked for; a text without tokens then has empty lists.
         """
         before = () if whole.prompt_logprobs is None else whole.prompt_logprobs.tokens
-        logprobs = TextLogprobs.of([*before, *whole.logprobs])
+        told = TextLogprobs.of([*before, *whole.logprobs]) if logprobs else None
         reason = finish_reason(whole.finished, calls=False)
-        return cls(index, (echo or "") + whole.text, logprobs, reason)
+        return cls(index, (echo or "") + whole.text, told, reason)
 
 
 class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,17 +95,27 @@ class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(
-        cls, model_id: str, wholes: Sequence[Whole], n: int, echoes: Sequence[str | None]
+        cls,
+        model_id: str,
+        wholes: Sequence[Whole],
+        n: int,
+        echoes: Sequence[str | None],
+        *,
+        logprobs: bool,
     ) -> "CompletionAnswer":
-        """From the generations' ends.
+        """Make one from whole generations.
 
         Args:
             model_id: who wrote.
             wholes: prompt by prompt.
             n: choices of a prompt.
-            echoes: of each prompt, what its texts begin with; None: nothing.
+            echoes: for each prompt, what its texts begin with; None: nothing.
+            logprobs: whether they were asked for.
         """
-        choices = [TextChoice.of(i, whole, echoes[i // n]) for i, whole in enumerate(wholes)]
+        choices = [
+            TextChoice.of(i, whole, echoes[i // n], logprobs=logprobs)
+            for i, whole in enumerate(wholes)
+        ]
         usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
         return cls(
             id=completion_id(),
@@ -124,18 +132,12 @@ class CompletionChunks:
     def __init__(
         self, model_id: str, n: int, echoes: Sequence[str | None], *, include_usage: bool
     ) -> None:
-        self._chunk: dict[str, Any] = {
-            "id": completion_id(),
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model_id,
-        }
+        kind = "text_completion"
+        self._chunks = Chunks(completion_id(), kind, model_id, n, include_usage=include_usage)
         self._n = n
         self._echoes = echoes
-        self._usage = {"usage": None} if include_usage else {}
         self._offsets: dict[int, int] = {}
         """Choice → where in its text the next token begins; choices that have begun."""
-        self._usages: dict[int, Usage] = {}
 
     def take(self, index: int, event: Event) -> bytes:
         """Frame what happened to a choice."""
@@ -149,21 +151,18 @@ class CompletionChunks:
             case TextDelta(text, logprobs):
                 return begin + self._frame(index, text, logprobs)
             case Finished(_, usage):
-                self._usages[index] = usage
+                self._chunks.note(index, usage)
                 reason = finish_reason(event, calls=False)
                 return begin + self._frame(index, "", reason=reason)
         return begin
 
     def finish(self) -> bytes:
         """Frame the usage, if asked for, and the end."""
-        if not self._usage:
-            return DONE
-        usage = UsageAnswer.of(self._usages, self._n)
-        return frame({**self._chunk, "choices": [], "usage": usage}) + DONE
+        return self._chunks.finish()
 
     def fail(self, error: Error) -> bytes:
         """Frame a failure, which is not the end."""
-        return frame(ErrorAnswer(detail(error)))
+        return self._chunks.fail(error)
 
     def _frame(
         self,
@@ -172,10 +171,10 @@ class CompletionChunks:
         tokens: Sequence[TokenLogprob | PromptToken] = (),
         reason: str | None = None,
     ) -> bytes:
-        logprobs = TextLogprobs.of(tokens, self._offsets[index])
+        logprobs = TextLogprobs.of(tokens, self._offsets[index]) if tokens else None
         self._offsets[index] += sum(map(num_characters, tokens))
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return frame({**self._chunk, "choices": [choice], **self._usage})
+        return self._chunks.write(choice)
 
 
 def num_characters(token: TokenLogprob | PromptToken) -> int:

@@ -1,18 +1,15 @@
 """`GET /v1/models` and `GET /v1/models/{id}`."""
 
-import asyncio
-from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
 from litestar import get
-from litestar.di import NamedDependency
 from litestar.params import Parameter
 from msgspec import Meta
 
-from app.catalog.catalog import Catalog
+from app.contract.models import ModelFacts, ModelRegistry
+from app.dialects.kit.host import Provided
 from app.dialects.openai.wire import refusals
-from app.manifest import Manifest
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,14 +22,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: Annotated[int, Meta(description="Tokens of prompt and answer together.")]
 
     @classmethod
-    def of(cls, manifest: Manifest, catalog: Catalog) -> "Model":
+    def of(cls, facts: ModelFacts, models: ModelRegistry) -> "Model":
         """Describe a model on disk; one in memory may have less room than it was trained for."""
-        loaded = {model.model_id: model.engine.capacity for model in catalog.loaded}
+        loaded = {model.model_id: model.capacity for model in models.loaded}
         return cls(
-            id=manifest.model_id,
-            created=int(datetime.fromisoformat(manifest.created).timestamp()),
-            owned_by=manifest.model_id.partition("/")[0],
-            max_model_len=loaded.get(manifest.model_id, manifest.graph.context_length),
+            id=facts.model_id,
+            created=int(facts.created.timestamp()),
+            owned_by=facts.model_id.partition("/")[0],
+            max_model_len=loaded.get(facts.model_id, facts.context_length),
         )
 
 
@@ -43,14 +40,13 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[Model]
 
 
-Models = NamedDependency[Catalog]
+Models = Provided[ModelRegistry]
 
 
 @get("/v1/models", summary="All models", responses=refusals(401))
 async def list_models(models: Models) -> ModelList:
     """List the models on this server's disk."""
-    manifests = await asyncio.to_thread(models.available)
-    return ModelList(data=[Model.of(manifest, models) for manifest in manifests])
+    return ModelList(data=[Model.of(facts, models) for facts in await models.available()])
 
 
 @get("/v1/models/{model_id:path}", summary="One model", responses=refusals(401, 404, 500))
@@ -65,5 +61,4 @@ async def show_model(
     ],
 ) -> Model:
     """Describe a model on this server's disk."""
-    manifest = await asyncio.to_thread(models.read, model_id.removeprefix("/"))
-    return Model.of(manifest, models)
+    return Model.of(await models.describe(model_id.removeprefix("/")), models)

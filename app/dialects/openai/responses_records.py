@@ -43,14 +43,14 @@ class FunctionCall(msgspec.Struct, kw_only=True, tag_field="type", tag="function
 
 
 class InputDetails(msgspec.Struct, frozen=True):
-    """Of the input's tokens."""
+    """How the input's tokens were made up."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
 class OutputDetails(msgspec.Struct, frozen=True):
-    """Of the output's tokens."""
+    """How the output's tokens were made up."""
 
     reasoning_tokens: int = 0
 
@@ -66,7 +66,7 @@ class ResponseUsage(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, usage: Usage) -> "ResponseUsage":
-        """From generation's record."""
+        """Make one from the contract's record."""
         return cls(
             usage.prompt_tokens,
             InputDetails(usage.cached_tokens),
@@ -90,7 +90,7 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
 
 
 class NoReasoning(msgspec.Struct, frozen=True):
-    """As much as models here have of it."""
+    """What a response says of reasoning: models here have none."""
 
     effort: None = None
     summary: None = None

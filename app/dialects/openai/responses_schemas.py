@@ -12,6 +12,7 @@ from msgspec import Meta
 from app.contract.conversation import ChatMessage, TextPart, ToolCall
 from app.contract.generation import GenerationRequest
 from app.contract.sampling import SamplingParams
+from app.dialects.kit.tools import Mode, to_format, to_tool_choice
 from app.dialects.openai.schemas import (
     NOT_USED,
     UNSERVED,
@@ -24,12 +25,9 @@ from app.dialects.openai.schemas import (
     Unserved,
 )
 from app.dialects.openai.tools import (
-    Mode,
     ResponseFormat,
     ResponseNamedTool,
     ResponseTool,
-    to_format,
-    to_tool_choice,
     to_tools,
 )
 from app.errors import InvalidParameter, Unsupported

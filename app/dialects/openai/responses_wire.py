@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from app.contract.generation import Event, Finished, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
+from app.dialects.kit.framing import json_event
 from app.dialects.openai.chat_wire import Logprob
 from app.dialects.openai.responses_records import (
     Failure,
@@ -166,7 +165,4 @@ class ResponseEvents:
 
 def _frames(events: Iterator[Json]) -> bytes:
     # encoded one by one: the next one changes what this one shows
-    return b"".join(
-        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))
-        for event in events
-    )
+    return b"".join(json_event(event, event["type"]) for event in events)

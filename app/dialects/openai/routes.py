@@ -1,21 +1,21 @@
-"""OpenAI's endpoints: URL → service → answer. Those of models and of tokens have own files."""
+"""OpenAI's endpoints for text. Those of models and of tokens have files of their own."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
-from litestar import Request, Response, Router, post
-from litestar.di import NamedDependency, Provide
-from litestar.types import Guard
+from litestar import Response, Router, post
 
-from app.auth.guards import tenant_of
-from app.catalog.catalog import Catalog
-from app.dialects import sse
-from app.dialects.body import read_object, takes
+from app.auth.guards import signed_in_if_required, within_rate_limit
+from app.contract.generation import Generator
+from app.dialects.kit.body import read_object, takes
+from app.dialects.kit.callers import caller_of
+from app.dialects.kit.dialect import Dialect
+from app.dialects.kit.framing import EVENT_STREAM
+from app.dialects.kit.host import AnyRequest, Host, Provided
+from app.dialects.kit.streaming import Reply
 from app.dialects.openai import wire
 from app.dialects.openai.chat_schemas import CHAT_UNSERVED, ChatBody
 from app.dialects.openai.chat_wire import ChatAnswer, ChatChunks
-from app.dialects.openai.choices import Choices
-from app.dialects.openai.completions_schemas import COMPLETIONS_UNSERVED, CompletionBody
+from app.dialects.openai.completions_schemas import COMPLETIONS_UNSERVED, CompletionBody, Given
 from app.dialects.openai.completions_wire import CompletionAnswer, CompletionChunks
 from app.dialects.openai.models import list_models, show_model
 from app.dialects.openai.responses_records import ResponseAnswer
@@ -23,14 +23,8 @@ from app.dialects.openai.responses_schemas import RESPONSES_UNSERVED, ResponseBo
 from app.dialects.openai.responses_wire import Answering, ResponseEvents
 from app.dialects.openai.schemas import read
 from app.dialects.openai.tokens import detokenize, tokenize
-from app.dialects.streaming import while_connected
-from app.errors import Error
-from app.generation.service import GenerationService
 
-AnyRequest = Request[Any, Any, Any]
-Service = NamedDependency[GenerationService]
-
-STREAMS: Final = (sse.MEDIA_TYPE,)
+STREAMS: Final = (EVENT_STREAM,)
 REFUSALS: Final = wire.refusals(400, 401, 404, 413, 429, 500, 503)
 NO_EMBEDDINGS: Final = "this server makes texts: it has no model that makes embeddings"
 
@@ -42,20 +36,19 @@ NO_EMBEDDINGS: Final = "this server makes texts: it has no model that makes embe
     operation_class=takes(ChatBody, streams=STREAMS),
     responses=REFUSALS,
 )
-async def chat(request: AnyRequest, service: Service) -> Response[ChatAnswer]:
+async def chat(request: AnyRequest, generator: Provided[Generator]) -> Response[ChatAnswer]:
     """Write the assistant's next turn of a conversation, or let it call tools."""
     asked = read(await read_object(request), ChatBody, CHAT_UNSERVED)
-    requests = asked.requests()
-    choices = Choices(await service.start_batch(requests, asked.model, tenant_of(request)))
-    try:
-        if asked.stream:
-            framing = ChatChunks(choices.model_id, asked.n, include_usage=asked.include_usage)
-            return await choices.stream(request, framing)
-        wholes = await while_connected(request.receive, choices.whole())
-        return Response(ChatAnswer.of(choices.model_id, wholes))
-    except BaseException:
-        await choices.aclose()
-        raise
+    wanted = asked.requests()
+    caller = await caller_of(request, len(wanted))
+    started = await generator.start_batch(wanted, asked.model, caller)
+    reply = Reply(request, *started)
+    if asked.stream:
+        return await reply.stream(
+            ChatChunks(reply.model_id, asked.n, include_usage=asked.include_usage)
+        )
+    wholes = await reply.whole()
+    return Response(ChatAnswer.of(reply.model_id, wholes, logprobs=asked.logprobs))
 
 
 @post(
@@ -65,29 +58,27 @@ async def chat(request: AnyRequest, service: Service) -> Response[ChatAnswer]:
     operation_class=takes(CompletionBody, streams=STREAMS),
     responses=REFUSALS,
 )
-async def completions(request: AnyRequest, service: Service) -> Response[CompletionAnswer]:
+async def completions(
+    request: AnyRequest, generator: Provided[Generator]
+) -> Response[CompletionAnswer]:
     """Go on from a text or from tokens, past the chat template."""
     asked = read(await read_object(request), CompletionBody, COMPLETIONS_UNSERVED)
     prompts = asked.prompts()
-    requests = asked.requests(prompts)
-    choices = Choices(await service.start_batch(requests, asked.model, tenant_of(request)))
+    wanted = asked.requests(prompts)
+    caller = await caller_of(request, len(wanted))
+    started = await generator.start_batch(wanted, asked.model, caller)
+    reply = Reply(request, *started)
     try:
-        echoes: list[str | None] = [
-            (p if isinstance(p, str) else await service.detokenize(p, asked.model))
-            if asked.echo
-            else None
-            for p in prompts
-        ]
-        if asked.stream:
-            framing = CompletionChunks(
-                choices.model_id, asked.n, echoes, include_usage=asked.include_usage
-            )
-            return await choices.stream(request, framing)
-        wholes = await while_connected(request.receive, choices.whole())
-        return Response(CompletionAnswer.of(choices.model_id, wholes, asked.n, echoes))
+        echoes = [await _echo(generator, asked, prompt) for prompt in prompts]
     except BaseException:
-        await choices.aclose()
+        await reply.aclose()
         raise
+    if asked.stream:
+        return await reply.stream(
+            CompletionChunks(reply.model_id, asked.n, echoes, include_usage=asked.include_usage)
+        )
+    wholes, logprobs = await reply.whole(), asked.logprobs is not None
+    return Response(CompletionAnswer.of(reply.model_id, wholes, asked.n, echoes, logprobs=logprobs))
 
 
 @post(
@@ -97,20 +88,20 @@ async def completions(request: AnyRequest, service: Service) -> Response[Complet
     operation_class=takes(ResponseBody, streams=STREAMS),
     responses=REFUSALS,
 )
-async def responses(request: AnyRequest, service: Service) -> Response[ResponseAnswer]:
+async def responses(
+    request: AnyRequest, generator: Provided[Generator]
+) -> Response[ResponseAnswer]:
     """Answer an input, which is the whole conversation: nothing is stored."""
     asked = read(await read_object(request), ResponseBody, RESPONSES_UNSERVED)
-    generation = await service.start(asked.request(), asked.model, tenant_of(request))
-    choices = Choices([generation])
-    try:
-        answering = Answering(asked, choices.model_id)
-        if asked.stream:
-            return await choices.stream(request, ResponseEvents(answering))
-        await while_connected(request.receive, _run(choices, answering))
-        return Response(answering.response)
-    except BaseException:
-        await choices.aclose()
-        raise
+    wanted = asked.request()
+    started = await generator.start(wanted, asked.model, await caller_of(request))
+    reply = Reply(request, started)
+    answering = Answering(asked, reply.model_id)
+    if asked.stream:
+        return await reply.stream(ResponseEvents(answering))
+    # the events of the stream build the answer; here nobody reads them
+    await reply.feed(lambda _, event: list(answering.take(event)))
+    return Response(answering.response)
 
 
 @post(
@@ -124,32 +115,36 @@ async def embeddings() -> Response[Any]:
     return wire.envelope(404, NO_EMBEDDINGS, {})
 
 
-def router(
-    catalog: Catalog, generating: Sequence[Guard] = (), reading: Sequence[Guard] = ()
-) -> Router:
-    """Make the endpoints.
-
-    Args:
-        catalog: whose models are listed.
-        generating: stand before what generates or tokenizes.
-        reading: stand before what only looks.
-    """
-    handlers = [chat, completions, responses, embeddings, tokenize, detokenize]
-    return Router(
-        path="/",
-        route_handlers=[
-            Router(path="/", route_handlers=handlers, guards=generating),
-            Router(path="/", route_handlers=[list_models, show_model], guards=reading),
-        ],
-        dependencies={"models": Provide(lambda: catalog, sync_to_thread=False)},
-        exception_handlers={Error: lambda _, error: wire.refuse(error)},
-        middleware=[wire.timed],
-        tags=["OpenAI"],
+def dialect(_: Host) -> Dialect:
+    """Make OpenAI's endpoints."""
+    generating = [chat, completions, responses, embeddings, tokenize, detokenize]
+    return Dialect(
+        paths=("/v1", "/tokenize", "/detokenize"),
+        router=Router(
+            path="/",
+            route_handlers=[
+                Router(
+                    path="/",
+                    route_handlers=generating,
+                    guards=[signed_in_if_required, within_rate_limit],
+                ),
+                Router(
+                    path="/",
+                    route_handlers=[list_models, show_model],
+                    guards=[signed_in_if_required],
+                ),
+            ],
+            middleware=[wire.timed],
+            tags=["OpenAI"],
+        ),
+        refuse=wire.refuse,
+        envelope=wire.envelope,
+        headers=wire.own_headers,
     )
 
 
-async def _run(choices: Choices, answering: Answering) -> None:
-    """Take every event of the only choice; nobody reads what is told of them."""
-    async for _, event in choices.events():
-        for _ in answering.take(event):
-            pass
+async def _echo(generator: Generator, asked: CompletionBody, prompt: Given) -> str | None:
+    """What a prompt's texts begin with; None: nothing."""
+    if not asked.echo:
+        return None
+    return prompt if isinstance(prompt, str) else await generator.detokenize(prompt, asked.model)

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from app.contract.generation import GenerationRequest, Usage
 from app.contract.sampling import SamplingParams
-from app.dialects.body import Body, to_record
+from app.dialects.kit.body import Body, to_record
 from app.errors import InvalidParameter, Unsupported
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -55,7 +55,7 @@ UNSERVED: Final[Mapping[str, Unserved]] = {
     "service_tier": Unserved("there is one tier", ("auto", "default")),
     "verbosity": Unserved("models here know no verbosity", ("medium",)),
 }
-"""Of chat and of responses."""
+"""Fields that neither chat completions nor responses serve."""
 
 
 def read(body: Body, kind: type[T], unserved: Mapping[str, Unserved]) -> T:
@@ -80,7 +80,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     include_obfuscation: Annotated[bool | None, Meta(description=NOT_USED)] = None
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Fields that chat completions and completions share."""
 
     model: ModelId
@@ -123,11 +123,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             InvalidParameter: fields contradict each other.
         """
         if self.stream_options is not None and not self.stream:
-            given = msgspec.to_builtins(self.stream_options)
+            sent = msgspec.to_builtins(self.stream_options).items()
+            given = {name: value for name, value in sent if value is not None}
             raise InvalidParameter("stream_options", given, "none without stream: true")
-        max_tokens = fields["max_tokens"]
-        if max_tokens is not None and self.min_tokens > max_tokens:
-            raise InvalidParameter("min_tokens", self.min_tokens, f"<= {max_tokens} = max_tokens")
         # top_p 0 leaves the likeliest token alone, as temperature 0 does
         greedy = self.temperature == 0 or self.top_p == 0
         sampling = SamplingParams(
@@ -171,13 +169,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
-    """Of the prompt's tokens."""
+    """How the prompt's tokens were made up."""
 
     cached_tokens: int
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
-    """Of the tokens that were made."""
+    """How the generated tokens were made up."""
 
     reasoning_tokens: int = 0
 

@@ -1,19 +1,18 @@
 """`POST /tokenize` and `/detokenize`: a model's tokens, in the form that vLLM gave them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, post
-from litestar.di import NamedDependency
+from litestar import post
 from msgspec import Meta
 
-from app.catalog.catalog import Catalog
-from app.dialects.body import read_object, takes
+from app.contract.generation import Generator
+from app.dialects.kit.body import read_object, takes
+from app.dialects.kit.host import AnyRequest, Provided
 from app.dialects.openai.chat_schemas import Message, to_messages
 from app.dialects.openai.schemas import ModelId, TokenId, read
 from app.dialects.openai.wire import refusals
 from app.errors import InvalidParameter
-from app.generation.service import GenerationService
 
 
 class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,10 +48,6 @@ class Detokenized(msgspec.Struct, frozen=True):
     prompt: str
 
 
-AnyRequest = Request[Any, Any, Any]
-Service = NamedDependency[GenerationService]
-
-
 @post(
     "/tokenize",
     status_code=200,
@@ -60,9 +55,7 @@ Service = NamedDependency[GenerationService]
     operation_class=takes(TokenizeBody),
     responses=refusals(400, 401, 404, 413, 429, 500, 503),
 )
-async def tokenize(
-    request: AnyRequest, service: Service, models: NamedDependency[Catalog]
-) -> Tokenized:
+async def tokenize(request: AnyRequest, generator: Provided[Generator]) -> Tokenized:
     """Give the tokens of a text, or of a conversation as the model would get it."""
     asked = read(await read_object(request), TokenizeBody, {})
     if (asked.prompt is None) == (asked.messages is None):
@@ -71,9 +64,8 @@ async def tokenize(
     assert text is not None, "checked above"
     special = asked.add_special_tokens
     special = asked.prompt is not None if special is None else special
-    model = await models.get(asked.model)
-    tokens = await service.tokenize(text, asked.model, add_special_tokens=special)
-    return Tokenized(len(tokens), model.engine.capacity, tokens)
+    tokens = await generator.tokenize(text, asked.model, add_special_tokens=special)
+    return Tokenized(len(tokens.ids), tokens.max_model_len, tokens.ids)
 
 
 @post(
@@ -83,7 +75,7 @@ async def tokenize(
     operation_class=takes(DetokenizeBody),
     responses=refusals(400, 401, 404, 413, 429, 500, 503),
 )
-async def detokenize(request: AnyRequest, service: Service) -> Detokenized:
+async def detokenize(request: AnyRequest, generator: Provided[Generator]) -> Detokenized:
     """Give the text of tokens."""
     asked = read(await read_object(request), DetokenizeBody, {})
-    return Detokenized(await service.detokenize(asked.tokens, asked.model))
+    return Detokenized(await generator.detokenize(asked.tokens, asked.model))

@@ -7,26 +7,22 @@ import time
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-import msgspec
 from litestar import Response
-from litestar.openapi import ResponseSpec
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPResponseStartEvent, Receive, Scope, Send
 
 from app import errors
+from app.dialects.kit.refusals import documented, headers_for, row_of
 from app.dialects.openai.schemas import ErrorAnswer, ErrorDetail
 
 logger = logging.getLogger(__name__)
 
-PREFIXES: Final = ("/v1", "/tokenize", "/detokenize")
-"""Of this dialect's paths."""
-DONE: Final = b"data: [DONE]\n\n"
 # Ours or a proxy's; longer or stranger ones don't come back, nor reach a log.
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _LONGEST_PARAM: Final = 200
 _STARTED: Final = "openai_started"
 
 
-class Kind(NamedTuple):
+class ErrorWords(NamedTuple):
     """How an error is told."""
 
     status: int
@@ -38,55 +34,43 @@ class Kind(NamedTuple):
 
 
 _BAD: Final = "invalid_request_error"
-KINDS: Final[dict[type[errors.Error], Kind]] = {
-    errors.RequestError: Kind(400, _BAD),
-    errors.InvalidParameter: Kind(400, _BAD, "invalid_value"),
-    errors.ContextOverflow: Kind(400, _BAD, "context_length_exceeded"),
-    errors.BatchTooLarge: Kind(400, _BAD, param="n"),
-    errors.UnknownModel: Kind(404, _BAD, "model_not_found", "model"),
-    errors.NoModelLoaded: Kind(404, _BAD, "model_not_found", "model"),
-    errors.AccessError: Kind(401, _BAD, "invalid_api_key"),
-    errors.Forbidden: Kind(403, "permission_error"),
-    errors.RateLimited: Kind(429, "requests", "rate_limit_exceeded"),
-    errors.TryAgainLater: Kind(503, "server_error"),
-    errors.Overloaded: Kind(429, "requests"),
-    errors.Error: Kind(500, "server_error"),
+ERRORS: Final[dict[type[errors.Error], ErrorWords]] = {
+    errors.RequestError: ErrorWords(400, _BAD),
+    errors.InvalidParameter: ErrorWords(400, _BAD, "invalid_value"),
+    errors.ContextOverflow: ErrorWords(400, _BAD, "context_length_exceeded"),
+    errors.BatchTooLarge: ErrorWords(400, _BAD, param="n"),
+    errors.UnknownModel: ErrorWords(404, _BAD, "model_not_found", "model"),
+    errors.NoModelLoaded: ErrorWords(404, _BAD, "model_not_found", "model"),
+    errors.AccessError: ErrorWords(401, _BAD, "invalid_api_key"),
+    errors.Forbidden: ErrorWords(403, "permission_error"),
+    errors.RateLimited: ErrorWords(429, "requests", "rate_limit_exceeded"),
+    errors.TryAgainLater: ErrorWords(503, "server_error"),
+    errors.Overloaded: ErrorWords(429, "requests"),
+    errors.Error: ErrorWords(500, "server_error"),
 }
 
-_DESCRIPTIONS: Final = {
-    400: "A field is wrong, unknown or not served, or the prompt is longer than the context",
-    401: "The server asks for a key and there is none that holds",
-    404: "No such model on this server",
-    413: "The body is too large",
-    429: "The queue is full or the rate limit reached; see Retry-After",
-    500: "The model failed",
-    503: "The server is shutting down; see Retry-After",
-}
-
-
-def refusals(*statuses: int) -> dict[int, ResponseSpec]:
-    """For the OpenAPI document: what a route may answer instead."""
-    return {
-        status: ResponseSpec(
-            ErrorAnswer, description=_DESCRIPTIONS[status], generate_examples=False
-        )
-        for status in statuses
-    }
-
-
-def kind_of(error: errors.Error) -> Kind:
-    """The row of the table for an error."""
-    return next(KINDS[kind] for kind in type(error).__mro__ if kind in KINDS)
+refusals: Final = documented(
+    ErrorAnswer,
+    {
+        400: "A field is wrong, unknown or not served, or the prompt is longer than the context",
+        401: "The server asks for a key and there is none that holds",
+        404: "No such model on this server",
+        413: "The body is too large",
+        429: "The queue is full or the rate limit reached; see Retry-After",
+        500: "The model failed",
+        503: "The server is shutting down; see Retry-After",
+    },
+)
 
 
 def detail(error: errors.Error) -> ErrorDetail:
     """Tell an error of the tree, in a body or in a stream."""
-    kind, message = kind_of(error), error.message
+    kind, message = row_of(ERRORS, error), error.message
     if isinstance(error, errors.ContextOverflow):
         # the words by which libraries over several providers know this case
         message = (
             f"This model's maximum context length is {error.limit} tokens. "
-            f"However, your prompt has {error.prompt_tokens} tokens."
+            f"However, your prompt has {'at least ' * error.at_least}{error.prompt_tokens} tokens."
         )
     field: str | None = getattr(error, "field", None)
     param = kind.param or (field and field[:_LONGEST_PARAM])
@@ -94,11 +78,10 @@ def detail(error: errors.Error) -> ErrorDetail:
 
 
 def refuse(error: errors.Error) -> Response[Any]:
-    """The answer to an error of the tree."""
-    status = kind_of(error).status
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    """Answer an error of the tree."""
+    status = row_of(ERRORS, error).status
+    headers = headers_for(error, status)
     if isinstance(error, errors.TryAgainLater):
-        headers["Retry-After"] = str(error.retry_after_s)
         headers["retry-after-ms"] = str(1000 * error.retry_after_s)
     return Response(ErrorAnswer(detail(error)), status_code=status, headers=headers)
 
@@ -110,13 +93,8 @@ def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any
     return Response(body, status_code=status, headers=headers)
 
 
-def frame(data: Any) -> bytes:
-    """One event of a stream."""
-    return b"data: %b\n\n" % msgspec.json.encode(data)
-
-
 def timed(app: ASGIApp) -> ASGIApp:
-    """Middleware: note when a request began, for `add_headers`."""
+    """Middleware: note when a request began, for `own_headers`."""
 
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"][_STARTED] = time.perf_counter()
@@ -125,22 +103,17 @@ def timed(app: ASGIApp) -> ASGIApp:
     return noting
 
 
-async def add_headers(message: Message, scope: Scope) -> None:
-    """Put on every answer under this dialect's paths what OpenAI's clients look for.
-
-    For the application's `before_send`, behind `add_rate_headers`.
-    """
-    if message["type"] != "http.response.start" or not scope["path"].startswith(PREFIXES):
-        return
+def own_headers(scope: Scope, start: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
+    """Say what OpenAI's clients look for on every answer; `Dialect.headers`."""
     given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
     request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
-    if message["status"] >= 500:
-        logger.warning("request_failed request_id=%s status=%d", request_id, message["status"])
+    if start["status"] >= 500:
+        logger.warning("request_failed request_id=%s status=%d", request_id, start["status"])
     added = [(b"x-request-id", request_id.encode())]
     if (started := scope["state"].get(_STARTED)) is not None:
         milliseconds = 1000 * (time.perf_counter() - started)
         added.append((b"openai-processing-ms", b"%d" % milliseconds))
-    present = dict(message["headers"])
+    present = dict(start["headers"])
     if b"x-ratelimit-limit" in present:
         wait_s = max(0, math.ceil(int(present[b"x-ratelimit-reset"]) - time.time()))
         added += [
@@ -148,4 +121,4 @@ async def add_headers(message: Message, scope: Scope) -> None:
             (b"x-ratelimit-remaining-requests", present[b"x-ratelimit-remaining"]),
             (b"x-ratelimit-reset-requests", b"%ds" % wait_s),
         ]
-    message["headers"] = [*message["headers"], *added]
+    return added

@@ -1,7 +1,7 @@
-"""CTranslate2: `generate_batch`, greedy; a step is the time between two of its callbacks.
+"""CTranslate2: greedy `generate_batch`; a step is the time between two of its callbacks.
 
-It keeps nothing between calls but the state of one static prompt, copied to every row: so the
-rows of a batch all have the first prompt's text here.
+It keeps nothing between calls but the state of one static prompt, copied to every row. So all rows
+of a batch have the text of the first prompt here.
 """
 
 import json
@@ -14,11 +14,11 @@ import numpy as np
 from bench.peers.programs.protocol import Batches, Cannot, Ids, Program, serve
 
 WARM_UP = 2
-"""Tokens of a call before the timed ones: the first comes with the prompt."""
+"""Tokens of a call that are not timed: the first includes reading the prompt."""
 
 
 class CTranslate2(Program):
-    """One model; a batch is its size and prompt."""
+    """One model; a batch is a size and a prompt."""
 
     def load(self, model: str, threads: int, batches: Batches) -> dict[str, int]:
         """Load the folder."""
@@ -30,20 +30,20 @@ class CTranslate2(Program):
         return {"weights_bytes": (Path(model) / "model.bin").stat().st_size}
 
     def fill(self, prompts: list[Ids]) -> None:
-        """Note the prompt and read it once, so that its state is there."""
+        """Keep the prompt and read it once, so that its state is cached."""
         self.prompt, self.batch = [self.tokens[i] for i in prompts[0]], len(prompts)
         self.steps(1)
 
     def step(self) -> None:
-        """Only `steps` can be timed."""
+        """Not supported: only `steps` can be timed."""
         raise NotImplementedError
 
     def steps(self, count: int) -> list[float]:
-        """Generate so many tokens for each row and time all but the first ones."""
+        """Generate tokens for each row and time all but the first few."""
         at: dict[int, float] = {}
 
         def note(result: ctranslate2.GenerationStepResult) -> bool:
-            at[result.step] = time.perf_counter()  # the last row's stays
+            at[result.step] = time.perf_counter()  # that of the last row remains
             return False
 
         length = WARM_UP + count
@@ -64,10 +64,10 @@ class CTranslate2(Program):
         return [b - a for a, b in zip(times[WARM_UP - 1 :], times[WARM_UP:], strict=False)]
 
     def drop(self) -> None:
-        """Nothing is kept but the static prompt's state."""
+        """Do nothing: only the static prompt's state is kept."""
 
     def prefill(self, ids: Ids) -> None:
-        """One prompt, one token."""
+        """Generate one token from one prompt."""
         self.generator.generate_batch(
             [[self.tokens[i] for i in ids]],
             min_length=1,
@@ -78,7 +78,7 @@ class CTranslate2(Program):
         )
 
     def logits(self, ids: Ids, out: str) -> None:
-        """One forward pass."""
+        """Run one forward pass."""
         np.save(out, np.array(self.generator.forward_batch([ids]))[0].astype(np.float32))
 
 

@@ -1,11 +1,12 @@
-"""onnxruntime-genai: a `Generator` over the whole batch, greedy, cache shared by past and present.
+"""onnxruntime-genai: a greedy `Generator` for the whole batch, past and present sharing a cache.
 
-Its model comes from its own model builder. The end token is set to one that never wins, so that
-no row ends while it is timed.
+Its model is made by its own model builder. The end token is set to one that is never chosen, so
+that no row ends while it is timed.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime_genai as og
@@ -15,6 +16,8 @@ from bench.peers.programs.protocol import SPARE, Batches, Cannot, Ids, Program, 
 
 class GenAi(Program):
     """One model; a generator for each batch."""
+
+    generator: Any
 
     def load(self, model: str, threads: int, batches: Batches) -> dict[str, int]:
         """Load the folder."""
@@ -39,7 +42,7 @@ class GenAi(Program):
         }
 
     def open(self, batch: int, length: int) -> None:
-        """A generator for `batch` rows of `length` tokens."""
+        """Make a generator for `batch` rows of `length` tokens."""
         self.drop()
         params = og.GeneratorParams(self.model)
         params.set_search_options(max_length=length, batch_size=batch, do_sample=False)
@@ -52,7 +55,7 @@ class GenAi(Program):
         self.step()
 
     def step(self) -> None:
-        """One token of every row."""
+        """Generate one token for every row."""
         self.generator.generate_next_token()
         if self.generator.is_done():
             raise Cannot("the generator ended")
@@ -62,14 +65,14 @@ class GenAi(Program):
         self.generator = None
 
     def prefill(self, ids: Ids) -> None:
-        """Into a fresh generator."""
+        """Read the prompt into a new generator."""
         self.open(1, len(ids) + SPARE)
         self.generator.append_tokens(np.array([ids], np.int32))
         self.step()
         self.drop()
 
     def logits(self, ids: Ids, out: str) -> None:
-        """The graph's output after the prompt."""
+        """Save the graph's output after the prompt."""
         self.open(1, len(ids) + SPARE)
         self.generator.append_tokens(np.array([ids], np.int32))
         with failing_as("no logits"):

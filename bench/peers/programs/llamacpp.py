@@ -1,12 +1,13 @@
-"""llama.cpp through llama-cpp-python's low-level API: one `llama_decode` a step, flash attention.
+"""llama.cpp through llama-cpp-python's low-level API: one `llama_decode` per step, flash attention.
 
-Every sequence has cache cells of its own (`kv_unified` off), so that attention does not walk over
-the other rows' cells; the context is no larger than the batch. Prompts are read one after the
-other. Its logits are copied out and compared in numpy, the cheapest way to a greedy choice.
+Every sequence has cache cells of its own (`kv_unified` off), so that attention does not scan the
+cells of other rows; the context is no larger than the batch. Prompts are read one after another.
+The argmax of the logits is taken in numpy, the cheapest way to choose greedily.
 """
 
 import ctypes
 import os
+from typing import Any
 
 import llama_cpp as lib
 import numpy as np
@@ -14,11 +15,14 @@ import numpy as np
 from bench.peers.programs.protocol import SPARE, Batches, Cannot, Ids, Program, serve
 
 UBATCH = 512
-"""Tokens a prefill step takes; the library's default."""
+"""Tokens per prefill step; the library's default."""
 
 
 class LlamaCpp(Program):
     """One model; a context for each batch, as large as the batch needs."""
+
+    batch: Any
+    context: Any
 
     def load(self, model: str, threads: int, batches: Batches) -> dict[str, int]:
         """Load the GGUF file."""
@@ -50,7 +54,7 @@ class LlamaCpp(Program):
         self.position = len(prompts[0])
 
     def step(self) -> None:
-        """One token of every sequence in one batch."""
+        """Decode one token of every sequence in one batch."""
         batch = self.batch
         for row, token in enumerate(self.latest):
             self.put(row, token, self.position, row, True)
@@ -67,14 +71,14 @@ class LlamaCpp(Program):
             self.context = None
 
     def prefill(self, ids: Ids) -> None:
-        """Read into a fresh context, which costs a millisecond."""
+        """Read into a new context, which takes a millisecond to make."""
         self.open(1, len(ids) + SPARE)
         self.feed(ids, 0, 0)
         self.row_logits(-1).argmax()
         self.drop()
 
     def logits(self, ids: Ids, out: str) -> None:
-        """All positions' logits, in as many steps as a prefill takes."""
+        """Save the logits of all positions, in as many steps as a prefill takes."""
         self.open(1, len(ids) + SPARE)
         saved = np.empty((len(ids), self.vocab_size), np.float32)
         for start in range(0, len(ids), UBATCH):
@@ -86,10 +90,10 @@ class LlamaCpp(Program):
         self.drop()
 
     def open(self, batch: int, length: int) -> None:
-        """A context for `batch` sequences of `length` tokens each."""
+        """Make a context for `batch` sequences of `length` tokens each."""
         self.drop()
         params = lib.llama_context_default_params()
-        length = -(-length // 256) * 256  # cells come in such blocks
+        length = -(-length // 256) * 256  # cells are allocated in blocks of 256
         params.n_ctx = batch * length
         params.n_batch = params.n_ubatch = UBATCH
         params.n_seq_max = batch
@@ -102,7 +106,7 @@ class LlamaCpp(Program):
         self.batch = lib.llama_batch_init(max(UBATCH, batch), 0, 1)
 
     def feed(self, ids: Ids, row: int, start: int, *, every: bool = False) -> None:
-        """Read tokens of one sequence; logits of the last, or of all of the last step."""
+        """Read tokens of one sequence, with logits of the last token or, with `every`, of all."""
         for first in range(0, len(ids), UBATCH):
             part = ids[first : first + UBATCH]
             for i, token in enumerate(part):

@@ -1,8 +1,8 @@
 """OpenVINO GenAI's continuous batching: requests of a pipeline, one `step` at a time, greedy.
 
-Prompts go before running rows (no split fuse), so that all rows of a batch are equally long.
-The logits come from the same model through plain OpenVINO, for the pipeline gives none; its
-attention is another kernel there, the weights and their arithmetic are the same.
+Prompts are read before running rows decode (no split fuse), so that all rows of a batch are equally
+long. The logits come from the same model in plain OpenVINO, because the pipeline returns none;
+attention runs another kernel there, the weights and their arithmetic are the same.
 """
 
 from itertools import count
@@ -17,7 +17,7 @@ from bench.peers.programs.protocol import SPARE, Batches, Cannot, Ids, Program, 
 
 
 class OpenVino(Program):
-    """One pipeline."""
+    """One pipeline, whose requests are the rows of a batch."""
 
     def load(self, model: str, threads: int, batches: Batches) -> dict[str, Any]:
         """Load the folder; the cache is as large as the largest batch needs."""
@@ -47,7 +47,7 @@ class OpenVino(Program):
         self.handles.append(self.pipeline.add_request(next(self.ids), tensor, config))
 
     def fill(self, prompts: list[Ids]) -> None:
-        """Queue all and step until each has a token."""
+        """Queue all prompts and step until each has a token."""
         self.drop()
         for ids in prompts:
             self.add(ids, SPARE)
@@ -58,20 +58,20 @@ class OpenVino(Program):
             waiting = [handle for handle in waiting if not handle.can_read()]
 
     def step(self) -> None:
-        """One token of every row."""
+        """Decode one token of every row."""
         self.pipeline.step()
 
     def steps(self, count: int) -> list[float]:
-        """Time steps, and see that each brought a token for every row."""
+        """Time steps, and check that each gave every row a token."""
         before = self.generated()
         times = super().steps(count)
-        brought = np.subtract(self.generated(), before)
-        if (brought != count).any():
-            raise Cannot(f"{count} steps brought {brought.min()} … {brought.max()} tokens a row")
+        given = np.subtract(self.generated(), before)
+        if (given != count).any():
+            raise Cannot(f"{count} steps gave {given.min()} … {given.max()} tokens per row")
         return times
 
     def generated(self) -> list[int]:
-        """Tokens that each row has brought since it was asked last, added up."""
+        """The number of tokens that each row has generated so far."""
         for row, handle in enumerate(self.handles):
             while handle.can_read():
                 for output in handle.read().values():
@@ -79,7 +79,7 @@ class OpenVino(Program):
         return list(self.counts)
 
     def drop(self) -> None:
-        """Cancel what runs; a step lets go of the blocks."""
+        """Cancel all requests; the next step frees their blocks."""
         for handle in self.handles:
             handle.cancel()
         if self.handles:
@@ -87,14 +87,14 @@ class OpenVino(Program):
         self.handles, self.counts = [], []
 
     def prefill(self, ids: Ids) -> None:
-        """One request for one token."""
+        """Serve one request for one token."""
         self.add(ids, 1)
         while self.pipeline.has_non_finished_requests():
             self.pipeline.step()
         self.handles = []
 
     def logits(self, ids: Ids, out: str) -> None:
-        """One inference of the plain model."""
+        """Run the plain model once."""
         core = ov.Core()
         compiled = core.compile_model(
             str(Path(self.model) / "openvino_model.xml"),

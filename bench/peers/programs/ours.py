@@ -1,17 +1,16 @@
 """This project's engine, without HTTP: `Engine` over `OrtDecoder`, as the server runs them.
 
-Greedy, like the peers; with `sampled` as its argument at LocalLab's documented defaults instead,
-which cost more. Each step brings every row one token: speculation would be another measurement.
+Greedy, like the peers, or, with the argument `sampled`, at LocalLab's documented defaults, which
+cost more. Each step gives every row one token: speculation would be another measurement.
 """
 
-import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from app.contract.sampling import SamplingParams
-from app.engine.engine import Engine
+from app.engine.engine import Engine, Events
 from app.engine.sequence import EngineRequest
 from app.manifest import read_manifest
 from app.runtime.decoder import StepInput
@@ -23,7 +22,7 @@ CHUNK = 128
 
 
 class Ours(Program):
-    """A decoder and an engine for each batch, as large as it needs."""
+    """Makes a decoder and an engine for each batch, as large as it needs."""
 
     def __init__(self, sampling: SamplingParams) -> None:
         self.sampling = sampling
@@ -41,7 +40,7 @@ class Ours(Program):
         }
 
     def open(self, slots: int, capacity: int) -> OrtDecoder:
-        """A decoder with a cache of that size."""
+        """A decoder whose cache has `slots` rows of `capacity` tokens."""
         return OrtDecoder(
             self.folder,
             self.manifest,
@@ -51,43 +50,43 @@ class Ours(Program):
         )
 
     def fill(self, prompts: list[Ids]) -> None:
-        """Read the prompts as the engine does, chunk by chunk."""
+        """Read the prompts chunk by chunk, as the engine does."""
         self.decoder.close()
         self.decoder = self.open(len(prompts), len(prompts[0]) + SPARE)
         self.engine = filled(self.decoder, prompts, 1, self.sampling)
         self.rows = len(prompts)
 
     def step(self) -> None:
-        """One step of the engine, sampling and all."""
-        events = itertools.chain.from_iterable(self.engine.step())
+        """Run one step of the engine, sampling included."""
+        events: Events = []
+        self.engine.step(events.extend)
         tokens = sum(event.token_id is not None for _, event in events)
         if tokens != self.rows:
-            raise Cannot(f"a step brought {tokens} tokens for {self.rows} rows")
+            raise Cannot(f"a step gave {tokens} tokens for {self.rows} rows")
 
     def drop(self) -> None:
-        """Give the cache's memory back."""
+        """Free the cache's memory."""
         self.decoder.close()
         self.decoder = self.open(1, self.longest)
 
     def prefill(self, ids: Ids) -> None:
-        """One request for one token."""
+        """Serve one request for one token."""
         engine = Engine(self.decoder)
         engine.add(0, EngineRequest(prompt_ids=ids, max_tokens=1, sampling=self.sampling))
         while not engine.idle:
-            for _ in engine.step():
-                pass
+            engine.step(lambda _: None)
 
     def logits(self, ids: Ids, out: str) -> None:
-        """All positions, in chunks like a prompt's."""
+        """Compute all positions, in chunks like a prompt's."""
         decoder = self.open(1, len(ids))
         saved = np.empty((len(ids), decoder.vocab_size), np.float32)
         for start in range(0, len(ids), CHUNK):
             part = ids[start : start + CHUNK]
             step = StepInput(
-                first_row=0,
+                first_slot=0,
                 token_ids=np.array([part], np.int64),
                 num_new=np.array([len(part)], np.int32),
-                num_cached=np.array([start], np.int32),
+                num_computed=np.array([start], np.int32),
                 all_logits=True,
             )
             saved[start : start + len(part)] = decoder.run(step)[0]

@@ -1,11 +1,12 @@
-"""What a peer's program answers: one JSON command a line on stdin, one JSON answer a line.
+"""The protocol of a peer's program: one JSON command per line on stdin, one JSON answer per line.
 
-Commands, in `do`: `load` (model, threads, batches: the [rows, tokens] to come), `fill` (prompts:
-make them the running batch, read to their ends), `decode` (steps: time each), `drop` (forget the
-batch), `prefill` (ids: time one prompt up to its first new token), `logits` (ids, out: save
-float32 [S, V] as .npy), `memory`, `quit`. An answer holds `cannot` where something is not given.
+Commands, in `do`: `load` (model, threads, batches: the [rows, tokens] that will be asked for),
+`fill` (prompts: read them to their ends and make them the running batch), `decode` (steps: time
+each), `drop` (forget the batch), `prefill` (ids: time one prompt up to its first new token),
+`logits` (ids, out: save float32 [S, V] as .npy), `memory`, `quit`. An answer has `cannot`, with the
+reason, where the engine can't do what was asked.
 
-Runs under every peer's own Python: the standard library and numpy, nothing of this project.
+Runs under the Python of every peer's environment: uses the standard library, nothing else.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 SPARE = 256
-"""Tokens that a row of a batch has room for beyond its prompt: more than are timed."""
+"""Tokens that a row has room for beyond its prompt: more than are ever timed."""
 Ids = list[int]
 Batches = list[tuple[int, int]]
 
@@ -32,15 +33,15 @@ class Cannot(Exception):
 
 
 class Program(ABC):
-    """One engine. Greedy everywhere: the choice of the next token is part of what is timed."""
+    """One engine, decoding greedily: choosing the next token is part of what is timed."""
 
     @abstractmethod
     def load(self, model: str, threads: int, batches: Batches) -> dict[str, Any]:
-        """Load; says `weights_bytes` and `kv_bytes_per_token`, as read in a decode step."""
+        """Load; returns `weights_bytes` and `kv_bytes_per_token`, as a decode step reads them."""
 
     @abstractmethod
     def fill(self, prompts: list[Ids]) -> None:
-        """Read prompts of equal length into a new batch; the first new tokens are chosen."""
+        """Read prompts of equal length into a new batch, and choose the first new tokens."""
 
     @abstractmethod
     def step(self) -> None:
@@ -52,11 +53,11 @@ class Program(ABC):
 
     @abstractmethod
     def prefill(self, ids: Ids) -> None:
-        """Read one prompt that was never seen and choose one token; keep nothing."""
+        """Read one prompt that was never seen before, choose one token, and keep nothing."""
 
     @abstractmethod
     def logits(self, ids: Ids, out: str) -> None:
-        """Save the logits of all positions."""
+        """Save the logits of all positions to the file `out`."""
 
     def steps(self, count: int) -> list[float]:
         """Seconds of each of `count` steps."""
@@ -65,9 +66,9 @@ class Program(ABC):
 
 def serve(program: Program) -> None:
     """Answer commands until `quit` or the end of stdin."""
-    # The coordinator stops us between commands: if it dies then, we would stand still for ever.
+    # The coordinator stops this process between commands: if it died then, we would never end.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Libraries print to stdout: they get stderr instead, and the answers a descriptor of their own.
+    # Libraries print to stdout: redirect that to stderr, and write answers to a copy of it.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -110,17 +111,21 @@ def _seconds(action: Callable[[], None]) -> float:
 
 
 def peak_bytes() -> int:
-    """The largest resident memory of this process so far (Linux)."""
+    """The peak resident memory of this process, in bytes (Linux).
+
+    Raises:
+        Cannot: the system doesn't report it.
+    """
     with open("/proc/self/status") as file:  # noqa: PTH123
         for line in file:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    raise Cannot("the system does not tell the peak memory")
+    raise Cannot("the system does not report peak memory")
 
 
 @contextmanager
 def failing_as(reason: str) -> Iterator[None]:
-    """Turn any failure inside into `Cannot`."""
+    """Turn any failure inside the block into `Cannot`."""
     try:
         yield
     except Exception as error:

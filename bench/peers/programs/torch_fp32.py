@@ -1,6 +1,6 @@
-"""Transformers on torch, float32: a forward pass a step over a growing cache, SDPA attention.
+"""Transformers on torch in float32: one forward pass per step over a growing cache, with SDPA.
 
-Prompts of a batch are equally long, so they are read side by side without padding.
+The prompts of a batch are equally long, so they are read side by side without padding.
 """
 
 import numpy as np
@@ -13,6 +13,8 @@ from bench.peers.programs.protocol import Batches, Ids, Program, serve
 class Transformers(Program):
     """One model and the cache of one batch."""
 
+    cache: DynamicCache | None
+
     @torch.inference_mode()
     def load(self, model: str, threads: int, batches: Batches) -> dict[str, int]:
         """Load the folder."""
@@ -24,7 +26,7 @@ class Transformers(Program):
         config = self.model.config
         head_dim = config.hidden_size // config.num_attention_heads
         return {
-            # The embedding is the head's matrix too: counted once.
+            # Embedding and output layer share a matrix, which is counted once.
             "weights_bytes": sum(p.numel() * p.element_size() for p in self.model.parameters()),
             "kv_bytes_per_token": 2
             * config.num_hidden_layers
@@ -36,12 +38,13 @@ class Transformers(Program):
     @torch.inference_mode()
     def forward(self, ids: torch.Tensor, keep: int) -> torch.Tensor:
         """Logits of the last `keep` positions (0: all)."""
-        return self.model(
+        logits: torch.Tensor = self.model(
             input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=keep
         ).logits
+        return logits
 
     def fill(self, prompts: list[Ids]) -> None:
-        """Read the prompts side by side, a part of their length at a time."""
+        """Read the prompts side by side, some tokens of each at a time."""
         self.cache = DynamicCache()
         ids = torch.tensor(prompts)
         # Wide batches of long prompts would need gigabytes for their activations.
@@ -50,7 +53,7 @@ class Transformers(Program):
         self.latest = logits[:, -1].argmax(-1, keepdim=True)
 
     def step(self) -> None:
-        """One token of every row."""
+        """Feed every row one token."""
         self.latest = self.forward(self.latest, 1)[:, -1].argmax(-1, keepdim=True)
 
     def drop(self) -> None:
@@ -58,13 +61,13 @@ class Transformers(Program):
         self.cache = None
 
     def prefill(self, ids: Ids) -> None:
-        """One forward pass."""
+        """Run one forward pass."""
         self.cache = DynamicCache()
         self.forward(torch.tensor([ids]), 1)[:, -1].argmax(-1)
         self.drop()
 
     def logits(self, ids: Ids, out: str) -> None:
-        """One forward pass."""
+        """Run one forward pass."""
         self.cache = DynamicCache()
         np.save(out, self.forward(torch.tensor([ids]), 0)[0].numpy())
         self.drop()

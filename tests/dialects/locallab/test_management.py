@@ -6,18 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from litestar import Litestar
-from litestar.di import Provide
 
 from app.catalog.catalog import Catalog
-from app.dialects.fallback import fallback_handlers
-from app.dialects.locallab import management, routes, wire
-from app.errors import Forbidden, NotAuthenticated
+from app.dialects.locallab import management
+from app.dialects.locallab import routes as locallab
 from app.generation.service import GenerationService
 from app.settings import Settings
 from app.system import read_memory
 from tests.asgi_client import Answer, ask
 from tests.fakes import BYTES
+from tests.hosts import app_over, host_over
 from tests.tiny_model import CONTEXT, write_tiny_model
 
 A, B = "tiny/a", "tiny/b"
@@ -25,16 +23,12 @@ JSON = {"content-type": "application/json"}
 
 
 class Server:
-    def __init__(self, models_dir: Path, **guards: object) -> None:
+    def __init__(self, models_dir: Path) -> None:
         settings = Settings(models_dir=models_dir, slots=2, intra_op_threads=1, drain_timeout_s=0)
         self.models_dir = models_dir
         self.catalog = Catalog(settings)
-        self.service = GenerationService(self.catalog)
-        self.app = Litestar(
-            [management.router(self.catalog, **guards), routes.router()],
-            dependencies={"service": Provide(lambda: self.service, sync_to_thread=False)},
-            exception_handlers=fallback_handlers({"": wire.envelope}),
-        )
+        host = host_over(GenerationService(self.catalog), self.catalog)
+        self.app = app_over(host, [locallab])
 
     async def get(self, path: str) -> Answer:
         # original clients name a type although there is no body
@@ -76,8 +70,8 @@ async def test_a_loaded_model_is_the_current_one(server):
         "max_length": CONTEXT,
         "quantization": "none",
         "execution_provider": "cpu",
-        "kv_cache_size": model.kv_bytes,
-        "size_bytes": model.manifest.size_bytes,
+        "kv_cache_size": model.cache_bytes,
+        "size_bytes": model.facts.size_bytes,
         "slots": 2,
         "loaded_models": [A],
     }
@@ -184,22 +178,6 @@ async def test_system_info_without_a_gpu_says_null(server, monkeypatch):
     monkeypatch.setattr(management, "read_gpus", lambda: None)
     info = (await server.get("/system/info")).json
     assert (info["gpu_info"], info["gpu"], info["active_model"]) == (None, None, None)
-
-
-async def test_guards_stand_before_their_endpoints_and_never_before_health(tmp_path):
-    def no_admin(*_: object) -> None:
-        raise Forbidden("user 'bob' is no administrator")
-
-    def nobody(*_: object) -> None:
-        raise NotAuthenticated("not authenticated")
-
-    server = Server(tmp_path, managing=[no_admin], reading=[nobody])
-    for path in ("/models/load", "/models/unload"):
-        assert (await server.post(path, {"model_id": A})).status == 403
-    for path in ("/models/current", "/models/available", "/system/info"):
-        answer = await server.get(path)
-        assert (answer.status, answer.json) == (401, {"detail": "not authenticated"})
-    assert (await server.get("/health")).status == 200
 
 
 def test_the_openapi_document_describes_every_endpoint(tmp_path):

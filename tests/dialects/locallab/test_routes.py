@@ -5,42 +5,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
-from litestar.di import Provide
 
 from app.contract.sampling import FinishReason
-from app.dialects.fallback import fallback_handlers
-from app.dialects.locallab import routes, wire
-from app.dialects.locallab.schemas import GenerateBody
-from app.dialects.shared_paths import Choice, generate_route
+from app.dialects.locallab import routes as locallab
 from app.engine.sequence import EngineRequest
 from app.errors import EngineFailure
-from app.generation.service import GenerationService
 from tests.asgi_client import Answer, ask
 from tests.dialects.readers import read_events, stream_chat, stream_generate
 from tests.fakes import MODEL_ID, FakeService, Step, byte_ids, until
+from tests.hosts import app_over, host_over
 
 SSE = {"accept": "text/event-stream"}
 TURN = [{"role": "user", "content": "Hi"}]
 
 
-def app_for(service: GenerationService, **settings: object) -> Litestar:
-    choice = Choice(
-        handler=routes.generate, refuse=wire.refuse, body=GenerateBody, responses=routes.ERRORS
-    )
-    return Litestar(
-        [generate_route({"prompt": choice}, wire.refuse), routes.router()],
-        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        exception_handlers=fallback_handlers({"": wire.envelope}),
-        **settings,
-    )
+def app_for(service: FakeService, **settings: object) -> Litestar:
+    return app_over(host_over(service, **settings), [locallab])
 
 
-async def generate(service: GenerationService, /, *, headers=None, **fields: object) -> Answer:
+async def generate(service: FakeService, /, *, headers=None, **fields: object) -> Answer:
     body = {"prompt": "Hi", **fields}
     return await ask(app_for(service), "POST", "/generate", body, headers=headers)
 
 
-async def chat(service: GenerationService, /, *, headers=None, **fields: object) -> Answer:
+async def chat(service: FakeService, /, *, headers=None, **fields: object) -> Answer:
     body = {"messages": TURN, **fields}
     return await ask(app_for(service), "POST", "/chat", body, headers=headers)
 
@@ -169,8 +157,8 @@ async def test_a_failure_before_the_first_byte_is_a_500_in_the_envelope(endpoint
 @pytest.mark.parametrize("endpoint", [generate, chat])
 @pytest.mark.parametrize("headers", [{}, SSE])
 async def test_a_failure_after_the_first_byte_is_marked_and_is_no_end(endpoint, headers):
-    service = FakeService("Hel", asyncio.Event(), EngineFailure("step broke"))
-    gate = service.engine._script[1]
+    gate = asyncio.Event()
+    service = FakeService("Hel", gate, EngineFailure("step broke"))
     app = app_for(service)
     path = "/generate" if endpoint is generate else "/chat"
     body = {"prompt": "Hi", "messages": TURN, "stream": True}
@@ -265,7 +253,11 @@ async def test_a_server_that_raises_in_send_frees_the_place():
     [
         ({"top_p": 2}, 400, "top_p is 2, expected number > 0 and <= 1"),
         ({"model_id": "no/such"}, 404, "model 'no/such' is not on this server"),
-        ({"prompt": "x" * 50, "raw": True}, 413, "prompt has 50 tokens, the context is 40"),
+        (
+            {"prompt": "x" * 50, "raw": True},
+            413,
+            "prompt has 50 tokens, the context is 40 for prompt and answer together",
+        ),
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
@@ -321,7 +313,7 @@ async def test_health_says_who_works():
 
 
 async def test_a_body_over_the_limit_is_413_with_the_limit():
-    app = app_for(FakeService("x"), request_max_body_size=1000)
+    app = app_for(FakeService("x"), max_body_bytes=1000)
     answer = await ask(app, "POST", "/generate", {"prompt": "x" * 2000})
     assert (answer.status, answer.json) == (
         413,
@@ -338,7 +330,7 @@ def test_the_openapi_document_has_every_endpoint_with_its_body_and_errors():
     ):
         operation = document["paths"][path]["post"]
         body = operation["requestBody"]["content"]["application/json"]["schema"]
-        assert body["required"] == [field]
+        [body] = [option for option in body.get("oneOf", [body]) if option["required"] == [field]]
         assert body["properties"]["temperature"]["maximum"] == 2
         statuses = {"200", "400", "401", "404", "413", "429", "500", "503"}
         assert set(operation["responses"]) == statuses

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from app.contract.conversation import ChatMessage
 from app.contract.generation import GenerationRequest
 from app.contract.sampling import SamplingParams
-from app.dialects.body import to_record
+from app.dialects.kit.body import to_record
 from app.dialects.locallab.schemas import BatchBody, ChatBody, GenerateBody
 from app.errors import InvalidParameter
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from app import errors
 from app.dialects.locallab.wire import SPACE, PlainChat, PlainText, refuse
+from app.errors import EngineFailure
 from tests.dialects.readers import read_events, stream_chat, stream_generate
 
 parts = [
@@ -91,14 +92,14 @@ def test_a_chat_piece_is_an_event_and_a_line_of_json():
 
 def test_a_failure_is_marked_and_is_no_end():
     framing = PlainText()
-    stream = framing.encode("a 5 ") + framing.fail("model\nbroke")
+    stream = framing.encode("a 5 ") + framing.fail(EngineFailure("model\nbroke"))
     assert stream == b"data: a 5\n\ndata: [ERROR] model broke\n\n"
     assert stream_generate(stream) == (["a 5", "[ERROR] model broke"], False)
 
 
 def test_a_failure_of_a_chat_is_an_error_for_its_client_too():
     framing = PlainChat()
-    stream = framing.encode("5") + framing.fail("model broke")
+    stream = framing.encode("5") + framing.fail(EngineFailure("model broke"))
     yielded, ended = stream_chat(stream)
     assert [chunk.get("content") for chunk in yielded] == ["5", None]
     assert yielded[-1] == {"error": "model broke"}

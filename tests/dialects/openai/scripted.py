@@ -2,33 +2,33 @@
 
 import asyncio
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 from litestar import Litestar
-from litestar.di import Provide
 
-from app.catalog.catalog import Catalog
-from app.contract.conversation import ToolCall
+from app.catalog.shelf import facts_of
+from app.contract.conversation import ChatMessage
 from app.contract.generation import (
+    NOBODY,
+    Caller,
     Event,
     Finished,
+    Generation,
     GenerationRequest,
-    PromptLogprobs,
+    Generator,
     PromptToken,
     TextDelta,
+    TokenizedText,
     TokenLogprob,
-    ToolCallDelta,
     Usage,
-    Whole,
 )
+from app.contract.models import ModelFacts
 from app.contract.sampling import FinishReason
-from app.dialects.fallback import fallback_handlers
-from app.dialects.openai import routes, wire
+from app.dialects.locallab import routes as locallab
+from app.dialects.openai import routes as openai
 from app.errors import BatchTooLarge, ContextOverflow, UnknownModel
-from app.generation.service import GenerationService
-from app.manifest import Manifest
 from tests.asgi_client import Answer, ask
-from tests.fakes import MODEL_ID, fake_manifest
+from tests.fakes import MODEL_ID, FakeCatalog, FakeEngine, FakeModel, fake_manifest
+from tests.hosts import app_over, host_over
 
 Script = Sequence[Event | Exception | asyncio.Event]
 
@@ -36,7 +36,7 @@ CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 HI = [{"role": "user", "content": "Hi"}]
-NEEDED = {
+NEEDED: dict[str, dict[str, object]] = {
     CHAT: {"model": MODEL_ID, "messages": HI},
     COMPLETIONS: {"model": MODEL_ID, "prompt": "Hi"},
     RESPONSES: {"model": MODEL_ID, "input": "Hi"},
@@ -58,13 +58,15 @@ def prompt_token(text: str, value: float | None, *others: tuple[str, float]) -> 
     return PromptToken(7, text, text.encode(), value, tops)
 
 
-class ScriptedGeneration:
+class ScriptedGeneration(Generation):
     """Plays events: an asyncio.Event is waited for, an error raised."""
 
     model_id = MODEL_ID
 
     def __init__(self, script: Script) -> None:
         self._script = list(script)
+        self.waits = False
+        """Whether it is at an asyncio.Event that nobody has set."""
         self.closed = False
 
     def __aiter__(self) -> "ScriptedGeneration":
@@ -72,56 +74,50 @@ class ScriptedGeneration:
 
     async def __anext__(self) -> Event:
         await asyncio.sleep(0)
-        while self._script and isinstance(self._script[0], asyncio.Event):
-            await self._script.pop(0).wait()
-        if self.closed or not self._script:
-            raise StopAsyncIteration
-        event = self._script.pop(0)
-        if isinstance(event, Exception):
-            raise event
-        return event
-
-    async def collect(self) -> Whole:
-        text, logprobs, prompt, calls = "", [], None, {}
-        async for event in self:
-            match event:
-                case PromptLogprobs():
-                    prompt = event
-                case TextDelta(piece, tokens):
-                    text += piece
-                    logprobs += tokens
-                case ToolCallDelta(index, call_id, name, arguments):
-                    known = calls.get(index, ToolCall(call_id or "", name or "", ""))
-                    calls[index] = ToolCall(known.id, known.name, known.arguments + arguments)
-                case Finished():
-                    return Whole(text, tuple(logprobs), prompt, tuple(calls.values()), event)
-        raise AssertionError("a script ends with Finished")
+        while self._script and not self.closed:
+            match self._script.pop(0):
+                case asyncio.Event() as gate:
+                    self.waits = True
+                    await gate.wait()
+                    self.waits = False
+                case Exception() as error:
+                    raise error
+                case event:
+                    return event
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         self.closed = True
 
 
-class ScriptedService(GenerationService):
+class ScriptedService(Generator):
     """One model, whose capacity is 40 and which runs 4 at once."""
+
+    num_started = 0
 
     def __init__(self, *scripts: Script) -> None:
         """Take a script for each generation; the last one is played for all further ones."""
         self._scripts = scripts or ([TextDelta("Hello"), end()],)
         self.requests: list[GenerationRequest] = []
         self.generations: list[ScriptedGeneration] = []
-        self.tokenized: list[tuple] = []
+        self.tokenized: list[tuple[str | Sequence[ChatMessage], str | None, bool]] = []
 
     async def start(
-        self, request: GenerationRequest, model_id: str, tenant: str
+        self,
+        request: GenerationRequest,
+        model_id: str | None = None,
+        caller: Caller = NOBODY,
     ) -> ScriptedGeneration:
-        [generation] = await self.start_batch([request], model_id, tenant)
+        [generation] = await self.start_batch([request], model_id, caller)
         return generation
 
     async def start_batch(
-        self, requests: Sequence[GenerationRequest], model_id: str, _tenant: str
+        self,
+        requests: Sequence[GenerationRequest],
+        model_id: str | None = None,
+        caller: Caller = NOBODY,  # noqa: ARG002 # all are one here
     ) -> list[ScriptedGeneration]:
-        if model_id != MODEL_ID:
-            raise UnknownModel(model_id)
+        _check_model(model_id)
         if len(requests) > 4:
             raise BatchTooLarge(len(requests), 4)
         if any(len(request.prompt or "") > 40 for request in requests):
@@ -132,48 +128,45 @@ class ScriptedService(GenerationService):
         self.generations += made
         return made
 
-    async def tokenize(self, text: object, model_id: str, add_special_tokens: bool) -> list[int]:
+    async def tokenize(
+        self,
+        text: str | Sequence[ChatMessage],
+        model_id: str | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> TokenizedText:
         self.tokenized.append((text, model_id, add_special_tokens))
-        return [1, 2, 3]
+        return TokenizedText([1, 2, 3], 40)
 
-    async def detokenize(self, ids: Sequence[int], model_id: str) -> str:
-        if model_id != MODEL_ID:
-            raise UnknownModel(model_id)
+    async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
+        _check_model(model_id)
         return "".join(map(chr, ids))
 
 
-class ScriptedCatalog(Catalog):
-    """One model, in memory with less room than it was trained for."""
-
-    def __init__(self) -> None:
-        """Open nothing."""
-
-    @property
-    def loaded(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(model_id=MODEL_ID, engine=SimpleNamespace(capacity=40))]
-
-    def available(self) -> list[Manifest]:
-        return [fake_manifest(), fake_manifest("test/other")]
-
-    def read(self, model_id: str) -> Manifest:
-        for manifest in self.available():
-            if manifest.model_id == model_id:
-                return manifest
+def _check_model(model_id: str | None) -> None:
+    assert model_id is not None, "every request of this dialect names its model"
+    if model_id != MODEL_ID:
         raise UnknownModel(model_id)
 
-    async def get(self, model_id: str) -> SimpleNamespace:
-        self.read(model_id)
-        return self.loaded[0]
+
+class ScriptedModels(FakeCatalog):
+    """One model in memory with less room than it was trained for, and another on disk."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeModel(FakeEngine((), capacity=40)))
+
+    async def available(self) -> list[ModelFacts]:
+        return [facts_of(fake_manifest()), facts_of(fake_manifest("test/other"))]
+
+    async def describe(self, model_id: str) -> ModelFacts:
+        for facts in await self.available():
+            if facts.model_id == model_id:
+                return facts
+        raise UnknownModel(model_id)
 
 
 def app_for(service: ScriptedService) -> Litestar:
-    return Litestar(
-        [routes.router(ScriptedCatalog())],
-        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        exception_handlers=fallback_handlers({"": wire.envelope}),
-        before_send=[wire.add_headers],
-        logging_config=None,
-    )
+    return app_over(host_over(service, ScriptedModels()), [locallab, openai])
 
 
 async def post(service: ScriptedService, path: str, /, **fields: object) -> Answer:

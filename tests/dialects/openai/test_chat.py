@@ -244,8 +244,7 @@ async def test_a_client_that_goes_ends_every_generation(path, fields, stream, sc
     asking = asyncio.create_task(ask(app_for(service), "POST", path, body, gone=gone))
     async with asyncio.timeout(5):
         await until(lambda: service.generations)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await until(lambda: all(generation.waits for generation in service.generations))
         gone.set()
         answer = await asking
     assert not answer.complete or answer.status == 499
@@ -267,3 +266,19 @@ async def test_a_client_that_goes_inside_send_ends_every_generation_at_once(path
         await ask(app_for(service), "POST", path, body, gone=gone, on_chunk=stuck)
     assert all(generation.closed for generation in service.generations)
     assert asyncio.all_tasks() == before
+
+
+async def test_no_logprobs_are_told_from_logprobs_of_no_tokens():
+    empty = [end(tokens=0)]
+    [choice] = (await post(ScriptedService(empty), CHAT, logprobs=True)).json["choices"]
+    assert choice["logprobs"] == {"content": [], "refusal": None}
+    answer = await post(ScriptedService(empty), CHAT, logprobs=False, top_logprobs=0)
+    assert (answer.status, answer.json["choices"][0]["logprobs"]) == (200, None)
+    [choice] = (await post(ScriptedService(empty), COMPLETIONS, logprobs=0)).json["choices"]
+    assert choice["logprobs"]["tokens"] == []
+
+
+async def test_only_what_was_sent_of_stream_options_is_quoted():
+    answer = await post(ScriptedService(), CHAT, stream_options={"include_usage": True})
+    assert answer.status == 400
+    assert answer.json["error"]["message"].startswith("stream_options is {'include_usage': True},")

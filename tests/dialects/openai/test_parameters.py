@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.contract.conversation import ChatMessage, Tool, ToolCall
+from app.contract.conversation import ChatMessage, TextPart, Tool, ToolCall
 from app.contract.generation import GenerationRequest, JsonObject, JsonSchema, ToolChoice
 from app.contract.sampling import SamplingParams
 from app.dialects.openai.chat_schemas import CHAT_UNSERVED, ChatBody

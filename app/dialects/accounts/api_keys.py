@@ -1,0 +1,67 @@
+"""`/me/keys`: the signed-in user's API keys.
+
+A key can't manage keys: who finds one could else make another that outlives its revocation.
+"""
+
+from typing import Final
+
+import msgspec
+from litestar import delete, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from app.auth.auth import Auth
+from app.auth.guards import LOGIN_SECURITY, SignedInRequest, not_by_key, signed_in
+from app.dialects.accounts.schemas import ApiKeyList, Done, KeptApiKey, NewApiKey, NewApiKeyRequest
+from app.dialects.accounts.wire import refusals
+from app.dialects.kit.body import read_object, takes, to_record
+from app.dialects.kit.host import Provided
+
+
+@post(
+    "/me/keys",
+    guards=[signed_in, not_by_key],
+    status_code=200,
+    summary="Make an API key",
+    operation_class=takes(NewApiKeyRequest),
+    security=LOGIN_SECURITY,
+    responses=refusals(400, 401, 403),
+)
+async def create_key(request: SignedInRequest, auth: Provided[Auth]) -> NewApiKey:
+    """Make an API key that may do what I may, and show it this once.
+
+    It holds until it is revoked or its days are over; a new password leaves it alone.
+    """
+    body = to_record(await read_object(request), NewApiKeyRequest)
+    secret, kept = await auth.api_keys.create(request.user.user_id, body.name, body.expires_in_days)
+    return NewApiKey(key=secret, **msgspec.structs.asdict(KeptApiKey.of(kept)))
+
+
+@get(
+    "/me/keys",
+    guards=[signed_in, not_by_key],
+    summary="My API keys",
+    security=LOGIN_SECURITY,
+    responses=refusals(401, 403),
+)
+async def list_keys(request: SignedInRequest, auth: Provided[Auth]) -> ApiKeyList:
+    """List my API keys, the oldest first, without the keys themselves."""
+    kept = await auth.api_keys.of_user(request.user.user_id)
+    return ApiKeyList([KeptApiKey.of(key) for key in kept])
+
+
+@delete(
+    "/me/keys/{key_id:str}",
+    guards=[signed_in, not_by_key],
+    status_code=200,
+    summary="Revoke an API key",
+    security=LOGIN_SECURITY,
+    responses=refusals(401, 403, 404),
+)
+async def revoke_key(request: SignedInRequest, auth: Provided[Auth], key_id: FromPath[str]) -> Done:
+    """Revoke one of my API keys: the next request with it is refused."""
+    await auth.api_keys.revoke(request.user.user_id, key_id)
+    return Done("API key revoked")
+
+
+HANDLERS: Final[list[HTTPRouteHandler]] = [create_key, list_keys, revoke_key]

@@ -1,0 +1,1 @@
+"""What every dialect is built from: bodies, framing, streams, refusals, tools, and its record."""

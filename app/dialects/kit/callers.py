@@ -1,0 +1,30 @@
+"""Who asks, and what a request of several generations counts as."""
+
+from typing import cast
+
+from app.auth.guards import Access
+from app.auth.logins import Principal
+from app.contract.generation import Caller
+from app.dialects.kit.host import AnyRequest
+
+
+async def caller_of(request: AnyRequest, generations: int = 1) -> Caller:
+    """Say who asks, and count the request's generations against the rate limit.
+
+    The guard `within_rate_limit` has counted the first one, before the body was read.
+
+    Args:
+        request: behind `within_rate_limit`, if its generations are to be counted.
+        generations: that the request wants.
+
+    Raises:
+        RateLimited: there are too many.
+    """
+    access = cast("Access", request.app.state["access"])
+    principal: Principal | None = request.scope.get("user")
+    counted: str | None = request.scope["state"].get("rate_limited_client")
+    if counted is not None and generations > 1:
+        await access.rate_limit.count_more(counted, generations - 1)
+    if principal is None:
+        return Caller(client=f"address {access.address(request)}")
+    return Caller(client=f"user {principal.user_id}", tenant=str(principal.user_id))

@@ -1,0 +1,75 @@
+"""Tools, the choice among them and structured answers: checked once, for every dialect.
+
+The client's own path of the field is named in a refusal, so that it can find it in its body.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from app.contract.conversation import Tool
+from app.contract.generation import JsonObject, JsonSchema, ToolChoice
+from app.errors import InvalidParameter
+
+Mode = Literal["none", "auto", "required"]
+
+
+def differently_named(tools: Sequence[Tool], where: str) -> Sequence[Tool]:
+    """Refuse tools of one name.
+
+    Args:
+        tools: those of the request.
+        where: the path of a tool's name in the body, with {} for the tool's index.
+
+    Raises:
+        InvalidParameter: two have the same name.
+    """
+    names: set[str] = set()
+    for index, tool in enumerate(tools):
+        if tool.name in names:
+            limit = "a name that no other tool has"
+            raise InvalidParameter(where.format(index), tool.name, limit)
+        names.add(tool.name)
+    return tools
+
+
+def to_tool_choice(mode: Mode, name: str | None, tools: Sequence[Tool], where: str) -> ToolChoice:
+    """Make the choice among tools.
+
+    Args:
+        mode: as sent; of no account where there is a name.
+        name: the one tool that must be called.
+        tools: those of the request.
+        where: the path of the name in the body.
+
+    Raises:
+        InvalidParameter: a tool must be called and there is none, or none of that name.
+    """
+    names = [tool.name for tool in tools]
+    if name is not None:
+        if name not in names:
+            raise InvalidParameter(where, name, f"the name of one of the tools {names}")
+        return ToolChoice("required", name)
+    if mode == "required" and not names:
+        raise InvalidParameter("tool_choice", mode, "tools to choose from")
+    return ToolChoice(mode)
+
+
+def to_format(
+    kind: str, schema: dict[str, Any] | None, where: str
+) -> JsonSchema | JsonObject | None:
+    """Make the response format; None: any text.
+
+    Args:
+        kind: text, json_object or json_schema.
+        schema: given with json_schema alone.
+        where: the path of the schema in the body.
+
+    Raises:
+        InvalidParameter: the schema is missing, or is there with another kind.
+    """
+    if (kind == "json_schema") != (schema is not None):
+        limit = "a schema with type json_schema, and none with another type"
+        raise InvalidParameter(where, schema, limit)
+    if schema is not None:
+        return JsonSchema(schema)
+    return JsonObject() if kind == "json_object" else None

@@ -1,0 +1,54 @@
+"""Write conversations out for one model.
+
+By its chat template, or in words of our own where that has no place for tools. Knows no token ids.
+"""
+
+from collections.abc import Sequence
+
+from app.catalog.chat_template import ChatTemplate
+from app.contract.conversation import ChatMessage, Tool
+from app.errors import InvalidParameter
+from app.generation.content_guard import marked
+from app.generation.tool_formats import HERMES, ToolFormat, in_plain_turns, native_format
+
+
+class ConversationWriter:
+    """Writes for one template."""
+
+    def __init__(self, template: ChatTemplate, special_tokens: Sequence[str] = ()) -> None:
+        """Write by a template.
+
+        Args:
+            template: the model's.
+            special_tokens: texts that stay texts where a client sent them.
+        """
+        self._template = template
+        self._special_tokens = special_tokens
+        self._native = native_format(template)
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model is shown to call tools, and so will."""
+        return self._native or HERMES
+
+    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[str]:
+        """Write a conversation with the opening of the assistant's turn at its end.
+
+        Returns:
+            Parts that are to be tokenized apart: one, unless a client sent special tokens.
+
+        Raises:
+            InvalidParameter, ModelBroken: as the template does.
+        """
+        messages, tools, mark = marked(messages, tools, self._special_tokens)
+        text = self._rendered(messages, tools)
+        return text.split(mark) if mark else [text]
+
+    def _rendered(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> str:
+        calls = any(message.role == "tool" or message.tool_calls for message in messages)
+        if self._native is not None or not (tools or calls):
+            return self._template.render(messages, tools)
+        try:
+            return self._template.render(in_plain_turns(messages, tools))
+        except InvalidParameter:  # some templates take no system's turn
+            return self._template.render(in_plain_turns(messages, tools, in_system=False))

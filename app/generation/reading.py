@@ -1,0 +1,138 @@
+"""Read the engine's tokens as text, tool calls and logprobs, until the text ends.
+
+The layers a token goes through: the detokenizer holds back half characters, the stop strings what
+may begin one of them, the tool call parser what may begin a call. A token's logprobs wait in the
+ledger until its text is out. Synchronous; knows no thread and no client.
+"""
+
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer
+
+from app.contract.generation import (
+    Event,
+    Finished,
+    PromptLogprobs,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from app.contract.sampling import FinishReason
+from app.engine.sequence import TokenEvent
+from app.errors import EngineFailure, Error
+from app.generation.detokenizer import Detokenizer
+from app.generation.prepare import Prepared
+from app.generation.stop_strings import StopStrings
+from app.generation.token_ledger import TokenLedger
+from app.generation.token_text import TokenTexts
+from app.generation.tool_calls import Piece
+
+
+class TextReader:
+    """Reads one sequence."""
+
+    def __init__(self, tokenizer: Tokenizer, prepared: Prepared) -> None:
+        self._prepared = prepared
+        request = prepared.engine
+        self._detokenizer = Detokenizer(tokenizer, prepared.shown)
+        self._stop_strings = StopStrings(prepared.stop)
+        self._calls = prepared.parser()
+        wanted = request.top_logprobs is not None or request.prompt_logprobs is not None
+        self._texts = TokenTexts(tokenizer) if wanted else None
+        self._ledger = TokenLedger()
+        self._given = 0
+        """Characters that the stop strings have let pass."""
+        self._begun = False
+        self._cached_tokens = 0
+        self._completion_tokens = 0
+        self.end: FinishReason | Error | None = None
+        """Why the text has ended; None while it goes on."""
+
+    @property
+    def finished(self) -> Finished:
+        """The last event of a text that did not fail."""
+        assert isinstance(self.end, FinishReason), self.end
+        num_prompt = len(self._prepared.engine.prompt_ids)
+        return Finished(self.end, Usage(num_prompt, self._completion_tokens, self._cached_tokens))
+
+    def read(self, events: list[TokenEvent]) -> list[Event]:
+        """Take what the engine brought, up to the text's end; return what is certain after it."""
+        ready: list[Event] = []
+        text = ""
+        for event in events:
+            if event.finish_reason is FinishReason.ERROR:
+                self.end = _failure(event.error)  # raised after the text before it
+                break
+            if not self._begun:
+                ready += self._begin(event)
+            text += self._text_of(event)
+            if self.end is not None:  # what follows a stop string is nobody's
+                break
+        return [*ready, *self._certain(text)]
+
+    def _begin(self, event: TokenEvent) -> Iterator[Event]:
+        """Take what the first event alone says: what became of the prompt."""
+        self._begun = True
+        self._cached_tokens = event.cached_tokens
+        request = self._prepared.engine
+        if request.prompt_logprobs is not None and self._texts is not None:
+            tokens = self._texts.prompt(request.prompt_ids, event.prompt_logprobs)
+            yield PromptLogprobs(tokens)
+
+    def _text_of(self, event: TokenEvent) -> str:
+        """Take an event; return the text that is in front of every stop string."""
+        if self._prepared.prompt_only:
+            self.end = FinishReason.LENGTH
+            return ""
+        text, stopped = self._stop_strings.feed(self._spelled(event))
+        if stopped:
+            self.end = FinishReason.STOP
+        elif event.finish_reason is not None:
+            self.end = event.finish_reason
+            text += self._stop_strings.flush()
+        return text
+
+    def _spelled(self, event: TokenEvent) -> str:
+        """Count an event's token; return the whole characters that it completes."""
+        text = ""
+        if event.token_id is not None:
+            self._completion_tokens += 1
+            # A grammar too ends with `stop`, and its last token is text.
+            ends = event.finish_reason is FinishReason.STOP
+            if not (ends and event.token_id in self._prepared.silent_ids):
+                if event.logprobs is not None and self._texts is not None:
+                    self._ledger.add(self._texts.logprob(event.logprobs))
+                text = self._detokenizer.decode(event.token_id)
+        at_end = event.finish_reason is not None
+        if at_end:
+            text += self._detokenizer.flush()
+        self._ledger.spell(len(text), at_end=at_end)
+        return text
+
+    def _certain(self, text: str) -> Iterator[Event]:
+        """Tell what can't be part of a tool call from what is, each with its tokens."""
+        take = self._ledger.take if self.end is None else self._ledger.take_cut
+        for end, found in self._found(text):
+            tokens = take(end)
+            if isinstance(found, ToolCallDelta):
+                yield found
+            elif found is not None and (found or tokens):
+                yield TextDelta(found, tokens)
+
+    def _found(self, text: str) -> list[Piece]:
+        self._given += len(text)
+        if self._calls is None:
+            return [(self._given, text)]
+        found = self._calls.feed(text)
+        if isinstance(self.end, FinishReason):
+            found += self._calls.flush()
+            found.append((self._given, ""))  # for tokens behind the last call
+        return found
+
+
+def _failure(error: Exception | None) -> Error:
+    if isinstance(error, Error):
+        return error
+    failure = EngineFailure("the decoder failed while this request was in its step")
+    failure.__cause__ = error
+    return failure
