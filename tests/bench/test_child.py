@@ -35,7 +35,7 @@ def test_every_step_is_timed(child):
     child.ask("fill", 60, prompts=[[1, 2], [3, 4]])
     times = child.ask("decode", 60, steps=4)["ms"]
     assert len(times) == 4
-    assert min(times) >= 1.0
+    assert min(times) > 0
 
 
 def test_it_stands_still_between_commands(child):
@@ -67,7 +67,7 @@ def test_one_that_is_too_slow_is_ended(child):
     child.ask("load", 60, **LOAD)
     pid = child.pid
     with pytest.raises(PeerFailed, match="no answer to prefill in 0 s"):
-        child.ask("prefill", 0.3, ids=[60])
+        child.ask("prefill", 0.3, ids=[1])
     assert not child.running
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

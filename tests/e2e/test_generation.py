@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.server import DEFAULT_MODEL, Server, running_server
 
+SSE = {"Accept": "text/event-stream"}
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0}
 TOPICS = [
     "rain",
@@ -89,17 +90,31 @@ async def test_32_prompts_at_once_equal_each_alone(server: Server) -> None:
 async def test_long_prompts_cut_into_chunks_beside_others_equal_each_alone(server: Server) -> None:
     prompts = [" ".join(PROMPTS[i:]) + " " + " ".join(PROMPTS[:i]) for i in range(6)]
 
-    async def answer(client: httpx.AsyncClient, prompt: str, delay_s: float = 0) -> str:
-        await asyncio.sleep(delay_s)
-        body = {"prompt": prompt, "max_length": 16, **GREEDY}
-        text: str = (await client.post("/generate", json=body)).json()["response"]
-        return text
+    async def answer(
+        client: httpx.AsyncClient, prompt: str, after: asyncio.Event, begun: asyncio.Event
+    ) -> str:
+        await after.wait()
+        body = {"prompt": prompt, "max_length": 16, "stream": True, **GREEDY}
+        text = ""
+        async with client.stream("POST", "/generate", json=body, headers=SSE) as response:
+            async for piece in response.aiter_text():
+                text += piece
+                begun.set()
+        return sse_text(text)
 
     async with server.async_client() as client:
-        alone = [await answer(client, prompt) for prompt in prompts]
-        together = await asyncio.gather(
-            *(answer(client, prompt, 0.13 * i) for i, prompt in enumerate(prompts))
-        )
+        now = asyncio.Event()
+        now.set()
+        alone = [await answer(client, prompt, now, now) for prompt in prompts]
+        # each is fed beside one that is fed too and one that generates
+        turns = [now, now, *(asyncio.Event() for _ in prompts)]
+        async with asyncio.timeout(120):
+            together = await asyncio.gather(
+                *(
+                    answer(client, prompt, turns[i], turns[i + 2])
+                    for i, prompt in enumerate(prompts)
+                )
+            )
     assert alone == together
 
 
@@ -109,9 +124,7 @@ def test_streamed_equals_whole_in_both_framings_and_in_chat(server: Server) -> N
     with server.client() as client:
         whole = client.post("/generate", json=body).json()["response"]
         assert "\n" in whole, "a newline must be framed or this proves less"
-        strict = client.post(
-            "/generate", json={**body, "stream": True}, headers={"Accept": "text/event-stream"}
-        )
+        strict = client.post("/generate", json={**body, "stream": True}, headers=SSE)
         assert strict.headers["content-type"].startswith("text/event-stream")
         assert sse_text(strict.text) == whole
         plain = client.post("/generate", json={**body, "stream": True}).text
