@@ -10,6 +10,8 @@ PARTS: Final = {
     "reuse": ("bench.reuse", "the engine without HTTP: shared prompts and speculative decoding"),
     "load": ("bench.load", "a running server: TTFT, ITL and tokens/s by number of streams"),
     "soak": ("bench.soak", "a running server under mixed load for a long time: memory"),
+    "attack": ("bench.attack.measure", "honest streams beside attackers, in many shapes"),
+    "fuzz": ("bench.fuzz.run", "mutated requests over all endpoints"),
     "peers": ("bench.peers.environments", "make the other engines' environments"),
     "compare": ("bench.compare", "our engine beside the other engines"),
 }

@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
             if entry.child is not None:
                 entry.child.end()
     result: dict[str, Any] = {
-        "machine": _processor(),
+        "machine": processor(),
         "bytes_per_s": bytes_per_s,
         "load_average_before": busy,
         **asdict(plan),
@@ -167,7 +167,8 @@ def _entries(arguments: argparse.Namespace, place: Place) -> list[Entry]:
     return entries
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -153,10 +153,10 @@ async def _run(arguments: argparse.Namespace) -> None:
         if arguments.manage:  # compare the memory of two moments without a loaded model
             await _drive(soak, arguments.warm_up, server, [])
             await soak.unload_all()
-            start = _memory(server)
+            start = resident_memory(server)
             await _drive(soak, arguments.seconds, server, seen)
             await soak.unload_all()
-            end = _memory(server)
+            end = resident_memory(server)
         else:
             await soak.reach_peak()
             await _drive(soak, arguments.warm_up, server, seen)
@@ -186,7 +186,7 @@ async def _drive(
     until_s = time.monotonic() + seconds
     clients = asyncio.gather(*(soak.client(until_s) for _ in range(soak.num_clients)))
     while not clients.done():
-        seen.append(_memory(server))
+        seen.append(resident_memory(server))
         await asyncio.wait([clients], timeout=SAMPLE_S)
     await clients
 
@@ -211,7 +211,8 @@ def find_server(port: int) -> psutil.Process:
     return max(family, key=lambda process: process.memory_info().rss)
 
 
-def _memory(server: psutil.Process) -> ResidentMemory:
+def resident_memory(server: psutil.Process) -> ResidentMemory:
+    """Read a process's resident memory, its caches apart."""
     lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
     values = dict(line.split(":", 1) for line in lines)
     parts = (int(values[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "RssShmem"))
