@@ -77,8 +77,13 @@ async def read_object(request: Request[Any, Any, Any]) -> Body:
     return body
 
 
-def to_record(body: Body, kind: type[T]) -> T:
+def to_record(body: Body, kind: type[T], *, strict: bool = True) -> T:
     """Check a body's fields against a record's types and limits.
+
+    Args:
+        body: what was sent.
+        kind: the record.
+        strict: False: a number may be sent as a text, as in a query string.
 
     Raises:
         InvalidParameter: the first field that is missing or wrong.
@@ -86,7 +91,7 @@ def to_record(body: Body, kind: type[T]) -> T:
     """
     given = {name: value for name, value in body.items() if value is not None}
     try:
-        return msgspec.convert(given, kind)
+        return msgspec.convert(given, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise _explained(str(error), given, _schema(kind)) from error
 
