@@ -172,7 +172,7 @@ def _note(event: Event, user: User | None = None, **values: object) -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
     who = {} if user is None else {"user": user.username, "user_id": user.id}
-    security_log.note(event, **who, **values, operator=f"uid {os.getuid()}")
+    security_log.note(event, None, **who, **values, operator=f"uid {os.getuid()}")
 
 
 def _new_password() -> str:

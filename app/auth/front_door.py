@@ -24,7 +24,6 @@ from app.auth.security_log import Event, Visitor
 from app.errors import Error, Forbidden, InvalidParameter, RateLimited
 from app.storage.models import User
 
-
 REGISTRATIONS: Final = "registrations"
 """The database's client in whose one share all registrations are: signing in comes first."""
 
