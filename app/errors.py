@@ -10,8 +10,9 @@ Error: the root
 │   ├── UnknownModel        no such model on disk
 │   ├── NoModelLoaded       a model is needed and none is loaded
 │   ├── UsernameTaken       somebody else has this name
-│   ├── UnsuitablePassword  a new password is too short or too long
+│   ├── UnsuitablePassword  a password is too short or too long
 │   ├── UnknownChat         no such chat of this user
+│   ├── ChatsFull           this user's chats are as many, or as large, as anybody's may be
 │   ├── UnknownApiKey       no such API key of this user
 │   └── TooManyApiKeys      this user has as many API keys as anybody may
 ├── AccessError             who asks, and what they may do
@@ -132,7 +133,7 @@ class UsernameTaken(RequestError):
 
 
 class UnsuitablePassword(RequestError):
-    """A new password outside the limits; the message never carries the password itself."""
+    """A password outside the limits; the message never carries the password itself."""
 
     code = "unsuitable_password"
 
@@ -147,6 +148,18 @@ class UnknownChat(RequestError):
 
     def __init__(self, chat_id: str) -> None:
         super().__init__(f"there is no chat {shown(chat_id)}")
+
+
+class ChatsFull(RequestError):
+    """This user keeps as many chats, or as many bytes in them, as anybody may."""
+
+    code = "chats_full"
+
+    def __init__(self, count: int, limit: int, what: str) -> None:
+        super().__init__(
+            f"there would be {count} {what}, at most {limit} are kept: delete a chat first, "
+            "or send chat_id=-1 to keep nothing"
+        )
 
 
 class UnknownApiKey(RequestError):

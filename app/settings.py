@@ -91,9 +91,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     argon2_time_cost: Positive = 3
     """Passes over that memory."""
     login_attempts_per_account: Count = 10
-    """Wrong passwords per minute for one name, from anywhere; 0: no limit."""
+    """Wrong passwords per minute for one account from one address; 0: no limit."""
     login_attempts_per_address: Count = 60
-    """Attempts to sign in per minute from one address, for any name; 0: no limit."""
+    """Attempts to sign in per minute from one address, for any account; 0: no limit."""
+    login_attempts_from_new_addresses: Count = 100
+    """Attempts to sign in to one account per hour from all addresses together from which it has
+    not signed in before; 0: no limit. 100 is what OWASP's ASVS (2.2.1) allows."""
+    registrations_per_address: Count = 60
+    """Registrations per hour from one address; 0: no limit."""
+    chats_per_user: Count = 1000
+    """Chats that one user may keep; 0: no limit."""
+    chat_mb_per_user: Count = 100
+    """Megabytes that one user's chats may hold; a reply that has begun is kept in any case; 0: no
+    limit."""
     rate_limit_per_minute: Count = 60
     """Generations that one user, or else one address, may start in any minute; 0: no limit."""
     rate_limit_burst: Count = 10

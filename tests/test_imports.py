@@ -56,7 +56,7 @@ HOMES = {
     "granian": {"app.rsgi"},
     "jwt": {"app.auth"},
     "argon2": {"app.auth"},
-    "limits": {"app.auth"},
+    "multipart": {"app.dialects.accounts.forms"},
     "sqlalchemy": {"app.storage", "app.auth"},
     "alembic": {"app.storage"},
     "advanced_alchemy": {"app.storage"},

@@ -274,11 +274,18 @@ async def test_an_unknown_pair_is_refused(server: Server):
 @pytest.mark.parametrize(
     ("query", "body", "words"),
     [
-        ("", HELLO, "Bad Request. Missing required query parameter 'chat_id'"),
+        ("", HELLO, "Bad Request. chat_id is missing, expected string, length >= 1 and length <="),
         (f"?chat_id={'x' * 129}", HELLO, "Bad Request. chat_id is 'xxx"),
-        ("?chat_id=", HELLO, "Bad Request. chat_id is '', expected str of length >= 1"),
-        ("?chat_id=%00", HELLO, r"Bad Request. chat_id is '\x00'"),
-        ("?chat_id=1&stream_protocol=xml", HELLO, "Bad Request. stream_protocol is 'xml'"),
+        ("?chat_id=", HELLO, "Bad Request. chat_id is '', expected string, length >= 1 and"),
+        ("?chat_id=%00", HELLO, r"Bad Request. chat_id is '\x00', expected a text without NUL"),
+        (
+            "?chat_id=1&stream_protocol=xml",
+            HELLO,
+            "Bad Request. stream_protocol is 'xml', expected 'data' or 'text'",
+        ),
+        ("?chat_id=%ff", HELLO, "Bad Request. the query string is not UTF-8"),
+        (f"?chat_id=1{'&a=1' * 100}", HELLO, "Bad Request. the query string is not UTF-8, or has"),
+        (f"?chat_id={'x' * 20_000}", HELLO, "Bad Request. the query string has 20008 bytes"),
         ("?chat_id=1", {}, "Bad Request. messages is missing"),
         ("?chat_id=1", {"messages": []}, "Bad Request. messages is []"),
         (
