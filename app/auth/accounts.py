@@ -29,7 +29,7 @@ NAME_RULE: Final = (
     f"1 to {NAME_CHARACTERS} characters: letters, digits and . _ - @ +, a letter or digit first"
 )
 TYPED_NAME_CHARACTERS: Final = 4 * NAME_CHARACTERS
-"""Of a name before it is normalised: NFKC makes one character of at most four."""
+"""Limit of a name as it is typed: NFKC turns at most four characters into one."""
 # NIST SP 800-63B: at least 8, and whatever is in it. The upper end bounds what we hash.
 PASSWORD_CHARACTERS: Final = range(8, 1025)
 

@@ -37,7 +37,7 @@ _SHAPE: Final = re.compile(rf"{PREFIX}[A-Za-z0-9]{{{_LENGTH}}}")
 NAME_RULE: Final = f"1 to {KEY_NAME_CHARACTERS} printable characters, not all of them spaces"
 LIFE_DAYS: Final = range(1, 3651)
 MAX_KEYS: Final = 100
-"""Of one user; expired ones count until they are revoked."""
+"""Keys that one user may have; expired ones count until they are revoked."""
 ID_CHARACTERS: Final = 64
 """More than any way of writing a UUID has."""
 NOTE_EVERY: Final = timedelta(minutes=1)

@@ -1,4 +1,4 @@
-"""How often somebody may try a password or register: slow for who guesses, open for who owns.
+"""How often somebody may try a password or register: slow for guessers, open for owners.
 
 The rule, for passwords:
 

@@ -47,7 +47,7 @@ SECURITY: Final = [{"bearer": list[str]()}, {"api_key": list[str]()}]
 LOGIN_SECURITY: Final = SECURITY[:1]
 """For the OpenAPI document: what a route behind `not_by_key` takes."""
 MAX_AUTHORIZATION_CHARACTERS: Final = 2048
-"""Of the header; the longest token that is read has 1,024."""
+"""Limit of the whole header; the longest token that is read has 1,024 characters."""
 # What an access token, three parts of base64 with points between, never begins with.
 _KEY_BEGINNING: Final = "sk-"
 _EVENTS: Final[dict[type[Error], Event]] = {

@@ -14,9 +14,9 @@ from app.auth.tokens import hash_of
 from app.storage.models import KnownAddress, User
 
 LIFE: Final = timedelta(days=90)
-"""Without a login, after which an address is new again."""
+"""Time without a login after which an address is new again."""
 MAX_ADDRESSES: Final = 32
-"""Of one user; one more makes the one go that was not used for the longest time."""
+"""Addresses kept for one user; one more replaces the least recently used."""
 
 
 def hash_at(username_key: str, address: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from app.errors import RateLimited
 
 MAX_CLIENTS: Final = 100_000
-"""That one window remembers; beyond it, those that were not counted for the longest time go."""
+"""Clients that one window remembers; beyond it, the least recently counted are forgotten."""
 _PERIODS: Final = {1: "second", 60: "minute", 3600: "hour"}
 
 
@@ -75,7 +75,7 @@ class Window:
         self._counted.pop(client, None)
 
     def used(self, client: str) -> int:
-        """How many of a client are in the window."""
+        """Count how often a client is in the window."""
         times = self._counted.get(client)
         if times is None:
             return 0
@@ -85,7 +85,7 @@ class Window:
         return len(times)
 
     def free_in_s(self, client: str) -> float:
-        """Seconds until the oldest of a client falls out; 0: there is none."""
+        """Seconds until a client's oldest count leaves the window; 0: it has none."""
         times = self._counted.get(client)
         return max(0.0, times[0] + self._period_s - time.monotonic()) if times else 0.0
 

@@ -19,7 +19,7 @@ from app.storage.database import Database
 from app.storage.models import Login, Role, User
 
 MAX_LOGINS: Final = 1000
-"""Of one user; one more ends the oldest."""
+"""Logins that one user may have; one more ends the oldest."""
 
 
 class TokenPair(msgspec.Struct, frozen=True):
@@ -30,13 +30,13 @@ class TokenPair(msgspec.Struct, frozen=True):
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks."""
+    """The user who sent a request."""
 
     user_id: UUID
     username: str
     role: Role
     login_id: UUID | None = None
-    """None: who asks sent an API key."""
+    """None: an API key was sent."""
 
 
 class Logins:
@@ -62,7 +62,7 @@ class Logins:
 
         Args:
             user: as read before the verification.
-            address: from where, to be known from now on; None: from no address.
+            address: where it begins, which is a known address from now on; None: note none.
 
         Raises:
             WrongCredentials: the password was changed, or the user deleted, in between.

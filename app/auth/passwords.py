@@ -19,7 +19,7 @@ from app.errors import Overloaded
 CONCURRENT: Final = 2
 # 256 hashes of 50 ms on two threads: nobody waits for more than some seconds.
 MAX_WAITING: Final = 256
-"""Of one urgency: whoever floods one of them neither fills nor delays those before it."""
+"""Hashes of one urgency that may wait: a flood of one leaves the queues before it empty."""
 
 T = TypeVar("T")
 

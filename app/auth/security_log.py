@@ -17,7 +17,7 @@ import msgspec
 logger: Final = logging.getLogger("app.security")
 
 MAX_CHARACTERS: Final = 200
-"""Of a value."""
+"""Length at which a value is cut."""
 
 
 class Event(StrEnum):

@@ -18,9 +18,9 @@ ALGORITHM: Final = "HS256"
 NAME: Final = "llmhost"
 """The claims `iss` and `aud`: who signs is who reads."""
 MAX_CHARACTERS: Final = 1024
-"""Of a token that is read at all; ours have about 380."""
+"""Length of the longest token that is read at all; ours have about 380 characters."""
 _LAST_SECOND: Final = 253_402_300_799
-"""Of the year 9999, where `datetime` ends."""
+"""Unix time of the last second of the year 9999, where `datetime` ends."""
 
 
 class Kind(StrEnum):
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token of ours says."""
+    """The claims of one of our tokens."""
 
     kind: Kind
     user_id: UUID
@@ -102,7 +102,7 @@ class TokenSigner:
 
 
 def hash_of(secret: str) -> str:
-    """What is stored of a token or key: 64 hexadecimal characters.
+    """Hash a token or key for storage: 64 hexadecimal characters.
 
     Plain SHA-256, not argon2: a slow hash protects what people think up, and these are random and
     too long to be guessed. Each request would pay for it; and without salt it can be looked up.

@@ -20,11 +20,11 @@ from app.storage.models import CHAT_ID_CHARACTERS, TITLE_CHARACTERS, Chat, Messa
 # PostgreSQL's text can't hold NUL, SQLite's tools stop reading at it.
 NUL: Final = str.maketrans({"\0": "\ufffd"})
 ROW_BYTES: Final = 100
-"""What a message counts for beside its content: about what its row and index take."""
+"""Bytes that a message counts for beside its content: about the size of its row and index."""
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of one user's is kept; 0 is no limit."""
+    """How much is kept for one user; 0 is no limit."""
 
     chats: int
     num_bytes: int

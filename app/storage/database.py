@@ -30,8 +30,8 @@ FILE_NAME: Final = "llmhost.db"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LOCK_TIMEOUT_S: Final = 10.0
 READS_AT_ONCE: Final = 5
-"""Of one client: a third of the 15 connections that SQLAlchemy's pool opens at most."""
-# Any number of ours: PostgreSQL's advisory locks are named by integers.
+"""Reads that one client may have open: a third of the 15 connections in SQLAlchemy's pool."""
+# Any fixed number: PostgreSQL names advisory locks by integers.
 MIGRATION_LOCK: Final = 7_264_110
 
 

@@ -76,7 +76,7 @@ class ApiKey(DefaultBase):
     expires_at: Mapped[datetime | None]
     """None: it never does."""
     last_used_at: Mapped[datetime | None]
-    """At most a minute too early."""
+    """Written at most once per minute, so it may lag behind by that much."""
 
 
 class KnownAddress(DefaultBase):
@@ -109,7 +109,7 @@ class Chat(DefaultBase, AuditColumns):
     chat_id: Mapped[str] = mapped_column(String(CHAT_ID_CHARACTERS))
     title: Mapped[str] = mapped_column(String(TITLE_CHARACTERS))
     num_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """What its messages count for in the quota: see `chats.bytes_of`."""
+    """Bytes that its messages count for in the quota: see `chats.bytes_of`."""
 
 
 class Message(DefaultBase):
