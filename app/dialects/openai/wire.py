@@ -37,6 +37,7 @@ class Kind(NamedTuple):
 _BAD: Final = "invalid_request_error"
 KINDS: Final[dict[type[errors.Error], Kind]] = {
     errors.RequestError: Kind(400, _BAD),
+    errors.BodyTimeout: Kind(408, _BAD),
     errors.InvalidParameter: Kind(400, _BAD, "invalid_value"),
     errors.ContextOverflow: Kind(400, _BAD, "context_length_exceeded"),
     errors.BatchTooLarge: Kind(400, _BAD, param="n"),
