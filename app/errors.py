@@ -6,6 +6,7 @@ Error: the root
 │   ├── UnknownParameter    a field that this request doesn't have
 │   ├── Unsupported         a field that is known and asks for what we can't do
 │   ├── BatchTooLarge       more requests at once than run and wait together
+│   ├── BodyTimeout         the body did not come in time
 │   ├── ContextOverflow     the prompt leaves no room in the context
 │   ├── UnknownModel        no such model on disk
 │   ├── NoModelLoaded       a model is needed and none is loaded
@@ -30,7 +31,12 @@ Error: the root
     └── ProviderUnavailable the execution provider asked for is not installed
 """
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
+
+# An absolute path at the beginning, where its folders may have spaces, or after a space, a quote
+# or a bracket.
+_FOLDERS: Final = re.compile(r"^/(?:[^/:'\"]+/)+|(?<=[\s'\"(\[=])/(?:[^\s/:'\"]+/)+")
 
 
 class Error(Exception):
@@ -87,6 +93,15 @@ class BatchTooLarge(RequestError):
 
     def __init__(self, count: int, limit: int) -> None:
         super().__init__(f"the batch has {count} prompts, at most {limit} run and wait at once")
+
+
+class BodyTimeout(RequestError):
+    """The request's body pauses too long, or comes too slowly."""
+
+    code = "body_timeout"
+
+    def __init__(self, received: int, limit_s: float) -> None:
+        super().__init__(f"the body stopped after {received} bytes, it may take {limit_s:g} s")
 
 
 class ContextOverflow(RequestError):
@@ -249,9 +264,14 @@ class ShuttingDown(TryAgainLater):
 
 
 class ServerError(Error):
-    """Our fault."""
+    """Our fault. The whole text is for the log, `message` leaves out where files lie."""
 
     code = "server_error"
+
+    @property
+    def message(self) -> str:
+        """The text with the names of files, without the folders that they are in."""
+        return _FOLDERS.sub("", str(self))
 
 
 class EngineFailure(ServerError):

@@ -116,6 +116,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_values: Positive = 200_000
     """Values in a request's JSON, an array or object counting as eight: decoding more of them would
     keep others waiting."""
+    body_idle_timeout_s: Seconds = 10.0
+    """Seconds for which a request's body may pause; 0: for ever."""
+    body_timeout_s: Seconds = 120.0
+    """Seconds that may be spent waiting for a request's body in all; 0: no limit. The largest
+    body comes in time from 0.7 Mbit/s on."""
+    send_timeout_s: Seconds = 60.0
+    """Seconds for which a client may take nothing of an answer before its connection is closed;
+    0: for ever."""
+    idle_connection_s: Seconds = 60.0
+    """Seconds for which a connection without a request may carry no data; 0: for ever. Granian
+    closes those that have had one after its own `--http1-header-read-timeout`, 30 seconds."""
+    max_connections_per_address: Count = 256
+    """Connections that one address may have at once, trusted proxies excepted; the newest beyond
+    it are closed. 0: no limit. Granian takes 1,024 in all (`--backpressure`)."""
+    allowed_hosts: str = ""
+    """Names, separated by commas, by which clients may call an open server, beside addresses and
+    `localhost`; `*`: any. Else a page could reach it by a name of its own (DNS rebinding)."""
+    operations_address: str = ""
+    """`host:port` of a second listener that answers `/health/live`, `/health/ready` and `/metrics`
+    alone, whatever the first one is busy with; empty: none."""
     default_max_tokens: Positive = 1024
     """Tokens to generate at most where a request can't say so (LLM Host, Neptun)."""
 

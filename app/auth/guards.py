@@ -179,16 +179,23 @@ async def admin_if_required(connection: Connection, _: BaseRouteHandler) -> None
 
 
 async def from_no_other_site(connection: Connection, _: BaseRouteHandler) -> None:
-    """Turn away what a browser sends for a page of another site.
+    """Turn away what a browser sends for a page that is not this server's own.
 
-    A page may send a request without a body anywhere without asking. Browsers say so in a header
-    that no page can set; other clients send none.
+    A page may send a request without a body anywhere without asking. Browsers say in headers that
+    no page can set where it comes from: in Sec-Fetch-Site, or in Origin alone where they don't
+    trust the connection. Other clients send neither.
 
     Raises:
-        Forbidden: it comes from such a page.
+        Forbidden: it comes from another origin; another port or a sibling domain is one too.
     """
     with _noted(connection):
-        if connection.headers.get("sec-fetch-site") == "cross-site":
+        site = connection.headers.get("sec-fetch-site")
+        origin = connection.headers.get("origin")
+        if site is not None:
+            own = site in ("same-origin", "none")  # none: its user asked, and no page
+        else:
+            own = origin is None or origin.partition("://")[2] == connection.headers.get("host")
+        if not own:
             raise Forbidden("a page of another site may not do this")
 
 

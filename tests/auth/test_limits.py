@@ -47,7 +47,9 @@ async def test_the_minute_is_refused_until_its_oldest_request_falls_out(clock: C
     await limit.count("ada")
     clock.now_s += 10
     await limit.count("ada")
-    with pytest.raises(RateLimited, match="more than 2 generations per minute, wait 50 s") as refused:
+    with pytest.raises(
+        RateLimited, match="more than 2 generations per minute, wait 50 s"
+    ) as refused:
         await limit.count("ada")
     assert refused.value.retry_after_s == 50
     await limit.count("bob")

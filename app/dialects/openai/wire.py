@@ -33,6 +33,7 @@ class ErrorWords(NamedTuple):
 _BAD: Final = "invalid_request_error"
 ERRORS: Final[dict[type[errors.Error], ErrorWords]] = {
     errors.RequestError: ErrorWords(400, _BAD),
+    errors.BodyTimeout: ErrorWords(408, _BAD),
     errors.InvalidParameter: ErrorWords(400, _BAD, "invalid_value"),
     errors.ContextOverflow: ErrorWords(400, _BAD, "context_length_exceeded"),
     errors.BatchTooLarge: ErrorWords(400, _BAD, param="n"),
