@@ -1,1 +1,1 @@
-"""Tell who asks and what they may do. Knows no dialect: guards raise facts of app.errors."""
+"""Who asks, and what they may do. Knows no dialect: guards raise facts out of app.errors."""

@@ -1,4 +1,4 @@
-"""Make all of auth from the settings."""
+"""All of auth, made from the settings."""
 
 from datetime import timedelta
 
@@ -6,12 +6,10 @@ import msgspec
 
 from app.auth.accounts import Accounts
 from app.auth.api_keys import ApiKeys
-from app.auth.attempts import Attempts
 from app.auth.clients import parse_networks
-from app.auth.front_door import FrontDoor
 from app.auth.guards import Access
 from app.auth.keys import load_keys
-from app.auth.limits import RateLimit
+from app.auth.limits import LoginAttempts, RateLimit
 from app.auth.logins import Logins
 from app.auth.passwords import PasswordHasher
 from app.auth.tokens import TokenSigner
@@ -25,7 +23,7 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Accounts
     logins: Logins
     api_keys: ApiKeys
-    front_door: FrontDoor
+    attempts: LoginAttempts
     access: Access
     hasher: PasswordHasher
 
@@ -36,10 +34,10 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create_auth(settings: Settings, database: Database) -> Auth:
-    """Make accounts, logins, API keys and the doors to them.
+    """Wire accounts, logins, API keys and doors together.
 
     Raises:
-        InvalidSetting: a secret is too short, or a proxy is no network.
+        InvalidSetting: a secret is too short, a proxy is no network.
     """
     hasher = PasswordHasher(
         memory_kib=settings.argon2_memory_kib, time_cost=settings.argon2_time_cost
@@ -51,21 +49,14 @@ def create_auth(settings: Settings, database: Database) -> Auth:
         refresh_life=timedelta(days=settings.refresh_token_days),
         rotate=settings.rotate_refresh_tokens,
     )
-    accounts, api_keys = Accounts(database, hasher), ApiKeys(database)
+    api_keys = ApiKeys(database)
     return Auth(
-        accounts=accounts,
+        accounts=Accounts(database, hasher, registration_open=settings.registration == "open"),
         logins=logins,
         api_keys=api_keys,
-        front_door=FrontDoor(
-            accounts,
-            logins,
-            Attempts(
-                per_account=settings.login_attempts_per_account,
-                per_address=settings.login_attempts_per_address,
-                from_new_addresses=settings.login_attempts_from_new_addresses,
-                registrations_per_address=settings.registrations_per_address,
-            ),
-            registration_open=settings.registration == "open",
+        attempts=LoginAttempts(
+            per_account=settings.login_attempts_per_account,
+            per_address=settings.login_attempts_per_address,
         ),
         access=Access(
             logins,

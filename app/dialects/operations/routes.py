@@ -10,10 +10,8 @@ from app.auth.guards import admin_if_required
 from app.contract.models import ModelRegistry
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host
-from app.dialects.kit.hosts import ANY_HOST
 from app.dialects.kit.refusals import STATUSES, Detail, detail, documented, refuse_with_detail
 
-PATHS: Final = ("/metrics", "/health/live", "/health/ready")
 Reason = Literal["shutting_down", "loading", "no_model_loaded", "engine_failed", "stalled"]
 
 
@@ -56,7 +54,7 @@ def dialect(host: Host) -> Dialect:
         content, content_type = host.metrics.expose(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": content_type})
 
-    @get("/health/live", summary="Tell that the process lives", opt=ANY_HOST)
+    @get("/health/live", summary="Tell that the process lives")
     async def live() -> LiveAnswer:
         """Answer while the process can; says nothing of models. For what restarts processes."""
         return LiveAnswer()
@@ -64,7 +62,6 @@ def dialect(host: Host) -> Dialect:
     @get(
         "/health/ready",
         summary="Tell whether requests may come",
-        opt=ANY_HOST,
         responses={503: ResponseSpec(ReadyAnswer, description="Not now; the reason says why")},
     )
     async def ready() -> Response[ReadyAnswer]:
@@ -75,7 +72,7 @@ def dialect(host: Host) -> Dialect:
         return Response(ReadyAnswer("not_ready", reason), status_code=503)
 
     return Dialect(
-        paths=PATHS,
+        paths=("/metrics", "/health/live", "/health/ready"),
         router=Router(path="/", route_handlers=[show_metrics, live, ready], tags=["Operations"]),
         refuse=refuse,
         envelope=detail,
