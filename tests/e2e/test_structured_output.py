@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from tests.e2e.server import DEFAULT_MODEL, Server
-from tests.generation.test_structured import ENDLESS, schemas
+from tests.generation.test_structured import ENDLESS, nested_list, schemas
 
 NUM_SCHEMAS = int(os.environ.get("SCHEMAS", "36"))
 NUM_BAD = NUM_SCHEMAS * 2 // 3
@@ -55,7 +55,7 @@ BAD: list[dict[str, Any]] = [
     {"$ref": "http://127.0.0.1:9/schema.json"},
     {"x-guidance": {"lenient": True}},
     {"enum": ["x" * 70_000]},
-    {"const": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]},
+    {"const": nested_list(200)},
     *ENDLESS.values(),
 ]
 
