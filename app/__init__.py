@@ -6,7 +6,7 @@ It is made when first asked for, so that importing `app.engine` builds no server
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from app.rsgi import DualInterface
+    from app.process.interfaces import DualInterface
 
     app: DualInterface
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> object:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import logging  # noqa: PLC0415 # needed here alone
+    from app.process.logs import configure_logging  # noqa: PLC0415 # made on demand, see above
+    from app.process.signals import exit_while_starting  # noqa: PLC0415 # as above
 
-    from app.asgi import create_app  # noqa: PLC0415 # made on demand, see above
-    from app.rsgi import DualInterface  # noqa: PLC0415 # as above
-    from app.settings import load_settings  # noqa: PLC0415 # as above
+    configure_logging()
+    exit_while_starting()  # before what follows, which takes a second to import
+    from app.process.start import make_application  # noqa: PLC0415 # as above
 
-    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s %(message)s")
-    globals()["app"] = application = DualInterface(create_app(load_settings()))
+    globals()["app"] = application = make_application()
     return application

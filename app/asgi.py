@@ -1,8 +1,9 @@
 """Put the packages together: the only file that knows them all."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from litestar import Litestar
@@ -17,22 +18,46 @@ from app.dialects.locallab import routes as locallab
 from app.dialects.neptun import routes as neptun
 from app.dialects.openai import routes as openai
 from app.dialects.operations import routes as operations
-from app.exposure import warn_if_exposed
+from app.errors import UnknownModel
 from app.generation.service import GenerationService
 from app.metrics import Metrics
-from app.settings import Settings
-from app.shutdown import on_stop_signal
+from app.settings import InvalidSetting, Settings
 from app.storage.database import Database, database_url
 
 DIALECTS: Final = (operations, locallab, accounts, llm_host, neptun, openai)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The application, and what the process around it needs."""
+
+    application: Litestar
+    operations_paths: Sequence[str]
+    """What tells operators and their programs how the server is."""
+    drain: Callable[[], Awaitable[None]]
+    """Lets what runs finish within the time of the setting; the server takes nothing new."""
+
+
 def create_app(settings: Settings) -> Litestar:
-    """Make the application; nothing is opened or loaded before its lifespan starts."""
+    """Make the application alone."""
+    return create_server(settings).application
+
+
+def create_server(settings: Settings) -> Server:
+    """Put the server together; nothing is opened or loaded before the application's lifespan.
+
+    Raises:
+        InvalidSetting: a setting can't be used.
+    """
     metrics = Metrics()
     catalog = Catalog(settings, metrics)
-    database = Database(database_url(settings.database_url, settings.data_dir))
-    auth = create_auth(settings, database)
+    try:
+        database = Database(database_url(settings.database_url, settings.data_dir))
+        auth = create_auth(settings, database)
+    except OSError as error:
+        raise InvalidSetting(
+            f"LLMHOST_DATA_DIR={str(settings.data_dir)!r} can't be written: {error}"
+        ) from error
     host = Host(
         models=catalog,
         generator=GenerationService(catalog),
@@ -52,15 +77,46 @@ def create_app(settings: Settings) -> Litestar:
                 if dialect.close is not None:
                     cleanup.push_async_callback(dialect.close)
             cleanup.push_async_callback(catalog.close)
-            await database.migrate()
+            await _migrate(database)
             if settings.model:
-                await catalog.load(settings.model)
+                await _load_first(catalog, settings)
             idle_watch = asyncio.create_task(catalog.unload_idle())
             cleanup.callback(idle_watch.cancel)
-            if not settings.require_auth:
-                exposure_watch = asyncio.create_task(warn_if_exposed())
-                cleanup.callback(exposure_watch.cancel)
-            on_stop_signal(catalog.close)
             yield
 
-    return assemble(host, dialects, lifespan=[lifespan])
+    return Server(
+        application=assemble(host, dialects, lifespan=[lifespan]),
+        operations_paths=operations.PATHS,
+        drain=catalog.close,
+    )
+
+
+async def _migrate(database: Database) -> None:
+    try:
+        await database.migrate()
+    except Exception as error:
+        # each driver has errors of its own; the first line says it, the others quote statements
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InvalidSetting(
+            f"the database {database.url.render_as_string()} can't be used: {reason}; "
+            "see LLMHOST_DATABASE_URL and LLMHOST_DATA_DIR"
+        ) from error
+
+
+async def _load_first(catalog: Catalog, settings: Settings) -> None:
+    try:
+        await catalog.load(settings.model)
+    except UnknownModel as error:
+        names = [facts.model_id for facts in await catalog.available()]
+        raise InvalidSetting(
+            f"LLMHOST_MODEL={settings.model!r}: there is no such model in "
+            f"{str(settings.models_dir)!r}, there {_listed(names)}; "
+            f"python -m export {settings.model} would make it"
+        ) from error
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "is none"
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{'is' if len(names) == 1 else 'are'} {', '.join(names[:10])}{more}"

@@ -6,12 +6,14 @@ Error: the root
 │   ├── UnknownParameter    a field that this request doesn't have
 │   ├── Unsupported         a field that is known and asks for what we can't do
 │   ├── BatchTooLarge       more requests at once than run and wait together
+│   ├── BodyTimeout         the body did not come in time
 │   ├── ContextOverflow     the prompt leaves no room in the context
 │   ├── UnknownModel        no such model on disk
 │   ├── NoModelLoaded       a model is needed and none is loaded
 │   ├── UsernameTaken       somebody else has this name
-│   ├── UnsuitablePassword  a new password is too short or too long
+│   ├── UnsuitablePassword  a password is too short or too long
 │   ├── UnknownChat         no such chat of this user
+│   ├── ChatsFull           this user's chats are as many, or as large, as anybody's may be
 │   ├── UnknownApiKey       no such API key of this user
 │   └── TooManyApiKeys      this user has as many API keys as anybody may
 ├── AccessError             who asks, and what they may do
@@ -29,7 +31,12 @@ Error: the root
     └── ProviderUnavailable the execution provider asked for is not installed
 """
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
+
+# An absolute path at the beginning, where its folders may have spaces, or after a space, a quote
+# or a bracket.
+_FOLDERS: Final = re.compile(r"^/(?:[^/:'\"]+/)+|(?<=[\s'\"(\[=])/(?:[^\s/:'\"]+/)+")
 
 
 class Error(Exception):
@@ -88,6 +95,15 @@ class BatchTooLarge(RequestError):
         super().__init__(f"the batch has {count} prompts, at most {limit} run and wait at once")
 
 
+class BodyTimeout(RequestError):
+    """The request's body pauses too long, or comes too slowly."""
+
+    code = "body_timeout"
+
+    def __init__(self, received: int, limit_s: float) -> None:
+        super().__init__(f"the body stopped after {received} bytes, it may take {limit_s:g} s")
+
+
 class ContextOverflow(RequestError):
     """The prompt leaves no room for an answer in the model's context."""
 
@@ -132,7 +148,7 @@ class UsernameTaken(RequestError):
 
 
 class UnsuitablePassword(RequestError):
-    """A new password outside the limits; the message never carries the password itself."""
+    """A password outside the limits; the message never carries the password itself."""
 
     code = "unsuitable_password"
 
@@ -147,6 +163,18 @@ class UnknownChat(RequestError):
 
     def __init__(self, chat_id: str) -> None:
         super().__init__(f"there is no chat {shown(chat_id)}")
+
+
+class ChatsFull(RequestError):
+    """This user keeps as many chats, or as many bytes in them, as anybody may."""
+
+    code = "chats_full"
+
+    def __init__(self, count: int, limit: int, what: str) -> None:
+        super().__init__(
+            f"there would be {count} {what}, at most {limit} are kept: delete a chat first, "
+            "or send chat_id=-1 to keep nothing"
+        )
 
 
 class UnknownApiKey(RequestError):
@@ -236,9 +264,14 @@ class ShuttingDown(TryAgainLater):
 
 
 class ServerError(Error):
-    """Our fault."""
+    """Our fault. The whole text is for the log, `message` leaves out where files lie."""
 
     code = "server_error"
+
+    @property
+    def message(self) -> str:
+        """The text with the names of files, without the folders that they are in."""
+        return _FOLDERS.sub("", str(self))
 
 
 class EngineFailure(ServerError):

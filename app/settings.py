@@ -91,9 +91,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     argon2_time_cost: Positive = 3
     """Passes over that memory."""
     login_attempts_per_account: Count = 10
-    """Wrong passwords per minute for one name, from anywhere; 0: no limit."""
+    """Wrong passwords per minute for one account from one address; 0: no limit."""
     login_attempts_per_address: Count = 60
-    """Attempts to sign in per minute from one address, for any name; 0: no limit."""
+    """Attempts to sign in per minute from one address, for any account; 0: no limit."""
+    login_attempts_from_new_addresses: Count = 100
+    """Attempts to sign in to one account per hour from all addresses together from which it has
+    not signed in before; 0: no limit. 100 is what OWASP's ASVS (2.2.1) allows."""
+    registrations_per_address: Count = 60
+    """Registrations per hour from one address; 0: no limit."""
+    chats_per_user: Count = 1000
+    """Chats that one user may keep; 0: no limit."""
+    chat_mb_per_user: Count = 100
+    """Megabytes that one user's chats may hold; a reply that has begun is kept in any case; 0: no
+    limit."""
     rate_limit_per_minute: Count = 60
     """Generations that one user, or else one address, may start in any minute; 0: no limit."""
     rate_limit_burst: Count = 10
@@ -106,6 +116,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_values: Positive = 200_000
     """Values in a request's JSON, an array or object counting as eight: decoding more of them would
     keep others waiting."""
+    body_idle_timeout_s: Seconds = 10.0
+    """Seconds for which a request's body may pause; 0: for ever."""
+    body_timeout_s: Seconds = 120.0
+    """Seconds that may be spent waiting for a request's body in all; 0: no limit. The largest
+    body comes in time from 0.7 Mbit/s on."""
+    send_timeout_s: Seconds = 60.0
+    """Seconds for which a client may take nothing of an answer before its connection is closed;
+    0: for ever."""
+    idle_connection_s: Seconds = 60.0
+    """Seconds for which a connection without a request may carry no data; 0: for ever. Granian
+    closes those that have had one after its own `--http1-header-read-timeout`, 30 seconds."""
+    max_connections_per_address: Count = 256
+    """Connections that one address may have at once, trusted proxies excepted; the newest beyond
+    it are closed. 0: no limit. Granian takes 1,024 in all (`--backpressure`)."""
+    allowed_hosts: str = ""
+    """Names, separated by commas, by which clients may call an open server, beside addresses and
+    `localhost`; `*`: any. Else a page could reach it by a name of its own (DNS rebinding)."""
+    operations_address: str = ""
+    """`host:port` of a second listener that answers `/health/live`, `/health/ready` and `/metrics`
+    alone, whatever the first one is busy with; empty: none."""
     default_max_tokens: Positive = 1024
     """Tokens to generate at most where a request can't say so (LLM Host, Neptun)."""
 

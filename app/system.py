@@ -1,9 +1,8 @@
-"""What this machine and this process are doing: processors, memory, GPUs, listening sockets.
+"""What this machine and this process are doing: processors, memory, GPUs.
 
 Knows no model and no HTTP.
 """
 
-import ipaddress
 import time
 from typing import Final
 
@@ -112,19 +111,3 @@ def _read_gpu(index: int) -> Gpu:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     name = pynvml.nvmlDeviceGetName(handle)
     return Gpu(index, name, utilization, int(memory.total), int(memory.used))
-
-
-def listening_addresses() -> list[str]:
-    """`host:port` of each TCP socket on which this process takes connections."""
-    return [
-        f"{connection.laddr.ip}:{connection.laddr.port}"
-        for connection in psutil.Process().net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches a `host:port`."""
-    ip = ipaddress.ip_address(address.rpartition(":")[0])
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback

@@ -27,6 +27,8 @@ CHEAP = Settings(
     rate_limit_burst=0,
     login_attempts_per_account=0,
     login_attempts_per_address=0,
+    login_attempts_from_new_addresses=0,
+    registrations_per_address=0,
 )
 
 

@@ -1,1 +1,1 @@
-"""Who asks, and what they may do. Knows no dialect: guards raise facts out of app.errors."""
+"""Tell who asks and what they may do. Knows no dialect: guards raise facts of app.errors."""

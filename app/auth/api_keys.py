@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth.logins import Principal
@@ -31,14 +31,24 @@ PREFIX: Final = "sk-llmhost-"
 # 62 ** 40: 238 bits
 _CHARACTERS: Final = string.ascii_letters + string.digits
 _LENGTH: Final = 40
+_SECRET_CHARACTERS: Final = len(PREFIX) + _LENGTH
 _SHAPE: Final = re.compile(rf"{PREFIX}[A-Za-z0-9]{{{_LENGTH}}}")
 
 NAME_RULE: Final = f"1 to {KEY_NAME_CHARACTERS} printable characters, not all of them spaces"
 LIFE_DAYS: Final = range(1, 3651)
 MAX_KEYS: Final = 100
-"""Of one user; expired ones count until they are revoked."""
+"""Keys that one user may have; expired ones count until they are revoked."""
+ID_CHARACTERS: Final = 64
+"""More than any way of writing a UUID has."""
 NOTE_EVERY: Final = timedelta(minutes=1)
+USES_AT_ONCE: Final = 500
+"""Keys whose uses one transaction writes; others write between two of them."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_WRITE_USE: Final = (
+    update(ApiKey)
+    .where(ApiKey.id == bindparam("used_key"))
+    .values(last_used_at=bindparam("used_at"))
+)
 
 
 class ApiKeys:
@@ -48,7 +58,8 @@ class ApiKeys:
         self._database = database
         self._noted: dict[UUID, datetime] = {}
         """Key → when this process last wrote down its use, or tried."""
-        self._writing: set[asyncio.Task[None]] = set()
+        self._unwritten: dict[UUID, datetime] = {}
+        self._writer: asyncio.Task[None] | None = None
 
     async def create(
         self, user_id: UUID, name: str, expires_in_days: int | None = None
@@ -84,7 +95,7 @@ class ApiKeys:
             created_at=now,
             expires_at=None if expires_in_days is None else now + timedelta(days=expires_in_days),
         )
-        async with self._database.write() as session:
+        async with self._database.write(str(user_id)) as session:
             # The lock makes creations of one user wait for each other, or two could pass the count.
             owner = await session.scalar(
                 select(User.id).where(User.id == user_id).with_for_update()
@@ -100,8 +111,8 @@ class ApiKeys:
         return secret, key
 
     async def of_user(self, user_id: UUID) -> Sequence[ApiKey]:
-        """A user's keys, the oldest first; expired ones too."""
-        async with self._database.read() as session:
+        """List a user's keys, the oldest first; expired ones too."""
+        async with self._database.read(str(user_id)) as session:
             keys = select(ApiKey).where(ApiKey.user_id == user_id)
             return (await session.scalars(keys.order_by(ApiKey.created_at, ApiKey.id))).all()
 
@@ -111,11 +122,13 @@ class ApiKeys:
         Raises:
             UnknownApiKey: it isn't this user's, or isn't at all.
         """
+        if len(key_id) > ID_CHARACTERS:
+            raise UnknownApiKey(key_id)
         try:
             wanted = UUID(key_id)
         except ValueError:
             raise UnknownApiKey(key_id) from None
-        async with self._database.write() as session:
+        async with self._database.write(str(user_id)) as session:
             gone = await session.scalar(
                 delete(ApiKey)
                 .where(ApiKey.id == wanted, ApiKey.user_id == user_id)
@@ -124,19 +137,23 @@ class ApiKeys:
         if gone is None:
             raise UnknownApiKey(key_id)
 
-    async def principal(self, secret: str) -> Principal:
-        """Who holds this key. One indexed look-up each time, so that a revocation is immediate.
+    async def principal(self, secret: str, client: str = "") -> Principal:
+        """Tell who holds a key. One indexed look-up each time: a revocation is immediate.
+
+        Args:
+            secret: what was sent.
+            client: from where, for the database's shares.
 
         Raises:
             NotAuthenticated: the key is malformed, unknown, revoked or has expired.
         """
-        if _SHAPE.fullmatch(secret) is None:  # spares the database what clients make up
-            raise NotAuthenticated("invalid API key")
+        if len(secret) != _SECRET_CHARACTERS or _SHAPE.fullmatch(secret) is None:
+            raise NotAuthenticated("invalid API key")  # the database isn't asked
         now = datetime.now(UTC)
         # The time that this takes may depend on the hash of what was sent. That tells nothing:
         # nobody can choose a secret by its hash.
         wanted = select(ApiKey, User).join(User, User.id == ApiKey.user_id)
-        async with self._database.read() as session:
+        async with self._database.read(client) as session:
             rows = await session.execute(wanted.where(ApiKey.key_hash == hash_of(secret)))
             found = rows.one_or_none()
         if found is None:
@@ -148,25 +165,32 @@ class ApiKeys:
         return Principal(user_id=user.id, username=user.username, role=Role(user.role))
 
     async def finish(self) -> None:
-        """Wait for what is being written; call it before the database closes."""
-        await asyncio.gather(*self._writing)
+        """Wait until every use is written; call it before the database closes."""
+        if self._writer is not None:
+            await self._writer
 
     def _note_use(self, key: ApiKey, now: datetime) -> None:
         """Write down when a key was used, beside the request and at most once in `NOTE_EVERY`."""
         last = max(self._noted.get(key.id, _NEVER), key.last_used_at or _NEVER)
         if now - last < NOTE_EVERY:
             return
-        self._noted[key.id] = now
-        task = asyncio.create_task(self._write_use(key.id, now))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        self._noted[key.id] = self._unwritten[key.id] = now
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_uses())
 
-    async def _write_use(self, key_id: UUID, now: datetime) -> None:
-        try:
-            async with self._database.write() as session:
-                await session.execute(
-                    update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now)
-                )
-        except SQLAlchemyError:
-            # The request was served; a use after `NOTE_EVERY` tries again.
-            logger.warning("api_key_use_not_noted key_id=%s", key_id, exc_info=True)
+    async def _write_uses(self) -> None:
+        """Write what there is, one transaction after the other, however many keys are used."""
+        while self._unwritten:
+            uses = [
+                {"used_key": key_id, "used_at": self._unwritten.pop(key_id)}
+                for key_id in list(self._unwritten)[:USES_AT_ONCE]
+            ]
+            try:
+                # no client's share: it waits in line with them, as one
+                async with self._database.write() as session:
+                    await (await session.connection()).execute(_WRITE_USE, uses)
+            except SQLAlchemyError:
+                # The requests were served; a use after `NOTE_EVERY` tries again.
+                logger.warning("api_key_uses_not_noted keys=%d", len(uses), exc_info=True)
+            oldest = datetime.now(UTC) - NOTE_EVERY
+            self._noted = {key_id: at for key_id, at in self._noted.items() if at > oldest}

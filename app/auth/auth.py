@@ -1,4 +1,4 @@
-"""All of auth, made from the settings."""
+"""Make all of auth from the settings."""
 
 from datetime import timedelta
 
@@ -6,10 +6,12 @@ import msgspec
 
 from app.auth.accounts import Accounts
 from app.auth.api_keys import ApiKeys
+from app.auth.attempts import Attempts
 from app.auth.clients import parse_networks
+from app.auth.front_door import FrontDoor
 from app.auth.guards import Access
 from app.auth.keys import load_keys
-from app.auth.limits import LoginAttempts, RateLimit
+from app.auth.limits import RateLimit
 from app.auth.logins import Logins
 from app.auth.passwords import PasswordHasher
 from app.auth.tokens import TokenSigner
@@ -23,7 +25,7 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Accounts
     logins: Logins
     api_keys: ApiKeys
-    attempts: LoginAttempts
+    front_door: FrontDoor
     access: Access
     hasher: PasswordHasher
 
@@ -34,10 +36,10 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create_auth(settings: Settings, database: Database) -> Auth:
-    """Wire accounts, logins, API keys and doors together.
+    """Make accounts, logins, API keys and the doors to them.
 
     Raises:
-        InvalidSetting: a secret is too short, a proxy is no network.
+        InvalidSetting: a secret is too short, or a proxy is no network.
     """
     hasher = PasswordHasher(
         memory_kib=settings.argon2_memory_kib, time_cost=settings.argon2_time_cost
@@ -49,14 +51,21 @@ def create_auth(settings: Settings, database: Database) -> Auth:
         refresh_life=timedelta(days=settings.refresh_token_days),
         rotate=settings.rotate_refresh_tokens,
     )
-    api_keys = ApiKeys(database)
+    accounts, api_keys = Accounts(database, hasher), ApiKeys(database)
     return Auth(
-        accounts=Accounts(database, hasher, registration_open=settings.registration == "open"),
+        accounts=accounts,
         logins=logins,
         api_keys=api_keys,
-        attempts=LoginAttempts(
-            per_account=settings.login_attempts_per_account,
-            per_address=settings.login_attempts_per_address,
+        front_door=FrontDoor(
+            accounts,
+            logins,
+            Attempts(
+                per_account=settings.login_attempts_per_account,
+                per_address=settings.login_attempts_per_address,
+                from_new_addresses=settings.login_attempts_from_new_addresses,
+                registrations_per_address=settings.registrations_per_address,
+            ),
+            registration_open=settings.registration == "open",
         ),
         access=Access(
             logins,

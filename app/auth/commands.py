@@ -1,15 +1,23 @@
-"""`python -m app users …`, `keys …` and `secrets …`: accounts from the operator's side."""
+"""`python -m app users …`, `keys …` and `secrets …`: accounts from the operator's side.
+
+What changes accounts goes into the security log too: to wherever logging is set up to write, else
+to standard error.
+"""
 
 import argparse
 import asyncio
 import getpass
+import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from app.auth import security_log
 from app.auth.auth import Auth, create_auth
 from app.auth.keys import rotate_keys
+from app.auth.security_log import Event
 from app.settings import load_settings
 from app.storage.database import Database, database_url
 from app.storage.models import ApiKey, Role, User
@@ -62,6 +70,7 @@ def _create(arguments: argparse.Namespace) -> None:
     password = _new_password()
     role = Role.ADMIN if arguments.admin else Role.USER
     user = _with_auth(lambda auth: auth.accounts.create(arguments.username, password, role))
+    _note(Event.USER_CREATED, user, role=user.role)
     _say(f"created user={user.username} role={user.role}")
 
 
@@ -73,12 +82,14 @@ def _list(_: argparse.Namespace) -> None:
 def _promote(arguments: argparse.Namespace) -> None:
     role = Role(arguments.role)
     user = _with_auth(lambda auth: auth.accounts.set_role(arguments.username, role))
+    _note(Event.ROLE_CHANGED, user, role=user.role)
     _say(f"promoted user={user.username} role={user.role}")
 
 
 def _reset_password(arguments: argparse.Namespace) -> None:
     password = _new_password()
     user = _with_auth(lambda auth: auth.accounts.reset_password(arguments.username, password))
+    _note(Event.PASSWORD_RESET, user)
     _say(f"reset user={user.username}")
 
 
@@ -89,6 +100,7 @@ def _create_key(arguments: argparse.Namespace) -> None:
         return user, *made
 
     user, secret, key = _with_auth(create)
+    _note(Event.KEY_CREATED, user, key_id=key.id)
     expires = _day(key.expires_at)
     # Standard output is the key alone, for `KEY=$(…)`.
     sys.stderr.write(f"created user={user.username} id={key.id} expires={expires}\n")
@@ -106,16 +118,18 @@ def _list_keys(arguments: argparse.Namespace) -> None:
 
 
 def _revoke_key(arguments: argparse.Namespace) -> None:
-    async def revoke(auth: Auth) -> list[str]:
+    async def revoke(auth: Auth) -> tuple[User, list[str]]:
         user = await auth.accounts.named(arguments.username)
         ids = [arguments.id]
         if arguments.id == ALL_KEYS:
             ids = [str(key.id) for key in await auth.api_keys.of_user(user.id)]
         for key_id in ids:
             await auth.api_keys.revoke(user.id, key_id)
-        return ids
+        return user, ids
 
-    for key_id in _with_auth(revoke):
+    user, ids = _with_auth(revoke)
+    for key_id in ids:
+        _note(Event.KEY_REVOKED, user, key_id=key_id)
         _say(f"revoked id={key_id}")
 
 
@@ -128,7 +142,9 @@ def _rotate(_: argparse.Namespace) -> None:
     if settings.jwt_secret:
         _say("LLMHOST_JWT_SECRET is set: put the new secret before the old one, with a comma")
     else:
-        _say(f"rotated secrets={rotate_keys(settings.data_dir)}; restart to sign with the new one")
+        count = rotate_keys(settings.data_dir)
+        _note(Event.SECRETS_ROTATED)
+        _say(f"rotated secrets={count}; restart to sign with the new one")
 
 
 def _with_auth(work: Callable[[Auth], Awaitable[T]]) -> T:
@@ -146,6 +162,17 @@ def _with_auth(work: Callable[[Auth], Awaitable[T]]) -> T:
             await database.close()
 
     return asyncio.run(run())
+
+
+def _note(event: Event, user: User | None = None, **values: object) -> None:
+    logger = security_log.logger
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[%(levelname)s] %(name)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    who = {} if user is None else {"user": user.username, "user_id": user.id}
+    security_log.note(event, None, **who, **values, operator=f"uid {os.getuid()}")
 
 
 def _new_password() -> str:

@@ -4,18 +4,24 @@ Guards run before anything of a body is read. They raise facts; a dialect's tabl
 of them. `Access` lies in the application's state as `access`.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast
+from uuid import uuid4
 
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.spec import OAuthFlow, OAuthFlows, Reference, SecurityScheme
 from litestar.types import Message, Scope
 
+from app.auth import security_log
 from app.auth.api_keys import ApiKeys
 from app.auth.clients import Network, client_address
 from app.auth.limits import RateLimit, RateStatus
 from app.auth.logins import Logins, Principal
-from app.errors import Forbidden, NotAuthenticated
+from app.auth.security_log import Event, Visitor
+from app.errors import Error, Forbidden, NotAuthenticated, RateLimited
 from app.storage.models import Role
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -39,9 +45,18 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | Reference] = {
 SECURITY: Final = [{"bearer": list[str]()}, {"api_key": list[str]()}]
 """For the OpenAPI document: what a route behind `signed_in` takes."""
 LOGIN_SECURITY: Final = SECURITY[:1]
-"""The same behind `not_by_key`."""
+"""For the OpenAPI document: what a route behind `not_by_key` takes."""
+MAX_AUTHORIZATION_CHARACTERS: Final = 2048
+"""Limit of the whole header; the longest token that is read has 1,024 characters."""
 # What an access token, three parts of base64 with points between, never begins with.
 _KEY_BEGINNING: Final = "sk-"
+_EVENTS: Final[dict[type[Error], Event]] = {
+    NotAuthenticated: Event.ACCESS_REFUSED,
+    Forbidden: Event.FORBIDDEN,
+    RateLimited: Event.RATE_LIMITED,
+}
+# Ours or a proxy's; longer or stranger ones don't come back, nor reach a log.
+_REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 
 
 class Access:
@@ -63,7 +78,7 @@ class Access:
         self._trusted_proxies = trusted_proxies
 
     async def principal(self, connection: Connection) -> Principal:
-        """Who asks.
+        """Tell who asks.
 
         Raises:
             NotAuthenticated: nobody that we know.
@@ -71,19 +86,39 @@ class Access:
         known: Principal | None = connection.scope.get("user")
         if known is not None:
             return known
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        header = connection.headers.get("authorization", "")
+        if len(header) > MAX_AUTHORIZATION_CHARACTERS:
+            raise NotAuthenticated(
+                f"the Authorization header has {len(header)} characters, "
+                f"expected at most {MAX_AUTHORIZATION_CHARACTERS}"
+            )
+        scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NotAuthenticated("not authenticated, expected Authorization: Bearer <token>")
         token = token.strip()
         if token.startswith(_KEY_BEGINNING):
-            return await self.api_keys.principal(token)
+            return await self.api_keys.principal(token, self.address(connection))
         return await self.logins.principal(token)
 
+    def visitor(self, connection: Connection) -> Visitor:
+        """Tell where a request comes from, for limits and the security log."""
+        return Visitor(address=self.address(connection), request_id=request_id_of(connection.scope))
+
     def address(self, connection: Connection) -> str:
-        """The address that limits count."""
+        """Tell the address that limits count."""
         peer = connection.client.host if connection.client else "unknown"
         forwarded_for = connection.headers.getall("x-forwarded-for", [])
         return client_address(peer, forwarded_for, self._trusted_proxies)
+
+
+def request_id_of(scope: Scope) -> str:
+    """Tell the id of a request: the client's, if it is 1 to 128 printable characters, or ours."""
+    state: dict[str, Any] = scope["state"]
+    if "request_id" not in state:
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        state["request_id"] = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
+    request_id: str = state["request_id"]
+    return request_id
 
 
 async def signed_in(connection: Connection, _: BaseRouteHandler | None = None) -> None:
@@ -92,20 +127,22 @@ async def signed_in(connection: Connection, _: BaseRouteHandler | None = None) -
     Raises:
         NotAuthenticated: no token, or none that holds.
     """
-    connection.scope["user"] = await _access(connection).principal(connection)
+    with _noted(connection):
+        connection.scope["user"] = await _access(connection).principal(connection)
 
 
 async def not_by_key(connection: Connection, _: BaseRouteHandler) -> None:
     """Turn API keys away from the account itself. Comes after `signed_in`.
 
-    Whoever finds a key may use the service until it is revoked, but can't make it last.
+    Whoever finds a key can use the service until it is revoked, but can't make that last.
 
     Raises:
         Forbidden: who asks sent an API key.
     """
     principal: Principal = connection.scope["user"]
-    if principal.login_id is None:
-        raise Forbidden("an API key may not do this, expected the access token of a login")
+    with _noted(connection):
+        if principal.login_id is None:
+            raise Forbidden("an API key may not do this, expected the access token of a login")
 
 
 async def signed_in_if_required(connection: Connection, _: BaseRouteHandler) -> None:
@@ -115,13 +152,14 @@ async def signed_in_if_required(connection: Connection, _: BaseRouteHandler) -> 
         NotAuthenticated: the server is closed, and there is no token that holds.
     """
     access = _access(connection)
-    try:
-        connection.scope["user"] = await access.principal(connection)
-    except NotAuthenticated:
-        # On an open server a token that doesn't hold says nothing: many clients can't but send one.
-        if access.require_auth:
-            raise
-        connection.scope["user"] = None
+    with _noted(connection):
+        try:
+            connection.scope["user"] = await access.principal(connection)
+        except NotAuthenticated:
+            # On an open server a bad token says nothing: many clients can't do without one.
+            if access.require_auth:
+                raise
+            connection.scope["user"] = None
 
 
 async def admin_if_required(connection: Connection, _: BaseRouteHandler) -> None:
@@ -134,23 +172,31 @@ async def admin_if_required(connection: Connection, _: BaseRouteHandler) -> None
     access = _access(connection)
     if not access.require_auth:
         return
-    principal = await access.principal(connection)
-    if principal.role is not Role.ADMIN:
-        raise Forbidden(f"user {principal.username!r} is no administrator")
-    connection.scope["user"] = principal
+    with _noted(connection):
+        principal = connection.scope["user"] = await access.principal(connection)
+        if principal.role is not Role.ADMIN:
+            raise Forbidden(f"user {principal.username!r} is no administrator")
 
 
 async def from_no_other_site(connection: Connection, _: BaseRouteHandler) -> None:
-    """Turn away what a browser sends for a page of another site.
+    """Turn away what a browser sends for a page that is not this server's own.
 
-    A page may send a request without a body anywhere without asking. Browsers say so in a header
-    that no page can set; other clients send none.
+    A page may send a request without a body anywhere without asking. Browsers say in headers that
+    no page can set where it comes from: in Sec-Fetch-Site, or in Origin alone where they don't
+    trust the connection. Other clients send neither.
 
     Raises:
-        Forbidden: it comes from such a page.
+        Forbidden: it comes from another origin; another port or a sibling domain is one too.
     """
-    if connection.headers.get("sec-fetch-site") == "cross-site":
-        raise Forbidden("a page of another site may not do this")
+    with _noted(connection):
+        site = connection.headers.get("sec-fetch-site")
+        origin = connection.headers.get("origin")
+        if site is not None:
+            own = site in ("same-origin", "none")  # none: its user asked, and no page
+        else:
+            own = origin is None or origin.partition("://")[2] == connection.headers.get("host")
+        if not own:
+            raise Forbidden("a page of another site may not do this")
 
 
 async def within_rate_limit(connection: Connection, _: BaseRouteHandler) -> None:
@@ -163,7 +209,8 @@ async def within_rate_limit(connection: Connection, _: BaseRouteHandler) -> None
     principal: Principal | None = connection.scope.get("user")
     client = f"user {principal.user_id}" if principal else f"address {access.address(connection)}"
     connection.state["rate_limited_client"] = client
-    await access.rate_limit.count(client)
+    with _noted(connection):
+        await access.rate_limit.count(client)
 
 
 async def add_rate_headers(message: Message, scope: Scope) -> None:
@@ -184,6 +231,24 @@ async def add_rate_headers(message: Message, scope: Scope) -> None:
         (b"x-ratelimit-remaining", b"%d" % status.remaining),
         (b"x-ratelimit-reset", b"%d" % status.reset),
     ]
+
+
+@contextmanager
+def _noted(connection: Connection) -> Iterator[None]:
+    """Write a refusal into the security log."""
+    try:
+        yield
+    except (NotAuthenticated, Forbidden, RateLimited) as error:
+        principal: Principal | None = connection.scope.get("user")
+        security_log.note(
+            _EVENTS[type(error)],
+            _access(connection).visitor(connection),
+            user=principal and principal.username,
+            user_id=principal and principal.user_id,
+            path=connection.scope["path"],
+            reason=error.message,
+        )
+        raise
 
 
 def _access(connection: Connection) -> Access:

@@ -26,11 +26,11 @@ class KeyRing:
 
     @property
     def signing_secret(self) -> bytes:
-        """What new tokens are signed with."""
+        """The secret that new tokens are signed with."""
         return self._by_id[self.signing_id]
 
     def get(self, key_id: str) -> bytes | None:
-        """The secret of an id; none: not, or no longer, ours."""
+        """Find the secret of an id; None: it isn't ours, or not any more."""
         return self._by_id.get(key_id)
 
 

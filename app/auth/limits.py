@@ -1,17 +1,21 @@
-"""How often: generations of one client, and attempts to sign in.
+"""How often a client may generate, and the moving windows that such limits are counted in.
 
 Counts in this process's memory. Knows no HTTP, but what its headers say.
 """
 
 import math
 import time
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import Final
 
 import msgspec
-from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 
 from app.errors import RateLimited
+
+MAX_CLIENTS: Final = 100_000
+"""Clients that one window remembers; beyond it, the least recently counted are forgotten."""
+_PERIODS: Final = {1: "second", 60: "minute", 3600: "hour"}
 
 
 class RateStatus(msgspec.Struct, frozen=True):
@@ -23,27 +27,88 @@ class RateStatus(msgspec.Struct, frozen=True):
     """Unix time, in seconds, at which the oldest counted request falls out of the window."""
 
 
-class RateLimit:
-    """So many in any minute, and so many in any second; 0 is no limit.
+class Window:
+    """How often each client was counted in the last second, minute or hour; 0 is no limit.
 
-    Moving windows, not fixed ones: at the border of two fixed minutes twice as many pass.
+    It moves: at the border of two fixed minutes twice as many would pass.
     """
 
-    def __init__(self, *, per_minute: int, per_second: int) -> None:
-        self._minute = RateLimitItemPerMinute(per_minute) if per_minute else None
-        self._second = RateLimitItemPerSecond(per_second) if per_second else None
-        self._windows = MovingWindowRateLimiter(MemoryStorage())
+    def __init__(self, limit: int, period_s: int, what: str) -> None:
+        self.limit = limit
+        self._period_s = period_s
+        self._what = what
+        self._counted: OrderedDict[str, list[float]] = OrderedDict()
+        """Client → its times, the oldest first; the client that was counted last is the last."""
 
-    async def count(self, client: str) -> RateStatus | None:
-        """Count one request of a client; None: there is no limit a minute to speak of.
+    def check(self, client: str, cost: int = 1) -> None:
+        """Refuse a client that has less than `cost` left, without counting.
 
         Raises:
-            RateLimited: it is one too many.
+            RateLimited: so many more would be too many.
         """
-        # The second first: a request that it refuses costs nothing of the minute.
-        for item in (self._second, self._minute):
-            if item is not None and not await self._windows.hit(item, client):
-                raise await _refusal(self._windows, item, client, "requests")
+        if self.limit and self.used(client) + cost > self.limit:
+            period, seconds = _PERIODS[self._period_s], max(1, math.ceil(self.free_in_s(client)))
+            raise RateLimited(
+                f"more than {self.limit} {self._what} per {period}, wait {seconds} s", seconds
+            )
+
+    def count(self, client: str, cost: int = 1) -> None:
+        """Count `cost` times.
+
+        Raises:
+            RateLimited: it is too many; nothing is counted.
+        """
+        self.check(client, cost)
+        if not self.limit:
+            return
+        self._counted.setdefault(client, []).extend([time.monotonic()] * cost)
+        self._counted.move_to_end(client)
+        # Two at a time shrink what one can grow, and cost every count the same.
+        for _ in range(2):
+            first, times = next(iter(self._counted.items()))
+            if len(self._counted) <= MAX_CLIENTS and not self._is_over(times[-1]):
+                break
+            del self._counted[first]
+
+    def forget(self, client: str) -> None:
+        """Take back all that was counted of a client."""
+        self._counted.pop(client, None)
+
+    def used(self, client: str) -> int:
+        """Count how often a client is in the window."""
+        times = self._counted.get(client)
+        if times is None:
+            return 0
+        del times[: bisect_right(times, time.monotonic() - self._period_s)]
+        if not times:
+            del self._counted[client]
+        return len(times)
+
+    def free_in_s(self, client: str) -> float:
+        """Seconds until a client's oldest count leaves the window; 0: it has none."""
+        times = self._counted.get(client)
+        return max(0.0, times[0] + self._period_s - time.monotonic()) if times else 0.0
+
+    def _is_over(self, counted_s: float) -> bool:
+        return counted_s <= time.monotonic() - self._period_s
+
+
+class RateLimit:
+    """So many generations in any minute, and so many in any second; 0 is no limit."""
+
+    def __init__(self, *, per_minute: int, per_second: int) -> None:
+        self._minute = Window(per_minute, 60, "generations")
+        self._second = Window(per_second, 1, "requests")
+
+    async def count(self, client: str) -> RateStatus | None:
+        """Count one request of a client; None: there is no limit per minute to speak of.
+
+        Raises:
+            RateLimited: it is one too many, and counts neither for the second nor the minute.
+        """
+        self._second.check(client)
+        self._minute.count(client)
+        self._second.count(client)
         return await self.status(client)
 
     async def count_more(self, client: str, count: int) -> None:
@@ -55,50 +120,13 @@ class RateLimit:
         Raises:
             RateLimited: there are too many; none of these is counted.
         """
-        if self._minute is None:
-            return
-        cost = min(count, self._minute.amount - 1)
-        if cost and not await self._windows.hit(self._minute, client, cost=cost):
-            raise await _refusal(self._windows, self._minute, client, "generations")
+        if self._minute.limit > 1:
+            self._minute.count(client, min(count, self._minute.limit - 1))
 
     async def status(self, client: str) -> RateStatus | None:
-        """Where a client stands, without counting."""
-        if self._minute is None:
+        """Tell where a client stands, without counting."""
+        if not self._minute.limit:
             return None
-        stats = await self._windows.get_window_stats(self._minute, client)
-        return RateStatus(
-            self._minute.amount, max(0, stats.remaining), math.ceil(max(stats.reset_time, 0))
-        )
-
-
-class LoginAttempts:
-    """Wrong passwords for one name, and attempts from one address, a minute; 0 is no limit."""
-
-    def __init__(self, *, per_account: int, per_address: int) -> None:
-        self._account = RateLimitItemPerMinute(per_account) if per_account else None
-        self._address = RateLimitItemPerMinute(per_address) if per_address else None
-        self._windows = MovingWindowRateLimiter(MemoryStorage())
-
-    async def count(self, account: str, address: str) -> None:
-        """Count an attempt, before the password is looked at: many may come at once.
-
-        Raises:
-            RateLimited: it is one too many, whether or not there is such an account.
-        """
-        for item, key in ((self._address, f"address {address}"), (self._account, account)):
-            if item is not None and not await self._windows.hit(item, key):
-                raise await _refusal(self._windows, item, key, "attempts to sign in")
-
-    async def succeeded(self, account: str) -> None:
-        """Forget an account's attempts: its password was right."""
-        if self._account is not None:
-            await self._windows.clear(self._account, account)
-
-
-async def _refusal(
-    windows: MovingWindowRateLimiter, item: RateLimitItem, key: str, what: str
-) -> RateLimited:
-    stats = await windows.get_window_stats(item, key)
-    seconds = max(1, math.ceil(stats.reset_time - time.time()))
-    period = "minute" if item.get_expiry() == 60 else "second"
-    return RateLimited(f"more than {item.amount} {what} a {period}, wait {seconds} s", seconds)
+        used = self._minute.used(client)
+        reset = math.ceil(time.time() + self._minute.free_in_s(client))
+        return RateStatus(self._minute.limit, self._minute.limit - used, reset)

@@ -2,9 +2,10 @@
 
 import hashlib
 import secrets
+import time
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import jwt
@@ -14,8 +15,12 @@ from app.auth.keys import KeyRing
 from app.errors import NotAuthenticated
 
 ALGORITHM: Final = "HS256"
-ISSUER: Final = "llmhost"
-AUDIENCE: Final = "llmhost"
+NAME: Final = "llmhost"
+"""The claims `iss` and `aud`: who signs is who reads."""
+MAX_CHARACTERS: Final = 1024
+"""Length of the longest token that is read at all; ours have about 380 characters."""
+_LAST_SECOND: Final = 253_402_300_799
+"""Unix time of the last second of the year 9999, where `datetime` ends."""
 
 
 class Kind(StrEnum):
@@ -26,7 +31,7 @@ class Kind(StrEnum):
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token of ours says."""
+    """The claims of one of our tokens."""
 
     kind: Kind
     user_id: UUID
@@ -34,26 +39,41 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class _Payload(msgspec.Struct, frozen=True):
+    """A token's claims as they are signed. One with others, or of other types, isn't ours."""
+
+    iss: Literal["llmhost"]
+    aud: Literal["llmhost"]
+    sub: UUID
+    sid: UUID
+    typ: Kind
+    jti: str
+    iat: int
+    exp: Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
+
+
 class TokenSigner:
     """Claims to token and back."""
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
+        self._jws = jwt.PyJWS(algorithms=[ALGORITHM])
 
     def sign(self, claims: Claims) -> str:
         """Make a token; two with the same claims still differ."""
-        payload = {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "sub": str(claims.user_id),
-            "sid": str(claims.login_id),
-            "typ": claims.kind.value,
-            "jti": secrets.token_urlsafe(16),
-            "iat": datetime.now(UTC),
-            "exp": claims.expires_at,
-        }
+        payload = _Payload(
+            iss=NAME,
+            aud=NAME,
+            sub=claims.user_id,
+            sid=claims.login_id,
+            typ=claims.kind,
+            jti=secrets.token_urlsafe(16),
+            iat=int(time.time()),
+            exp=int(claims.expires_at.timestamp()),
+        )
         headers = {"kid": self._keys.signing_id}
-        return jwt.encode(payload, self._keys.signing_secret, ALGORITHM, headers=headers)
+        encoded = msgspec.json.encode(payload)
+        return self._jws.encode(encoded, self._keys.signing_secret, ALGORITHM, headers=headers)
 
     def read(self, token: str, kind: Kind) -> Claims:
         """Check a token and return what it says.
@@ -61,36 +81,28 @@ class TokenSigner:
         Raises:
             NotAuthenticated: it isn't ours, was changed, has expired, or is of the other kind.
         """
+        invalid = NotAuthenticated(f"invalid {kind} token")
+        if len(token) > MAX_CHARACTERS:
+            raise invalid
         try:
             key_id = jwt.get_unverified_header(token).get("kid", "")
             secret = self._keys.get(key_id)
             if secret is None:
-                raise jwt.InvalidKeyError(f"no key {key_id!r}")
-            payload = jwt.decode(
-                token,
-                secret,
-                algorithms=[ALGORITHM],
-                issuer=ISSUER,
-                audience=AUDIENCE,
-                options={"require": ["iss", "aud", "sub", "exp", "iat", "jti"]},
-            )
-            claims = Claims(
-                kind=Kind(payload["typ"]),
-                user_id=UUID(payload["sub"]),
-                login_id=UUID(payload["sid"]),
-                expires_at=datetime.fromtimestamp(payload["exp"], UTC),
-            )
-        except jwt.ExpiredSignatureError as error:
-            raise NotAuthenticated(f"{kind} token has expired") from error
-        except (jwt.PyJWTError, KeyError, ValueError) as error:
-            raise NotAuthenticated(f"invalid {kind} token") from error
-        if claims.kind is not kind:
-            raise NotAuthenticated(f"this is the {claims.kind} token, expected the {kind} token")
-        return claims
+                raise invalid
+            payload = self._jws.decode(token, secret, algorithms=[ALGORITHM])
+            found = msgspec.json.decode(payload, type=_Payload)
+        except (jwt.PyJWTError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise invalid from error
+        expires_at = datetime.fromtimestamp(found.exp, UTC)
+        if expires_at <= datetime.now(UTC):
+            raise NotAuthenticated(f"{kind} token has expired")
+        if found.typ is not kind:
+            raise NotAuthenticated(f"this is the {found.typ} token, expected the {kind} token")
+        return Claims(kind=kind, user_id=found.sub, login_id=found.sid, expires_at=expires_at)
 
 
 def hash_of(secret: str) -> str:
-    """What is stored of a token or key: 64 hexadecimal characters.
+    """Hash a token or key for storage: 64 hexadecimal characters.
 
     Plain SHA-256, not argon2: a slow hash protects what people think up, and these are random and
     too long to be guessed. Each request would pay for it; and without salt it can be looked up.

@@ -124,7 +124,10 @@ class Catalog:
 
         Raises:
             NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
+            ShuttingDown: the server takes nothing new.
         """
+        if self._closing:  # what is loaded is on its way out, and is not missing
+            raise ShuttingDown
         if model_id is None:
             if self._current is None:
                 raise NoModelLoaded

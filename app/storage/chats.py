@@ -10,15 +10,25 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import UnknownChat
-from app.storage.models import TITLE_CHARACTERS, Chat, Message
+from app.errors import ChatsFull, UnknownChat
+from app.storage.models import CHAT_ID_CHARACTERS, TITLE_CHARACTERS, Chat, Message
 
 # PostgreSQL's text can't hold NUL, SQLite's tools stop reading at it.
 NUL: Final = str.maketrans({"\0": "\ufffd"})
+ROW_BYTES: Final = 100
+"""Bytes that a message counts for beside its content: about the size of its row and index."""
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is kept for one user; 0 is no limit."""
+
+    chats: int
+    num_bytes: int
+    """As `bytes_of` counts them."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,15 +42,41 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """False: the reply broke off."""
 
 
+def bytes_of(*contents: str) -> int:
+    """Count what messages take of the quota: their UTF-8 bytes, and `ROW_BYTES` each."""
+    return sum(len(content.encode()) + ROW_BYTES for content in contents)
+
+
+async def check_room(
+    session: AsyncSession, user_id: UUID, chat_id: str, question: str, quota: Quota
+) -> None:
+    """Refuse a turn for which there is no room, before its reply is made.
+
+    A reply is not counted here, since nobody knows its length yet, nor are turns that others of
+    the user's requests are making: what has begun is kept. So a user can exceed the quota by the
+    replies that run at once, and no further.
+
+    Raises:
+        ChatsFull: the user has as many chats, or as many bytes in them, as are kept.
+    """
+    kept = select(func.count(), func.sum(Chat.num_bytes)).where(Chat.user_id == user_id)
+    chats, used = (await session.execute(kept)).one()
+    if 0 < quota.chats <= chats and await _own(session, user_id, chat_id) is None:
+        raise ChatsFull(chats + 1, quota.chats, "chats")
+    wanted = int(used or 0) + bytes_of(question)
+    if 0 < quota.num_bytes < wanted:
+        raise ChatsFull(wanted, quota.num_bytes, "bytes of chats")
+
+
 async def keep_turn(session: AsyncSession, user_id: UUID, chat_id: str, turn: Turn) -> None:
     """Add a question and its reply, both or neither, to a chat, which is made if it is new.
 
-    Of a user who was deleted meanwhile nothing is kept.
+    Nothing is kept of a user who was deleted meanwhile.
     """
     now = datetime.now(UTC)
     chat = await _own(session, user_id, chat_id, lock=True)
     if chat is None:
-        title = " ".join((turn.question or turn.reply).split())[:TITLE_CHARACTERS].translate(NUL)
+        title = _title(turn.question or turn.reply)
         try:
             async with session.begin_nested():
                 session.add(Chat(user_id=user_id, chat_id=chat_id, title=title, created_at=now))
@@ -67,13 +103,15 @@ async def keep_turn(session: AsyncSession, user_id: UUID, chat_id: str, turn: Tu
         created_at=now,
     )
     # inserted, and so numbered, in this order
-    session.add_all([question, reply] if turn.question else [reply])
+    messages = [question, reply] if turn.question else [reply]
+    chat.num_bytes += bytes_of(*(message.content for message in messages))
+    session.add_all(messages)
 
 
 async def list_chats(
     session: AsyncSession, user_id: UUID, *, limit: int, offset: int
 ) -> Sequence[Chat]:
-    """A user's chats, the last used first."""
+    """List a user's chats, the last used first."""
     query = (
         select(Chat)
         .where(Chat.user_id == user_id)
@@ -85,13 +123,14 @@ async def list_chats(
 
 
 async def find_chat(session: AsyncSession, user_id: UUID, chat_id: str) -> Chat:
-    """One chat of a user, by the client's id or by ours.
+    """Find one chat of a user, by the client's id or by ours.
 
     Raises:
-        UnknownChat: this user has none.
+        UnknownChat: this user has no such chat.
     """
-    if "\0" in chat_id:
-        raise UnknownChat(chat_id)  # PostgreSQL refuses even to look for it
+    # No chat can have such an id; PostgreSQL refuses even to look for NUL.
+    if len(chat_id) > CHAT_ID_CHARACTERS or "\0" in chat_id:
+        raise UnknownChat(chat_id)
     chat = await _own(session, user_id, chat_id)
     if chat is None:
         chat = await _own_by_key(session, user_id, chat_id)
@@ -100,10 +139,19 @@ async def find_chat(session: AsyncSession, user_id: UUID, chat_id: str) -> Chat:
     return chat
 
 
-async def messages_of(session: AsyncSession, chat: Chat) -> Sequence[Message]:
-    """The turns of a chat, oldest first."""
-    query = select(Message).where(Message.chat == chat.id).order_by(Message.id)
-    return (await session.scalars(query)).all()
+async def messages_of(
+    session: AsyncSession, chat: Chat, *, after: int = 0, limit: int | None = None
+) -> Sequence[Message]:
+    """List messages of a chat, the oldest first.
+
+    Args:
+        session: reads.
+        chat: whose messages.
+        after: begins behind the message of this id.
+        limit: at most so many; None: all.
+    """
+    query = select(Message).where(Message.chat == chat.id, Message.id > after)
+    return (await session.scalars(query.order_by(Message.id).limit(limit))).all()
 
 
 async def rename_chat(session: AsyncSession, user_id: UUID, chat_id: str, title: str) -> Chat:
@@ -125,6 +173,13 @@ async def delete_chat(session: AsyncSession, user_id: UUID, chat_id: str) -> Non
     """
     chat = await find_chat(session, user_id, chat_id)
     await session.execute(delete(Chat).where(Chat.id == chat.id, Chat.user_id == user_id))
+
+
+def _title(text: str) -> str:
+    """Take a title from the beginning of a text, its white space made single spaces."""
+    # So many words make a title, and a text may have millions: the others are not split.
+    words = text.split(maxsplit=TITLE_CHARACTERS)[:TITLE_CHARACTERS]
+    return " ".join(words)[:TITLE_CHARACTERS].translate(NUL)
 
 
 async def _own(

@@ -5,6 +5,7 @@ commits by the status of an HTTP answer. Knows nothing of what the tables mean.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy import URL, Connection, ExceptionContext, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -23,11 +24,14 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import NullPool
 
 from app.settings import InvalidSetting
+from app.storage.shares import Shares
 
 FILE_NAME: Final = "llmhost.db"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LOCK_TIMEOUT_S: Final = 10.0
-# Any number of ours: PostgreSQL's advisory locks are named by integers.
+READS_AT_ONCE: Final = 5
+"""Reads that one client may have open: a third of the 15 connections in SQLAlchemy's pool."""
+# Any fixed number: PostgreSQL names advisory locks by integers.
 MIGRATION_LOCK: Final = 7_264_110
 
 
@@ -43,21 +47,32 @@ class Database:
         self._writing = async_sessionmaker(
             self._engine.execution_options(sqlite_begin="IMMEDIATE"), expire_on_commit=False
         )
+        self._reads, self._writes = Shares(READS_AT_ONCE), Shares(1)
         # SQLite has one writer. Waiting here is fair; SQLite's own waiting is polling.
         self._turn: AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if _is_sqlite(url) else nullcontext()
         )
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncSession]:
-        """A session that sees one state of the database and changes nothing."""
-        async with self._reading() as session:
+    async def read(self, client: str = "") -> AsyncIterator[AsyncSession]:
+        """Open a session that sees one state of the database and changes nothing.
+
+        Args:
+            client: who asked for it, a user or an address, however this is written: at most
+                `READS_AT_ONCE` of one client are open, the others wait. Empty: the server itself.
+        """
+        async with self._share(self._reads, client), self._reading() as session:
             yield session
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
-        """A transaction: committed, and on disk, when the block ends; undone when it raises."""
-        async with self._turn, self._writing.begin() as session:
+    async def write(self, client: str = "") -> AsyncIterator[AsyncSession]:
+        """Open a transaction: committed, and on disk, when the block ends; undone when it raises.
+
+        Args:
+            client: as for `read`; one of a client runs or waits for its turn, the others wait
+                for it, so that whoever writes a lot delays nobody else by more than one.
+        """
+        async with self._share(self._writes, client), self._turn, self._writing.begin() as session:
             yield session
 
     async def migrate(self, revision: str = "head") -> None:
@@ -80,6 +95,10 @@ class Database:
     async def close(self) -> None:
         """Give every connection back."""
         await self._engine.dispose()
+
+    @staticmethod
+    def _share(shares: Shares, client: str) -> AbstractAsyncContextManager[None]:
+        return shares.of(client) if client else nullcontext()
 
 
 def database_url(url: str, data_dir: Path) -> URL:
@@ -120,9 +139,14 @@ def _is_sqlite(url: URL) -> bool:
 
 
 def _engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> AsyncEngine:
+    # Errors are logged, and the values of a statement are password hashes, names and chats.
+    options["hide_parameters"] = True
     if not _is_sqlite(url):
         # A balancer or a restart closes idle connections; ask before use.
-        return create_async_engine(url, pool_pre_ping=True, **options)
+        engine = create_async_engine(url, pool_pre_ping=True, **options)
+        event.listen(engine.sync_engine, "handle_error", _hide_row)
+        return engine
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # below it, every value is logged
     engine = create_async_engine(url, connect_args={"timeout": LOCK_TIMEOUT_S}, **options)
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -146,6 +170,15 @@ def _engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> AsyncEngi
         connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine
+
+
+def _hide_row(context: ExceptionContext) -> None:
+    """Take the DETAIL out of an error: PostgreSQL quotes the row there that it refused."""
+    error: BaseException | None = context.original_exception
+    while error is not None:
+        if getattr(error, "detail", None):
+            error.detail = None  # type: ignore[attr-defined] # asyncpg's errors have it
+        error = error.__cause__
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

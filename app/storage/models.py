@@ -67,16 +67,32 @@ class ApiKey(DefaultBase):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(String(KEY_NAME_CHARACTERS))
-    """The user's word for it; two keys may share one."""
+    """What the user calls it; two keys may share a name."""
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     """SHA-256 of the secret."""
     ending: Mapped[str] = mapped_column(String(4))
     """The secret's last characters, by which its owner tells keys apart."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
-    """None: never."""
+    """None: it never does."""
     last_used_at: Mapped[datetime | None]
-    """At most a minute too early."""
+    """Written at most once per minute, so it may lag behind by that much."""
+
+
+class KnownAddress(DefaultBase):
+    """The hash of an address from which a user has signed in.
+
+    Strangers who try passwords elsewhere don't keep the user out there.
+    """
+
+    __tablename__ = "known_addresses"
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    address_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seen_at: Mapped[datetime]
+    """When a login began there, the last time."""
 
 
 class Chat(DefaultBase, AuditColumns):
@@ -92,6 +108,8 @@ class Chat(DefaultBase, AuditColumns):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     chat_id: Mapped[str] = mapped_column(String(CHAT_ID_CHARACTERS))
     title: Mapped[str] = mapped_column(String(TITLE_CHARACTERS))
+    num_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Bytes that its messages count for in the quota: see `chats.bytes_of`."""
 
 
 class Message(DefaultBase):
@@ -107,7 +125,7 @@ class Message(DefaultBase):
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str]
     model_id: Mapped[str | None] = mapped_column(String(256))
-    """Who wrote it; none: the user."""
+    """The model that wrote it; None: the user did."""
     complete: Mapped[bool]
     """False: the reply broke off here."""
     created_at: Mapped[datetime]

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event, select, update
+from sqlalchemy import event, func, select, update
 from sqlalchemy.exc import OperationalError
 
 from app.auth import api_keys
@@ -284,14 +284,15 @@ async def test_a_use_that_cannot_be_written_is_logged_without_the_key(
             assert (await server.ask("GET", "/me", token=key)).status == 200
         await server.auth.api_keys.finish()
     ours = [record for record in caplog.records if record.name == "app.auth.api_keys"]
-    assert {record.levelno for record in ours} == {logging.WARNING}
-    assert "api_key_use_not_noted key_id=" in caplog.text
+    assert [record.levelno for record in ours] == [logging.WARNING], "it is not tried again at once"
+    assert "api_key_uses_not_noted keys=1" in caplog.text
     assert "disk is full" in caplog.text
+    assert key not in caplog.text
 
 
 async def test_keys_never_appear_in_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
+    caplog.set_level(logging.INFO, "sqlalchemy.engine")  # DEBUG, when chosen, logs whole rows
     async with running(tmp_path) as server:
         token = await server.token("ada")
         made = await make_key(server, token)
@@ -303,16 +304,73 @@ async def test_keys_never_appear_in_logs(tmp_path: Path, caplog: pytest.LogCaptu
         kept = await stored(server)
         await server.ask("DELETE", f"{KEYS}/{made['id']}", token=token)
         await server.ask("GET", "/me", token=key)
-    assert kept.key_hash in caplog.text, "the database's parameters must be logged"
+    assert "INSERT INTO api_keys" in caplog.text, "the statements must be logged"
+    assert kept.key_hash not in caplog.text
     assert key[len(PREFIX) : -4] not in caplog.text
     assert PREFIX not in caplog.text
+
+
+async def test_however_many_keys_are_used_one_transaction_waits_to_note_it(tmp_path: Path):
+    async with running(tmp_path) as server:
+        user_id, keys = await new_user(server), server.auth.api_keys
+        secrets = [(await keys.create(user_id, "x"))[0] for _ in range(30)]
+        async with counting(server.database) as statements:
+            async with server.database.write():  # SQLite: nobody else can write meanwhile
+                await asyncio.gather(*(keys.principal(secret) for secret in secrets))
+            await keys.finish()
+        updates = sum("UPDATE" in statement for statement in statements)
+        assert updates <= 2, "one for the first, and one for the rest"
+        async with server.database.read() as session:
+            unused = select(func.count()).where(ApiKey.last_used_at.is_(None))
+            assert await session.scalar(unused) == 0
+
+
+async def test_more_uses_than_one_transaction_takes_are_all_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(api_keys, "USES_AT_ONCE", 2)
+    async with running(tmp_path) as server:
+        user_id, keys = await new_user(server), server.auth.api_keys
+        secrets = [(await keys.create(user_id, "x"))[0] for _ in range(5)]
+        await asyncio.gather(*(keys.principal(secret) for secret in secrets))
+        await keys.finish()
+        async with server.database.read() as session:
+            used = select(func.count()).where(ApiKey.last_used_at.is_not(None))
+            assert await session.scalar(used) == 5
+
+
+async def test_uses_of_long_ago_are_not_remembered(tmp_path: Path):
+    async with running(tmp_path) as server:
+        keys, gone = server.auth.api_keys, uuid4()
+        keys._noted[gone] = datetime.now(UTC) - timedelta(minutes=2)
+        secret, key = await keys.create(await new_user(server), "x")
+        await keys.principal(secret)
+        await keys.finish()
+        assert keys._noted.keys() == {key.id}
+
+
+async def test_made_up_keys_from_one_address_leave_look_ups_to_others(server: Server):
+    secret, _ = await server.auth.api_keys.create(await new_user(server), "x")
+    made_up = [secret[:-4] + f"{number:04}" for number in range(300)]
+    refused: list[object] = []
+
+    async def try_one(key: str) -> None:
+        with pytest.raises(NotAuthenticated):
+            await server.auth.api_keys.principal(key, "192.0.2.1")
+        refused.append(key)
+
+    flood = [asyncio.create_task(try_one(key)) for key in made_up if key != secret]
+    await asyncio.sleep(0)
+    await server.auth.api_keys.principal(secret, "192.0.2.2")
+    assert len(refused) < 60, f"{len(refused)} of {len(flood)} came first"
+    await asyncio.gather(*flood)
 
 
 class Untouchable(Database):
     def __init__(self) -> None:
         pass
 
-    def read(self):
+    def read(self, _client: str = ""):
         raise AssertionError("the database was asked")
 
 
@@ -324,7 +382,7 @@ def test_what_is_no_key_of_ours_is_refused_without_asking_the_database(text: str
         asyncio.run(ApiKeys(Untouchable()).principal(text))
 
 
-@pytest.mark.parametrize("ending", ["\n", " ", "é"])
+@pytest.mark.parametrize("ending", ["\n", " ", "é", "a" * 100_000])
 async def test_a_key_with_something_behind_it_is_refused(server: Server, ending: str):
     secret, _ = await server.auth.api_keys.create(await new_user(server), "x")
     with pytest.raises(NotAuthenticated):

@@ -91,7 +91,7 @@ async def headers_of(server: Server, case: str) -> dict[str, str]:  # noqa: PLR0
         case "refresh as access":
             token = tokens["refresh_token"]
         case "signed out":
-            await server.auth.logins.sign_out(claims.login_id)
+            await server.auth.logins.sign_out(claims.user_id, claims.login_id)
             token = access
         case "another user's login":
             bob = await server.token("bob")

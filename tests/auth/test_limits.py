@@ -2,8 +2,29 @@ import time
 
 import pytest
 
-from app.auth.limits import LoginAttempts, RateLimit
+from app.auth import limits
+from app.auth.limits import RateLimit, Window
 from app.errors import RateLimited
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time(self) -> float:
+        return time.time()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(limits, "time", clock)
+    return clock
 
 
 async def test_the_burst_is_refused_for_a_second_and_costs_nothing_of_the_minute():
@@ -13,7 +34,7 @@ async def test_the_burst_is_refused_for_a_second_and_costs_nothing_of_the_minute
         assert status is not None
         assert (status.limit, status.remaining) == (60, remaining)
         assert 0 < status.reset - time.time() <= 61
-    with pytest.raises(RateLimited, match="more than 3 requests a second") as refused:
+    with pytest.raises(RateLimited, match="more than 3 requests per second") as refused:
         await limit.count("ada")
     assert refused.value.retry_after_s == 1
     status = await limit.status("ada")
@@ -21,41 +42,66 @@ async def test_the_burst_is_refused_for_a_second_and_costs_nothing_of_the_minute
     assert status.remaining == 57
 
 
-async def test_the_minute_is_refused_until_its_oldest_request_falls_out():
+async def test_the_minute_is_refused_until_its_oldest_request_falls_out(clock: Clock):
     limit = RateLimit(per_minute=2, per_second=0)
     await limit.count("ada")
+    clock.now_s += 10
     await limit.count("ada")
-    with pytest.raises(RateLimited, match="more than 2 requests a minute") as refused:
+    with pytest.raises(
+        RateLimited, match="more than 2 generations per minute, wait 50 s"
+    ) as refused:
         await limit.count("ada")
-    assert 58 <= refused.value.retry_after_s <= 61
+    assert refused.value.retry_after_s == 50
     await limit.count("bob")
+    clock.now_s += 49
+    with pytest.raises(RateLimited, match="wait 1 s"):
+        await limit.count("ada")
+    clock.now_s += 1
+    await limit.count("ada")
+    with pytest.raises(RateLimited, match="wait 10 s"):
+        await limit.count("ada")
+
+
+@pytest.mark.usefixtures("clock")
+async def test_a_refused_minute_costs_nothing_of_the_second():
+    limit = RateLimit(per_minute=1, per_second=2)
+    await limit.count("ada")
+    for _ in range(5):
+        with pytest.raises(RateLimited, match="per minute"):
+            await limit.count("ada")
 
 
 async def test_zero_is_no_limit():
     limit = RateLimit(per_minute=0, per_second=0)
     assert [await limit.count("ada") for _ in range(100)] == [None] * 100
-    attempts = LoginAttempts(per_account=0, per_address=0)
-    for _ in range(100):
-        await attempts.count("ada", "address")
-    await attempts.succeeded("ada")
 
 
-async def test_attempts_count_per_account_from_anywhere_and_per_address_for_anybody():
-    attempts = LoginAttempts(per_account=2, per_address=3)
-    await attempts.count("ada", "a")
-    await attempts.count("ada", "b")
+def test_clients_that_are_not_seen_any_more_are_forgotten(clock: Clock):
+    window = Window(2, 60, "requests")
+    for number in range(1000):
+        window.count(f"client {number}")
+    clock.now_s += 61
+    for _ in range(2):
+        for number in range(500):
+            window.count(f"new {number}")
+    assert len(window._counted) == 500
+
+
+def test_no_more_clients_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "MAX_CLIENTS", 10)
+    window = Window(1, 3600, "requests")
+    for number in range(100):
+        window.count(f"client {number}")
+    assert len(window._counted) == 10
     with pytest.raises(RateLimited):
-        await attempts.count("ada", "c")
-    await attempts.count("bob", "a")
-    await attempts.count("eve", "a")
-    with pytest.raises(RateLimited):
-        await attempts.count("sue", "a")
+        window.count("client 99")
 
 
-async def test_a_right_password_forgets_the_accounts_attempts_not_the_addresses():
-    attempts = LoginAttempts(per_account=2, per_address=4)
-    for _ in range(4):
-        await attempts.count("ada", "a")
-        await attempts.succeeded("ada")
+def test_what_is_forgotten_was_never_counted():
+    window = Window(1, 60, "requests")
+    window.count("ada")
+    window.forget("ada")
+    window.forget("nobody")
+    window.count("ada")
     with pytest.raises(RateLimited):
-        await attempts.count("ada", "a")
+        window.count("ada")

@@ -1,3 +1,6 @@
+import base64
+import hmac
+import json
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.auth.keys import KeyRing, load_keys, rotate_keys
-from app.auth.tokens import Claims, Kind, TokenSigner
+from app.auth.tokens import MAX_CHARACTERS, Claims, Kind, TokenSigner
 from app.errors import NotAuthenticated
 from app.settings import InvalidSetting
 
@@ -50,6 +53,63 @@ def test_a_token_without_one_of_its_claims_is_refused(claim: str):
     token = jwt.encode(body, SECRET, "HS256", headers={"kid": keys.signing_id})
     with pytest.raises(NotAuthenticated):
         TokenSigner(keys).read(token, Kind.ACCESS)
+
+
+ODD = (None, [], {}, [1], 1.5, 2**63, 1e300, True, "x", "9" * 400, -1)
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "exp", "typ", "sid"])
+@pytest.mark.parametrize("value", ODD)
+def test_a_signed_token_with_an_odd_claim_is_refused(claim: str, value: object):
+    keys = KeyRing([SECRET])
+    body = jwt.decode(TokenSigner(keys).sign(claims()), options={"verify_signature": False})
+    with pytest.raises(NotAuthenticated):
+        TokenSigner(keys).read(signed(json.dumps({**body, claim: value})), Kind.ACCESS)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ["", "null", "[]", '"x"', "1", "{", "[" * 700, '{"a":' * 140, '{"exp": NaN}', '{"exp": 1e400}'],
+)
+def test_a_signed_token_that_is_no_record_is_refused(payload: str):
+    with pytest.raises(NotAuthenticated):
+        TokenSigner(KeyRing([SECRET])).read(signed(payload), Kind.ACCESS)
+
+
+@pytest.mark.parametrize("header", [{"kid": []}, {"kid": {}}, {"kid": 1}, {"alg": []}, {"alg": 1}])
+def test_an_odd_header_is_refused(header: dict[str, object]):
+    keys = KeyRing([SECRET])
+    body = jwt.decode(TokenSigner(keys).sign(claims()), options={"verify_signature": False})
+    with pytest.raises(NotAuthenticated):
+        TokenSigner(keys).read(signed(json.dumps(body), **header), Kind.ACCESS)
+
+
+def test_a_token_that_is_too_long_is_not_looked_at(monkeypatch: pytest.MonkeyPatch):
+    signer = TokenSigner(KeyRing([SECRET]))
+    assert len(signer.sign(claims())) < MAX_CHARACTERS / 2, "none of ours may come near"
+
+    def looked_at(_: str) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(jwt, "get_unverified_header", looked_at)
+    for kind in Kind:
+        with pytest.raises(NotAuthenticated, match=f"invalid {kind} token"):
+            signer.read("a" * (MAX_CHARACTERS + 1), kind)
+
+
+def signed(payload: str, **header: object) -> str:
+    """Sign any text with the right key."""
+    given = {"alg": "HS256", "kid": KeyRing([SECRET]).signing_id, **header}
+    parts = [base64.urlsafe_b64encode(text.encode()) for text in (json.dumps(given), payload)]
+    message = b".".join(part.rstrip(b"=") for part in parts)
+    signature = hmac.digest(SECRET.encode(), message, "sha256")
+    return b".".join([message, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+def test_the_odd_tokens_are_signed_well():
+    signer = TokenSigner(KeyRing([SECRET]))
+    body = jwt.decode(signer.sign(claims()), options={"verify_signature": False})
+    assert signer.read(signed(json.dumps(body)), Kind.ACCESS)
 
 
 @pytest.mark.parametrize("algorithm", ["HS512", "none"])

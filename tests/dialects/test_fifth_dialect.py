@@ -154,7 +154,7 @@ async def test_accounts_and_limits_hold_for_it(tmp_path: Path) -> None:
         token = await server.token("ada")
         answers = [await server.ask("POST", "/echo", {"say": "Hi"}, token=token) for _ in range(2)]
         assert [answer.status for answer in answers] == [200, 429]
-        assert answers[1].json["oh"].startswith("more than 1 requests a minute")
+        assert answers[1].json["oh"].startswith("more than 1 generations per minute")
         assert int(answers[1].headers["retry-after"]) > 0
         assert answers[0].headers["x-ratelimit-limit"] == "1"
 

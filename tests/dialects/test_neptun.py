@@ -274,11 +274,18 @@ async def test_an_unknown_pair_is_refused(server: Server):
 @pytest.mark.parametrize(
     ("query", "body", "words"),
     [
-        ("", HELLO, "Bad Request. Missing required query parameter 'chat_id'"),
+        ("", HELLO, "Bad Request. chat_id is missing, expected string, length >= 1 and length <="),
         (f"?chat_id={'x' * 129}", HELLO, "Bad Request. chat_id is 'xxx"),
-        ("?chat_id=", HELLO, "Bad Request. chat_id is '', expected str of length >= 1"),
-        ("?chat_id=%00", HELLO, r"Bad Request. chat_id is '\x00'"),
-        ("?chat_id=1&stream_protocol=xml", HELLO, "Bad Request. stream_protocol is 'xml'"),
+        ("?chat_id=", HELLO, "Bad Request. chat_id is '', expected string, length >= 1 and"),
+        ("?chat_id=%00", HELLO, r"Bad Request. chat_id is '\x00', expected a text without NUL"),
+        (
+            "?chat_id=1&stream_protocol=xml",
+            HELLO,
+            "Bad Request. stream_protocol is 'xml', expected 'data' or 'text'",
+        ),
+        ("?chat_id=%ff", HELLO, "Bad Request. the query string is not UTF-8"),
+        (f"?chat_id=1{'&a=1' * 100}", HELLO, "Bad Request. the query string is not UTF-8, or has"),
+        (f"?chat_id={'x' * 20_000}", HELLO, "Bad Request. the query string has 20008 bytes"),
         ("?chat_id=1", {}, "Bad Request. messages is missing"),
         ("?chat_id=1", {"messages": []}, "Bad Request. messages is []"),
         (
@@ -386,3 +393,65 @@ async def test_every_route_is_documented_with_its_parameters_and_refusals(server
                 for status in {"400", "401"} & operation["responses"].keys():
                     [content] = operation["responses"][status]["content"].values()
                     assert content["schema"] == {"$ref": "#/components/schemas/Refusal"}
+
+
+async def test_a_chat_without_room_is_refused_with_the_numbers_before_its_reply(tmp_path: Path):
+    async with running(tmp_path, chats_per_user=1) as server:
+        token, bob = await server.token("ada"), await server.token("bob")
+        assert (await server.ask("POST", f"{CHAT}?chat_id=1", HELLO, token=token)).status == 200
+        begun = len(server.service.engine.submitted)
+        answer = await server.ask("POST", f"{CHAT}?chat_id=2", HELLO, token=token)
+        assert answer.status == 400
+        assert answer.json["statusMessage"] == (
+            "Bad Request. there would be 2 chats, at most 1 are kept: delete a chat first, "
+            "or send chat_id=-1 to keep nothing"
+        )
+        assert len(server.service.engine.submitted) == begun, "no reply was made"
+        for chat_id, sent in (("1", token), ("-1", token), ("2", bob)):
+            path = f"{CHAT}?chat_id={chat_id}"
+            assert (await server.ask("POST", path, HELLO, token=sent)).status == 200
+        assert len(await stored(server, token)) == 4
+
+
+async def test_a_reply_that_was_begun_is_kept_although_it_is_too_long(tmp_path: Path):
+    reply = "x" * 1_000_001
+    async with running(tmp_path, FakeService(reply), chat_mb_per_user=1) as server:
+        token = await server.token("ada")
+        answer = await server.ask("POST", f"{CHAT}?chat_id=1", HELLO, token=token)
+        assert (answer.status, len(answer.body)) == (200, len(reply))
+        assert (await stored(server, token))[1]["content"] == reply
+        answer = await server.ask("POST", f"{CHAT}?chat_id=1", HELLO, token=token)
+        assert answer.status == 400
+        assert "bytes of chats, at most 1000000 are kept" in answer.json["statusMessage"]
+
+
+async def test_a_long_chat_is_written_in_pieces_and_holds_no_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("app.dialects.neptun.routes.AT_ONCE", 2)
+    token = await server.token("ada")
+    for _ in range(3):
+        await server.ask("POST", f"{CHAT}?chat_id=1", HELLO, token=token)
+    open_reads: list[int] = []
+
+    def look(_: Answer) -> None:
+        open_reads.append(sum(server.database._reads._uses.values()))
+
+    answer = await server.ask("GET", "/api/chats/1", token=token, on_chunk=look)
+    assert len([chunk for chunk in answer.chunks if chunk]) == 5, "the head, three pages, the end"
+    assert [message["role"] for message in answer.json["messages"]] == ["user", "assistant"] * 3
+    assert answer.headers["content-type"] == "application/json"
+    assert open_reads == [0] * len(open_reads)
+
+
+async def test_nobody_reads_on_for_a_client_that_has_gone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("app.dialects.neptun.routes.AT_ONCE", 1)
+    token, gone = await server.token("ada"), asyncio.Event()
+    for _ in range(5):
+        await server.ask("POST", f"{CHAT}?chat_id=1", HELLO, token=token)
+    answer = await server.ask(
+        "GET", "/api/chats/1", token=token, gone=gone, on_chunk=lambda _: gone.set()
+    )
+    assert not answer.complete

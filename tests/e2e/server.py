@@ -2,18 +2,25 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
 ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
+PATIENCE_S = 30.0
+"""How long anything may take that should take a moment: machines that run tests are shared."""
+START_S = 60.0
+"""How long a start may take."""
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -30,9 +37,67 @@ class Server:
         limits = httpx.Limits(max_connections=None)
         return httpx.AsyncClient(base_url=self.url, timeout=timeout_s, limits=limits)
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def connect(self, receive_buffer: int | None = None) -> socket.socket:
+        """A bare connection; whatever waits on it does so for 30 seconds at most."""
+        connection = socket.socket()
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(PATIENCE_S)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+    def exchange(self, raw: bytes, *, half_close: bool = False) -> bytes:
+        """Send bytes and read what comes until the server closes."""
+        with self.connect() as connection:
+            connection.sendall(raw)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            return read_all(connection)
+
+    def lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def wait_for_line(self, text: str) -> str:
+        """Wait until the log has a line with a text in it."""
+
+        def find() -> str | None:
+            return next((line for line in self.lines() if text in line), None)
+
+        return wait_for(find, f"no line with {text!r} in the log", START_S)
+
     def worker_pids(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Read until the other end closes or resets."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has closed a connection on which it had nothing to say."""
+    if not select.select([connection], [], [], 0)[0]:
+        return False
+    return read_all(connection) == b""
+
+
+def wait_for(look: Callable[[], T | None], otherwise: str, patience_s: float = PATIENCE_S) -> T:
+    """Look until something is there."""
+    give_up = time.monotonic() + patience_s
+    while time.monotonic() < give_up:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(otherwise)
 
 
 def free_port() -> int:
@@ -49,17 +114,20 @@ def running_server(
     target: str = "app:app",
     interface: str | None = None,
     wait: bool = True,
+    arguments: Sequence[str] = (),
+    port: int | None = None,
     **settings: object,
 ) -> Iterator[Server]:
     """Start a server whose data and log lie in `folder`; settings are LLMHOST_ names in lower case.
 
-    With `wait` off the caller looks at how the start itself ends.
+    With `wait` off the caller looks at how the start itself ends. `arguments` are Granian's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     # interface None: as the README types it
     chosen = ["--interface", interface] if interface else []
-    command = [str(Path(sys.executable).with_name("granian")), *chosen, "--port", str(port), target]
+    granian = Path(sys.executable).with_name("granian")
+    command = [str(granian), *chosen, *arguments, "--port", str(port), target]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LLMHOST_")}
     settings = {"data_dir": folder, "rate_limit_per_minute": 0, "rate_limit_burst": 0, **settings}
     environment |= {f"LLMHOST_{name.upper()}": str(value) for name, value in settings.items()}
@@ -83,7 +151,7 @@ def running_server(
             raise
 
 
-def wait_until_ready(server: Server, patience_s: float = 60.0) -> None:
+def wait_until_ready(server: Server, patience_s: float = START_S) -> None:
     give_up = time.monotonic() + patience_s
     while time.monotonic() < give_up:
         if server.process.poll() is not None:

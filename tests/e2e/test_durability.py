@@ -15,6 +15,7 @@ SETTINGS = {
     "argon2_memory_kib": 8,  # registrations, not hashes, shall be what is interrupted
     "argon2_time_cost": 1,
     "login_attempts_per_address": 0,
+    "registrations_per_address": 0,
     "default_max_tokens": 4,
     "max_waiting": 256,
 }

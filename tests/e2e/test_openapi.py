@@ -36,6 +36,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         argon2_time_cost=1,
         login_attempts_per_account=0,
         login_attempts_per_address=0,
+        login_attempts_from_new_addresses=0,
+        registrations_per_address=0,
     ) as running:
         yield running
 

@@ -1,22 +1,26 @@
 import asyncio
+import logging
 import sqlite3
 import stat
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Column, Connection, MetaData, Table, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.settings import InvalidSetting
-from app.storage.chats import Turn, keep_turn, messages_of
-from app.storage.database import Database, database_url
-from app.storage.models import ApiKey, Chat, Login, User
+from app.storage.chats import Turn, bytes_of, keep_turn, messages_of
+from app.storage.database import READS_AT_ONCE, Database, database_url
+from app.storage.models import ApiKey, Chat, KnownAddress, Login, Message, User
 from tests.databases import KINDS, empty_database
+from tests.fakes import until
 
 
 @pytest.fixture(params=KINDS)
@@ -76,9 +80,7 @@ async def test_api_keys_come_to_a_database_that_is_in_use(empty: Database) -> No
         now = ada.created_at
         session.add(Login(user_id=ada.id, refresh_hash="h", created_at=now, expires_at=now))
     await empty.migrate("0002")
-    turn = Turn(question="q", reply="a", model_id="m", complete=True)
-    async with empty.write() as session:
-        await keep_turn(session, ada.id, "1", turn)
+    await keep_old_turn(empty, ada, "q", "ä€")
     async with empty.read() as session:
         names = await (await session.connection()).run_sync(
             lambda connection: connection.dialect.get_table_names(connection)
@@ -91,11 +93,38 @@ async def test_api_keys_come_to_a_database_that_is_in_use(empty: Database) -> No
         assert (await session.scalars(select(User.id))).all() == [ada.id]
         assert (await session.scalars(select(Login.refresh_hash))).all() == ["h"]
         chat = (await session.scalars(select(Chat))).one()
-        assert [message.content for message in await messages_of(session, chat)] == ["q", "a"]
+        assert [message.content for message in await messages_of(session, chat)] == ["q", "ä€"]
+        assert chat.num_bytes == bytes_of("q", "ä€") == 1 + 5 + 2 * 100
         session.add(key_of(ada))
     async with empty.read() as session:
         key = (await session.scalars(select(ApiKey))).one()
     assert (key.user_id, key.created_at, key.expires_at) == (ada.id, now, None)
+
+
+async def keep_old_turn(database: Database, owner: User, question: str, reply: str) -> None:
+    """Keep a turn as the second version did."""
+    row = {
+        "id": uuid4(),
+        "user_id": owner.id,
+        "chat_id": "1",
+        "title": question,
+        "created_at": owner.created_at,
+        "updated_at": owner.created_at,
+    }
+    columns = {column.name: column for column in Chat.__table__.columns}
+    old = Table("chats", MetaData(), *(Column(name, columns[name].type) for name in row))
+    async with database.write() as session:
+        await session.execute(insert(old).values(row))
+        for role, content in (("user", question), ("assistant", reply)):
+            session.add(
+                Message(
+                    chat=row["id"],
+                    role=role,
+                    content=content,
+                    complete=True,
+                    created_at=owner.created_at,
+                )
+            )
 
 
 async def test_no_two_keys_have_one_hash(empty: Database) -> None:
@@ -142,12 +171,13 @@ async def test_a_deleted_user_takes_everything_along(empty: Database) -> None:
         now = ada.created_at
         session.add(Login(user_id=ada.id, refresh_hash="h", created_at=now, expires_at=now))
         session.add(key_of(ada))
+        session.add(KnownAddress(user_id=ada.id, address_hash="h", seen_at=now))
         turn = Turn(question="q", reply="a", model_id="m", complete=True)
         await keep_turn(session, ada.id, "1", turn)
     async with empty.write() as session:
         await session.execute(text("DELETE FROM users"))
     async with empty.read() as session:
-        for table in ("users", "logins", "api_keys", "chats", "messages"):
+        for table in ("users", "logins", "api_keys", "known_addresses", "chats", "messages"):
             count = await session.scalar(text(f"SELECT count(*) FROM {table}"))
             assert count == 0, table
 
@@ -165,6 +195,75 @@ async def test_a_block_that_raises_is_undone(empty: Database) -> None:
         await add_twice()
     async with empty.read() as session:
         assert (await session.scalars(select(User))).all() == []
+
+
+async def test_a_statement_that_fails_tells_nothing_of_its_values(
+    empty: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sqlalchemy")
+    await empty.migrate()
+    secret = "$argon2id$secret"
+    for broken in ("username", "username_key", "id"):
+        wrong = user()
+        wrong.password_hash, wrong.username = secret, f"{secret} name"
+        async with empty.write() as session:
+            session.add(user(secret))
+        setattr(wrong, broken, None)
+        if broken == "id":
+            wrong.username_key = secret  # not unique: PostgreSQL quotes the key
+        with pytest.raises(IntegrityError) as failed:
+            async with empty.write() as session:
+                session.add(wrong)
+        told = "".join(traceback.format_exception(failed.value))
+        assert "INSERT INTO users" in told, "the statement itself must be told"
+        assert secret not in told
+        async with empty.write() as session:
+            await session.execute(text("DELETE FROM users"))
+    assert "INSERT INTO users" in caplog.text
+    assert secret not in caplog.text
+
+
+async def test_whoever_floods_the_database_delays_others_by_one_of_theirs(empty: Database) -> None:
+    await empty.migrate()
+    order: list[str] = []
+
+    async def write(client: str) -> None:
+        async with empty.write(client) as session:
+            await session.scalars(select(User))
+            order.append(client)
+
+    flood = [asyncio.create_task(write("flood")) for _ in range(200)]
+    await asyncio.sleep(0)
+    await asyncio.gather(write("ada"), write("bob"))
+    assert sorted(order)[:2] == ["ada", "bob"]
+    # those that were begun in between on PostgreSQL, where writers don't wait for each other
+    assert len(order) < 50, f"{len(order)} came first"
+    await asyncio.gather(*flood)
+
+
+async def test_whoever_reads_a_lot_leaves_connections_for_others(empty: Database) -> None:
+    await empty.migrate()
+    done, reading = asyncio.Event(), 0
+
+    async def read() -> None:
+        nonlocal reading
+        async with empty.read("flood") as session:
+            await session.scalars(select(User))
+            reading += 1
+            await done.wait()
+
+    flood = [asyncio.create_task(read()) for _ in range(50)]
+    try:
+        await until(lambda: reading == READS_AT_ONCE)
+        async with asyncio.timeout(10), empty.read("ada") as session:
+            await session.scalars(select(User))
+        async with asyncio.timeout(10), empty.write("ada") as session:
+            session.add(user())
+        assert reading == READS_AT_ONCE
+    finally:
+        done.set()
+    await asyncio.gather(*flood)
+    assert reading == 50
 
 
 async def test_a_hundred_writers_wait_for_each_other(empty: Database) -> None:

@@ -10,8 +10,10 @@ from litestar import delete, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from app.auth import security_log
 from app.auth.auth import Auth
 from app.auth.guards import LOGIN_SECURITY, SignedInRequest, not_by_key, signed_in
+from app.auth.security_log import Event
 from app.dialects.accounts.schemas import ApiKeyList, Done, KeptApiKey, NewApiKey, NewApiKeyRequest
 from app.dialects.accounts.wire import refusals
 from app.dialects.kit.body import read_object, takes, to_record
@@ -34,6 +36,7 @@ async def create_key(request: SignedInRequest, auth: Provided[Auth]) -> NewApiKe
     """
     body = to_record(await read_object(request), NewApiKeyRequest)
     secret, kept = await auth.api_keys.create(request.user.user_id, body.name, body.expires_in_days)
+    _note(Event.KEY_CREATED, request, auth, str(kept.id))
     return NewApiKey(key=secret, **msgspec.structs.asdict(KeptApiKey.of(kept)))
 
 
@@ -61,7 +64,13 @@ async def list_keys(request: SignedInRequest, auth: Provided[Auth]) -> ApiKeyLis
 async def revoke_key(request: SignedInRequest, auth: Provided[Auth], key_id: FromPath[str]) -> Done:
     """Revoke one of my API keys: the next request with it is refused."""
     await auth.api_keys.revoke(request.user.user_id, key_id)
+    _note(Event.KEY_REVOKED, request, auth, key_id)
     return Done("API key revoked")
+
+
+def _note(event: Event, request: SignedInRequest, auth: Auth, key_id: str) -> None:
+    user, visitor = request.user, auth.access.visitor(request)
+    security_log.note(event, visitor, user=user.username, user_id=user.user_id, key_id=key_id)
 
 
 HANDLERS: Final[list[HTTPRouteHandler]] = [create_key, list_keys, revoke_key]

@@ -1,16 +1,15 @@
 """`/register`, `/login`, `/refresh`, `/logout` and `/me`."""
 
 from typing import Final
-from urllib.parse import parse_qsl
 
 from litestar import Router, get, post
 from litestar.handlers import HTTPRouteHandler
 
-from app.auth.accounts import name_key
 from app.auth.auth import Auth
 from app.auth.guards import LOGIN_SECURITY, SECURITY, SignedInRequest, not_by_key, signed_in
 from app.auth.logins import TokenPair
 from app.dialects.accounts import api_keys
+from app.dialects.accounts.forms import read_form
 from app.dialects.accounts.schemas import (
     Credentials,
     Done,
@@ -22,14 +21,14 @@ from app.dialects.accounts.schemas import (
     Registration,
     Tokens,
 )
-from app.dialects.accounts.wire import FORM, TakesCredentials, refusals, refuse
-from app.dialects.kit.body import Body, read_object, takes, to_record
+from app.dialects.accounts.wire import TakesCredentials, refusals, refuse, uncached
+from app.dialects.kit.body import read_object, takes, to_record
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.refusals import detail
-from app.errors import RequestError
 
-MULTIPART: Final = "multipart/form-data"
+MAX_BODY_BYTES: Final = 65_536
+"""More than the longest name, password or token takes, escaped as clumsily as JSON allows."""
 
 
 @post(
@@ -42,7 +41,8 @@ MULTIPART: Final = "multipart/form-data"
 async def register(request: AnyRequest, auth: Provided[Auth]) -> Registered:
     """Create an account with a name and a password."""
     body = to_record(await read_object(request), Registration)
-    user = await auth.accounts.register(body.username, body.password)
+    visitor = auth.access.visitor(request)
+    user = await auth.front_door.register(body.username, body.password, visitor)
     return Registered(user=user.username)
 
 
@@ -56,11 +56,8 @@ async def register(request: AnyRequest, auth: Provided[Auth]) -> Registered:
 async def login(request: AnyRequest, auth: Provided[Auth]) -> Tokens:
     """Exchange a name and a password, sent as a form, for tokens."""
     body = to_record(await read_form(request), Credentials)
-    account = name_key(body.username) or ""
-    await auth.attempts.count(account, auth.access.address(request))
-    user = await auth.accounts.verify(body.username, body.password)
-    await auth.attempts.succeeded(account)
-    return _tokens(await auth.logins.sign_in(user))
+    visitor = auth.access.visitor(request)
+    return _tokens(await auth.front_door.sign_in(body.username, body.password, visitor))
 
 
 @post(
@@ -73,7 +70,8 @@ async def login(request: AnyRequest, auth: Provided[Auth]) -> Tokens:
 async def refresh(request: AnyRequest, auth: Provided[Auth]) -> Tokens:
     """Exchange a refresh token for a new access token; where tokens rotate, for a new pair."""
     body = to_record(await read_object(request), RefreshToken)
-    return _tokens(await auth.logins.refresh(body.refresh_token))
+    visitor = auth.access.visitor(request)
+    return _tokens(await auth.front_door.refresh(body.refresh_token, visitor))
 
 
 @post(
@@ -86,9 +84,7 @@ async def refresh(request: AnyRequest, auth: Provided[Auth]) -> Tokens:
 )
 async def logout(request: SignedInRequest, auth: Provided[Auth]) -> Done:
     """End this login: neither its access tokens nor its refresh token hold any more."""
-    login_id = request.user.login_id
-    assert login_id is not None, "not_by_key lets logins alone pass"
-    await auth.logins.sign_out(login_id)
+    await auth.front_door.sign_out(request.user, auth.access.visitor(request))
     return Done("Signed out")
 
 
@@ -116,13 +112,12 @@ async def me(request: SignedInRequest) -> Me:
 async def change_password(request: SignedInRequest, auth: Provided[Auth]) -> Tokens:
     """Change the password, end every login of the account, and sign in anew; API keys stay."""
     body = to_record(await read_object(request), NewPasswordRequest)
-    account = name_key(request.user.username) or ""
-    await auth.attempts.count(account, auth.access.address(request))
-    user = await auth.accounts.change_password(
-        request.user.user_id, body.current_password, body.new_password
+    visitor = auth.access.visitor(request)
+    return _tokens(
+        await auth.front_door.change_password(
+            request.user, body.current_password, body.new_password, visitor
+        )
     )
-    await auth.attempts.succeeded(account)
-    return _tokens(await auth.logins.sign_in(user))
 
 
 @post(
@@ -137,34 +132,14 @@ async def change_password(request: SignedInRequest, auth: Provided[Auth]) -> Tok
 async def delete_account(request: SignedInRequest, auth: Provided[Auth]) -> Done:
     """Delete the account with its chats and keys. POST: many clients send no body with DELETE."""
     body = to_record(await read_object(request), PasswordProof)
-    account = name_key(request.user.username) or ""
-    await auth.attempts.count(account, auth.access.address(request))
-    await auth.accounts.delete(request.user.user_id, body.password)
+    visitor = auth.access.visitor(request)
+    await auth.front_door.delete_account(request.user, body.password, visitor)
     return Done("Account deleted")
 
 
-async def read_form(request: AnyRequest) -> Body:
-    """Read a form, or a JSON object in its place.
-
-    Raises:
-        RequestError: it is neither.
-    """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type == MULTIPART:
-        return dict(await request.form())
-    if content_type != FORM:
-        return await read_object(request)
-    # Litestar's own reading takes unescaped letters, as curl sends them, for Latin-1, and keeps
-    # the last thousand forms in memory, passwords included.
-    try:
-        text = (await request.body()).decode()
-        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=20))
-    except ValueError as error:
-        raise RequestError("the form is not UTF-8, or has more than 20 fields") from error
-
-
-def dialect(_: Host) -> Dialect:
+def dialect(host: Host) -> Dialect:
     """Make the accounts' endpoints."""
+    max_body_bytes = min(MAX_BODY_BYTES, host.settings.max_body_bytes)
     handlers: list[HTTPRouteHandler] = [
         register,
         login,
@@ -177,9 +152,15 @@ def dialect(_: Host) -> Dialect:
     ]
     return Dialect(
         paths=("/register", "/login", "/refresh", "/logout", "/me"),
-        router=Router(path="/", route_handlers=handlers, tags=["Accounts"]),
+        router=Router(
+            path="/",
+            route_handlers=handlers,
+            request_max_body_size=max_body_bytes,
+            tags=["Accounts"],
+        ),
         refuse=refuse,
         envelope=detail,
+        headers=uncached,
     )
 
 

@@ -109,11 +109,11 @@ class KeptApiKey(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
-    """Written once a minute at most."""
+    """Written at most once per minute."""
 
     @classmethod
     def of(cls, key: ApiKey) -> Self:
-        """As it is stored."""
+        """Make it of what is stored."""
         return cls(
             id=key.id,
             name=key.name,

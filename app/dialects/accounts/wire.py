@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import msgspec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.types import HTTPResponseStartEvent, Scope
 
+from app.dialects.accounts.forms import URL_ENCODED
 from app.dialects.accounts.schemas import Credentials
 from app.dialects.kit.refusals import ACCOUNT_STATUSES, Detail, documented, refuse_with_detail
-
-FORM: Final = "application/x-www-form-urlencoded"
 
 refuse: Final = refuse_with_detail(ACCOUNT_STATUSES)
 refusals: Final = documented(
@@ -18,7 +18,7 @@ refusals: Final = documented(
         400: "The body or a field of it is wrong",
         401: "No token, or none that holds; wrong name or password",
         403: "Registration is closed, or an API key was sent where only a login may pass",
-        404: "There is no such API key of mine",
+        404: "I have no such API key",
         429: "Too many attempts: see Retry-After",
     },
 )
@@ -30,4 +30,11 @@ class TakesCredentials(Operation):
 
     def __post_init__(self) -> None:
         schema: Any = msgspec.json.schema(Credentials)["$defs"]["Credentials"]
-        self.request_body = RequestBody(content={FORM: OpenAPIMediaType(schema)}, required=True)
+        self.request_body = RequestBody(
+            content={URL_ENCODED: OpenAPIMediaType(schema)}, required=True
+        )
+
+
+def uncached(_: Scope, __: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
+    """Forbid caches to keep any answer: tokens, keys, whose account it is; `Dialect.headers`."""
+    return [(b"cache-control", b"no-store")]

@@ -11,29 +11,32 @@ from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from typing import Any, Final
 
-from litestar import Litestar, Response, Router
+from litestar import Litestar, Response, Router, get
 from litestar.datastructures import MutableScopeHeaders, State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components
-from litestar.routes import HTTPRoute
-from litestar.static_files import create_static_files_router
-from litestar.types import ExceptionHandlersMap, Message, Scope
+from litestar.params import FromPath
+from litestar.response import File
+from litestar.types import ASGIApp, ExceptionHandlersMap, Message, Receive, Scope, Send
 from openapi_ui_bundles import swagger_ui
 
 from app.auth.guards import SECURITY_SCHEMES, add_rate_headers
 from app.dialects.kit.dialect import Dialect, Owners
 from app.dialects.kit.host import AnyRequest, Host
+from app.dialects.kit.hosts import from_known_host
+from app.dialects.kit.receiving import Receiving
 from app.dialects.kit.shared_path import generate_router
 from app.dialects.kit.streaming import ClientGone
-from app.errors import Error
+from app.errors import Error, ServerError
 
 logger = logging.getLogger(__name__)
 
 CLIENT_GONE: Final = 499
 """Nobody reads it; access logs do."""
-PAGE_FILES: Final = "/schema/files"
+DOCUMENT: Final = "/schema"
+PAGE_FILES: Final = f"{DOCUMENT}/files"
 # Litestar's own pages load their scripts from elsewhere.
 HUMAN_PAGE: Final = SwaggerRenderPlugin(
     js_url=f"{PAGE_FILES}/swagger-ui-bundle.js",
@@ -58,33 +61,33 @@ def assemble(
     owners = Owners(dialects)
     claiming = [dialect for dialect in dialects if dialect.claims]
 
-    async def count_error(error: Exception, _: Scope) -> None:
+    async def note_error(error: Exception, scope: Scope) -> None:
         if isinstance(error, Error):
             host.metrics.count_error(error)
+        if isinstance(error, ServerError):  # in full: clients are not told where files lie
+            logger.error("server_error code=%s path=%s: %s", error.code, scope["path"], error)
 
-    async def add_own_headers(message: Message, scope: Scope) -> None:
+    async def add_headers(message: Message, scope: Scope) -> None:
         if message["type"] == "http.response.start":
+            # what a client wrote may come back in an answer, and is no page
+            MutableScopeHeaders(message)["X-Content-Type-Options"] = "nosniff"
             own = owners.of(scope["path"]).headers
             if own is not None:
                 message["headers"] = [*message["headers"], *own(scope, message)]
 
-    return Litestar(
+    application = Litestar(
         [
             *([generate_router(claiming, owners.of("/"))] if claiming else []),
             *(_telling(dialect, dialect.router) for dialect in dialects if dialect.router),
-            create_static_files_router(
-                PAGE_FILES,
-                [swagger_ui.static_path],
-                include_in_schema=False,
-                send_as_attachment=False,
-            ),
+            page_file,
         ],
+        guards=[from_known_host(host.settings)],
         dependencies=host.dependencies(),
         exception_handlers=_last_resort(owners),
         lifespan=lifespan,
         state=State({"access": host.auth.access, "max_body_values": host.settings.max_body_values}),
-        before_send=[add_rate_headers, name_every_method, add_own_headers],
-        after_exception=[count_error],
+        before_send=[add_rate_headers, name_every_method, add_headers],
+        after_exception=[note_error],
         request_max_body_size=host.settings.max_body_bytes,
         openapi_config=OpenAPIConfig(
             title="llmhost",
@@ -92,23 +95,79 @@ def assemble(
             use_handler_docstrings=True,
             components=Components(security_schemes=SECURITY_SCHEMES),
             render_plugins=[HUMAN_PAGE],
+            openapi_router=Router(
+                DOCUMENT, route_handlers=[], include_in_schema=False, before_request=find_nothing
+            ),
         ),
         logging_config=None,
         **options,
     )
+    application.asgi_handler = _receiving(application.asgi_handler, host)
+    return application
+
+
+@get(f"{PAGE_FILES}/{{name:str}}", include_in_schema=False)
+async def page_file(name: FromPath[str]) -> File:
+    """Send a file of the page for humans."""
+    files = {path.name: path for path in swagger_ui.static_path.iterdir()}
+    if name not in files:
+        raise NotFoundException
+    # Whole: Litestar's stream of a file ends only when the connection does.
+    size = files[name].stat().st_size
+    return File(files[name], content_disposition_type="inline", chunk_size=size)
+
+
+def find_nothing(request: AnyRequest) -> None:
+    """Answer like everywhere else what Litestar answers with a page of its own.
+
+    Among the routes beside the document only that one has a parameter.
+
+    Raises:
+        NotFoundException: the request came to it.
+    """
+    if request.path_params:
+        raise NotFoundException
 
 
 async def name_every_method(message: Message, scope: Scope) -> None:
-    """Let an answer to OPTIONS name all methods of its path; for the application's `before_send`.
+    """Let answers that name the methods of a path name them all; for `before_send`.
 
-    Litestar 2.25 makes that answer from the first handler of a path and keeps it when others
-    come.
+    Litestar 2.25 answers OPTIONS from the first handler of a path and keeps that when others come.
+    HEAD is answered wherever GET is.
     """
-    if scope.get("method") == "OPTIONS" and message["type"] == "http.response.start":
-        path = scope["path_template"]
-        [route] = (r for r in scope["litestar_app"].routes if r.path_format == path)
-        assert isinstance(route, HTTPRoute), route
-        MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
+    if message["type"] != "http.response.start" or message["status"] not in (204, 405):
+        return
+    headers = MutableScopeHeaders(message)
+    if "Allow" in headers:
+        methods = set(headers["Allow"].split(", "))
+        if (path := scope.get("path_template")) is not None:
+            routes = (r for r in scope["litestar_app"].routes if r.path_format == path)
+            methods.update(*(getattr(route, "methods", ()) for route in routes))
+        headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+
+
+def _receiving(inner: ASGIApp, host: Host) -> ASGIApp:
+    """Receive bodies within their time, and read HEAD as GET: the server sends no body for it."""
+    settings = host.settings
+
+    async def handle(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if scope["path"] == "*":  # OPTIONS of the server in general: a way to say hello
+                headers = [(b"allow", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST")]
+                await send({"type": "http.response.start", "status": 204, "headers": headers})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
+            if scope["method"] == "HEAD":
+                scope["method"] = "GET"
+            receive = Receiving(
+                receive,
+                scope["headers"],
+                idle_s=settings.body_idle_timeout_s,
+                total_s=settings.body_timeout_s,
+            )
+        await inner(scope, receive, send)
+
+    return handle
 
 
 def _telling(dialect: Dialect, router: Router) -> Router:
@@ -128,6 +187,9 @@ def _last_resort(owners: Owners) -> ExceptionHandlersMap:
         message, headers = _explained(request, error), error.headers or {}
         return owners.of(request.url.path).envelope(error.status_code, message, headers)
 
+    def on_error(request: AnyRequest, error: Error) -> Response[Any]:
+        return owners.of(request.url.path).refuse(error)
+
     def on_bug(request: AnyRequest, error: Exception) -> Response[Any]:
         logger.error("unexpected_error path=%s", request.url.path, exc_info=error)
         return owners.of(request.url.path).envelope(500, "Internal Server Error", {})
@@ -136,7 +198,12 @@ def _last_resort(owners: Owners) -> ExceptionHandlersMap:
         logger.info("client_gone path=%s", request.url.path)
         return Response(b"", status_code=CLIENT_GONE, media_type="text/plain")
 
-    return {HTTPException: on_http_error, ClientGone: on_client_gone, Exception: on_bug}
+    return {
+        HTTPException: on_http_error,
+        Error: on_error,
+        ClientGone: on_client_gone,
+        Exception: on_bug,
+    }
 
 
 def _explained(request: AnyRequest, error: HTTPException) -> str:

@@ -114,8 +114,13 @@ def _num_separators(text: bytes) -> int:
     return text.count(b",") + _PER_CONTAINER * (text.count(b"{") + text.count(b"["))
 
 
-def to_record(body: Body, kind: type[T]) -> T:
+def to_record(body: Body, kind: type[T], *, strict: bool = True) -> T:
     """Check a body's fields against a record's types and limits.
+
+    Args:
+        body: what was sent.
+        kind: the record.
+        strict: False: a number may be sent as a text, as in a query string.
 
     Raises:
         InvalidParameter: the first field that is missing or wrong.
@@ -123,7 +128,7 @@ def to_record(body: Body, kind: type[T]) -> T:
     """
     given = {name: value for name, value in body.items() if value is not None}
     try:
-        return msgspec.convert(given, kind)
+        return msgspec.convert(given, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise _explained(str(error), given, _schema(kind)) from error
 

@@ -72,6 +72,7 @@ def documented(body: type[msgspec.Struct], descriptions: Mapping[int, str]) -> D
 
 STATUSES: Final[dict[type[errors.Error], int]] = {
     errors.RequestError: 400,
+    errors.BodyTimeout: 408,
     errors.ContextOverflow: 413,
     errors.UnknownModel: 404,
     errors.AccessError: 401,

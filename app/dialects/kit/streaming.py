@@ -151,7 +151,7 @@ class Reply:
                     if chunk := framing.take(index, event):
                         yield chunk
             except Error as error:
-                logger.warning("stream_failed code=%s message=%s", error.code, error.message)
+                logger.warning("stream_failed code=%s message=%s", error.code, error)
                 await self.aclose()  # the others are nobody's
                 yield framing.fail(error)
             else:

@@ -1,4 +1,4 @@
-"""Keep what a chat adds: a generation that writes itself down when it ends, however it ends.
+"""Keep the turns of chats: a generation is written down when it ends, however it ends.
 
 Knows no framing.
 """
@@ -9,16 +9,26 @@ from uuid import UUID
 
 from app.contract.generation import Event, Generation, TextDelta
 from app.errors import Error
-from app.storage.chats import Turn, keep_turn
+from app.storage.chats import Quota, Turn, check_room, keep_turn
 from app.storage.database import Database
 
 
 class ChatKeeper:
     """Writes turns, and sees to it that none is lost when its request is cancelled."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quota: Quota) -> None:
         self.database = database
+        self._quota = quota
         self._writing: set[asyncio.Task[None]] = set()
+
+    async def check_room(self, user_id: UUID, chat_id: str, question: str) -> None:
+        """Refuse a turn that can't be kept, before its reply is made.
+
+        Raises:
+            ChatsFull: the user's chats are as many, or as large, as anybody's may be.
+        """
+        async with self.database.read(str(user_id)) as session:
+            await check_room(session, user_id, chat_id, question, self._quota)
 
     async def keep(self, user_id: UUID, chat_id: str, turn: Turn) -> None:
         """Put a turn on disk. When the caller is cancelled meanwhile, writing goes on."""
@@ -32,7 +42,7 @@ class ChatKeeper:
         await asyncio.gather(*self._writing)
 
     async def _write(self, user_id: UUID, chat_id: str, turn: Turn) -> None:
-        async with self.database.write() as session:
+        async with self.database.write(str(user_id)) as session:
             await keep_turn(session, user_id, chat_id, turn)
 
 

@@ -1,11 +1,14 @@
-"""Neptun's chat route, and beyond its document: what one's chats hold."""
+"""Neptun's chat route, and beyond its document: a user's own chats."""
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import AsyncGenerator
+from typing import Any, Final
 
-from litestar import Response, Router, delete, get, patch, post
+import msgspec
+from litestar import MediaType, Response, Router, delete, get, patch, post
 from litestar.di import Provide
-from litestar.exceptions import ValidationException
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
+from msgspec import UNSET
 
 from app.auth.guards import SECURITY, SignedInRequest, signed_in, within_rate_limit
 from app.contract.conversation import ChatMessage
@@ -15,15 +18,20 @@ from app.dialects.kit.body import read_object, takes, to_record
 from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.framing import EVENT_STREAM, asks_for
-from app.dialects.kit.host import AnyRequest, Host, Provided
+from app.dialects.kit.host import Host, Provided
+from app.dialects.kit.pieces import Pieces
+from app.dialects.kit.query import asks, read_query
 from app.dialects.kit.streaming import Reply
 from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
 from app.dialects.neptun.schemas import (
     ChatList,
+    ChatQuery,
     ChatRequest,
     ChatSummary,
+    Page,
     Renaming,
     StoredChat,
+    StoredMessage,
 )
 from app.dialects.neptun.wire import (
     DataStream,
@@ -32,24 +40,16 @@ from app.dialects.neptun.wire import (
     envelope,
     refusals,
     refuse,
+    uncached,
 )
-from app.errors import InvalidParameter, RequestError
 from app.storage import chats
-from app.storage.models import CHAT_ID_CHARACTERS
+from app.storage.chats import Quota
 
 # The document has no parameters: those of LocalLab's that don't depend on the model.
 SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.9)
 NOTHING_KEPT: Final = "-1"
-
-ChatId = Annotated[
-    str,
-    QueryParameter(
-        min_length=1,
-        max_length=CHAT_ID_CHARACTERS,
-        pattern=r"^[^\x00]*$",  # no database can hold NUL in a text
-        description="The client's name of the chat; `-1`: keep nothing",
-    ),
-]
+AT_ONCE: Final = 50
+"""Messages of a chat that are read from the database, and written, at once."""
 
 
 @post(
@@ -58,7 +58,7 @@ ChatId = Annotated[
     status_code=200,
     media_type=EVENT_STREAM,
     summary="Chat",
-    operation_class=takes(ChatRequest),
+    operation_class=asks(ChatQuery, takes(ChatRequest)),
     security=SECURITY,
     responses=refusals(400, 401, 429, 500),
 )
@@ -70,16 +70,19 @@ async def chat(
     max_tokens: Provided[int],
     model_publisher: FromPath[str],
     model_name: FromPath[str],
-    chat_id: ChatId,
-    stream_protocol: FromQuery[Literal["text", "data"] | None] = None,
 ) -> Response[Any]:
     """Stream the reply to a conversation, and keep the last question with it.
 
     The body is the reply's text itself; `Accept: text/event-stream` gives server-sent events,
     `stream_protocol=data` the AI SDK's data stream v1.
     """
+    query = read_query(request, ChatQuery)
+    query.check()
     body = to_record(await read_object(request), ChatRequest)
     body.check()
+    user_id, kept = request.user.user_id, query.chat_id != NOTHING_KEPT
+    if kept:
+        await keeper.check_room(user_id, query.chat_id, body.question)
     generation = await generator.start(
         GenerationRequest(
             messages=[ChatMessage.of(message.role, message.content) for message in body.messages],
@@ -89,48 +92,69 @@ async def chat(
         f"{model_publisher}/{model_name}",
         await caller_of(request),
     )
-    if chat_id != NOTHING_KEPT:
+    if kept:
         generation = KeptGeneration(
-            generation,
-            keeper,
-            user_id=request.user.user_id,
-            chat_id=chat_id,
-            question=body.question,
+            generation, keeper, user_id=user_id, chat_id=query.chat_id, question=body.question
         )
     reply = Reply(request, generation)
-    if stream_protocol == "data":
+    if query.stream_protocol == "data":
         return await reply.stream(DataStream(), headers={"X-Vercel-AI-Data-Stream": "v1"})
-    if stream_protocol is None and asks_for(request, EVENT_STREAM):
+    if query.stream_protocol is UNSET and asks_for(request, EVENT_STREAM):
         return await reply.stream(Events())
     return await reply.stream(PlainText())
 
 
-@get("/chats", summary="My chats", security=SECURITY, responses=refusals(400, 401))
-async def list_chats(
-    request: SignedInRequest,
-    keeper: Provided[ChatKeeper],
-    limit: Annotated[int, QueryParameter(ge=1, le=200)] = 50,
-    offset: Annotated[int, QueryParameter(ge=0, le=1_000_000)] = 0,
-) -> ChatList:
+@get(
+    "/chats",
+    summary="My chats",
+    operation_class=asks(Page),
+    security=SECURITY,
+    responses=refusals(400, 401),
+)
+async def list_chats(request: SignedInRequest, keeper: Provided[ChatKeeper]) -> ChatList:
     """List my chats, the last used first."""
-    async with keeper.database.read() as session:
-        found = await chats.list_chats(session, request.user.user_id, limit=limit, offset=offset)
+    page, user_id = read_query(request, Page), request.user.user_id
+    async with keeper.database.read(str(user_id)) as session:
+        found = await chats.list_chats(session, user_id, limit=page.limit, offset=page.offset)
     return ChatList([ChatSummary.of(chat) for chat in found])
 
 
 @get(
     "/chats/{chat_id:str}",
+    media_type=MediaType.JSON,
     summary="Read a chat",
     security=SECURITY,
-    responses=refusals(400, 401, 404),
+    responses={
+        200: ResponseSpec(StoredChat, description="The chat", generate_examples=False),
+        **refusals(400, 401, 404),
+    },
 )
 async def read_chat(
     request: SignedInRequest, keeper: Provided[ChatKeeper], chat_id: FromPath[str]
-) -> StoredChat:
+) -> Response[Any]:
     """Read one of my chats with its messages, by its `chat_id` or its `id`."""
-    async with keeper.database.read() as session:
+    client = str(request.user.user_id)
+    async with keeper.database.read(client) as session:
         found = await chats.find_chat(session, request.user.user_id, chat_id)
-        return StoredChat.of(found, await chats.messages_of(session, found))
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        """Write a `StoredChat`, some messages at a time: a chat may hold a hundred megabytes.
+
+        Each piece is read on its own, so that no slow client keeps a connection to the database.
+        """
+        last, between = 0, b""
+        yield b'{"chat":%b,"messages":[' % msgspec.json.encode(ChatSummary.of(found))
+        while True:
+            async with keeper.database.read(client) as session:
+                messages = await chats.messages_of(session, found, after=last, limit=AT_ONCE)
+            if not messages:
+                break
+            written = [msgspec.json.encode(StoredMessage.of(message)) for message in messages]
+            yield between + b",".join(written)
+            last, between = messages[-1].id, b","
+        yield b"]}"
+
+    return Pieces(pieces(), MediaType.JSON)
 
 
 @patch(
@@ -144,11 +168,9 @@ async def rename_chat(
     request: SignedInRequest, keeper: Provided[ChatKeeper], chat_id: FromPath[str]
 ) -> ChatSummary:
     """Give one of my chats another title."""
-    body = to_record(await read_object(request), Renaming)
-    async with keeper.database.write() as session:
-        return ChatSummary.of(
-            await chats.rename_chat(session, request.user.user_id, chat_id, body.title)
-        )
+    body, user_id = to_record(await read_object(request), Renaming), request.user.user_id
+    async with keeper.database.write(str(user_id)) as session:
+        return ChatSummary.of(await chats.rename_chat(session, user_id, chat_id, body.title))
 
 
 @delete(
@@ -161,22 +183,21 @@ async def delete_chat(
     request: SignedInRequest, keeper: Provided[ChatKeeper], chat_id: FromPath[str]
 ) -> None:
     """Delete one of my chats with its messages."""
-    async with keeper.database.write() as session:
-        await chats.delete_chat(session, request.user.user_id, chat_id)
+    user_id = request.user.user_id
+    async with keeper.database.write(str(user_id)) as session:
+        await chats.delete_chat(session, user_id, chat_id)
 
 
 def dialect(host: Host) -> Dialect:
     """Make everything below `/api`."""
-    keeper = ChatKeeper(host.database)
-    max_tokens = host.settings.default_max_tokens
+    settings = host.settings
+    quota = Quota(chats=settings.chats_per_user, num_bytes=settings.chat_mb_per_user * 1_000_000)
+    keeper, max_tokens = ChatKeeper(host.database, quota), settings.default_max_tokens
     stored = Router(
         path="/",
         guards=[signed_in],
         route_handlers=[list_chats, read_chat, rename_chat, delete_chat],
     )
-
-    def refuse_query(request: AnyRequest, error: ValidationException) -> Response[Any]:
-        return refuse(_explained(request, error))
 
     return Dialect(
         paths=("/api",),
@@ -187,19 +208,10 @@ def dialect(host: Host) -> Dialect:
                 "keeper": Provide(lambda: keeper, sync_to_thread=False),
                 "max_tokens": Provide(lambda: max_tokens, sync_to_thread=False),
             },
-            exception_handlers={ValidationException: refuse_query},
             tags=["Neptun"],
         ),
         refuse=refuse,
         envelope=envelope,
+        headers=uncached,
         close=keeper.finish,
     )
-
-
-def _explained(request: AnyRequest, error: ValidationException) -> RequestError:
-    """Litestar's refusal of a query parameter as one of ours."""
-    if not isinstance(error.extra, list) or not error.extra:
-        return RequestError(error.detail)  # names a parameter that is missing
-    field, message = error.extra[0]["key"], error.extra[0]["message"]
-    limit = message.removeprefix("Expected ").replace("`", "")
-    return InvalidParameter(field, request.query_params.get(field), limit)

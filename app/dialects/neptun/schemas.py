@@ -1,21 +1,54 @@
-"""What Neptun's clients send and get."""
+"""What Neptun's clients send and are answered."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from app.errors import InvalidParameter
 from app.storage import models
-from app.storage.models import TITLE_CHARACTERS
+from app.storage.models import CHAT_ID_CHARACTERS, TITLE_CHARACTERS
 
 # In the schema only: `check` says it in words.
 Content = Annotated[
     str, Meta(extra_json_schema={"pattern": r"\S"}, examples=["Hello, how are you?"])
 ]
+
+
+class ChatQuery(msgspec.Struct, frozen=True):
+    """Query of the chat route."""
+
+    chat_id: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=CHAT_ID_CHARACTERS,
+            description="The client's name of the chat; `-1`: keep nothing",
+            extra_json_schema={"pattern": r"^[^\x00]*$"},  # `check` says it in words
+        ),
+    ]
+    stream_protocol: Annotated[
+        Literal["text", "data"] | UnsetType,
+        Meta(description="`data`: the AI SDK's data stream v1; without it, `Accept` decides"),
+    ] = UNSET
+
+    def check(self) -> None:
+        """Refuse what the types can't say.
+
+        Raises:
+            InvalidParameter: the chat's name holds NUL, which no database can hold in a text.
+        """
+        if "\0" in self.chat_id:
+            raise InvalidParameter("chat_id", self.chat_id, "a text without NUL")
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Query of `GET /api/chats`."""
+
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    offset: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -26,7 +59,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """Body of the chat route: the whole conversation; what is stored is not added to it."""
+    """Body of the chat route: the whole conversation. Nothing that is stored is added to it."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
 
@@ -60,7 +93,7 @@ class ChatSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A stored chat without its messages."""
 
     id: UUID
-    """The server's; `/api/chats/<id>` takes it as well as `chat_id`, which may hold a slash."""
+    """The server's own; `/api/chats/<id>` takes it as well as `chat_id`, which may hold a slash."""
     chat_id: str
     title: str
     created_at: datetime
@@ -68,7 +101,7 @@ class ChatSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, chat: models.Chat) -> Self:
-        """As it is stored."""
+        """Make it of what is stored."""
         return cls(
             id=chat.id,
             chat_id=chat.chat_id,
@@ -94,29 +127,23 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     """False: the reply broke off here."""
     created_at: datetime
 
+    @classmethod
+    def of(cls, message: models.Message) -> Self:
+        """Make it of what is stored."""
+        return cls(
+            role="user" if message.role == "user" else "assistant",
+            content=message.content,
+            model=message.model_id,
+            complete=message.complete,
+            created_at=message.created_at,
+        )
+
 
 class StoredChat(msgspec.Struct, frozen=True):
-    """Answer of `GET /api/chats/{chat_id}`."""
+    """Answer of `GET /api/chats/{chat_id}`; written piece by piece, see `routes.read_chat`."""
 
     chat: ChatSummary
     messages: list[StoredMessage]
-
-    @classmethod
-    def of(cls, chat: models.Chat, messages: Sequence[models.Message]) -> Self:
-        """As it is stored."""
-        return cls(
-            ChatSummary.of(chat),
-            [
-                StoredMessage(
-                    role="user" if message.role == "user" else "assistant",
-                    content=message.content,
-                    model=message.model_id,
-                    complete=message.complete,
-                    created_at=message.created_at,
-                )
-                for message in messages
-            ],
-        )
 
 
 class Renaming(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from typing import Any, Final, NoReturn
 
 from litestar import Response
+from litestar.types import HTTPResponseStartEvent, Scope
 
 from app import errors
 from app.dialects.kit.framing import TextEvents, TextFraming, json_line
@@ -39,7 +40,7 @@ refusals: Final = documented(
 
 
 class BrokenOff(Exception):
-    """The reply can't be finished. Left to the server, which then breaks the connection off."""
+    """The reply can't be finished. It is left to the server, which then breaks the connection."""
 
 
 class PlainText(TextFraming):
@@ -79,3 +80,9 @@ def refuse(error: errors.Error) -> Response[Any]:
 def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:
     """The body of every answer that is not a success."""
     return Response(Refusal(status, message), status_code=status, headers=headers)
+
+
+def uncached(_: Scope, start: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
+    """Forbid caches to keep chats and refusals; `Dialect.headers`. A stream says so itself."""
+    said = any(name.lower() == b"cache-control" for name, _ in start["headers"])
+    return [] if said else [(b"cache-control", b"no-store")]

@@ -2,22 +2,19 @@
 
 import logging
 import math
-import re
 import time
 from typing import Any, Final, NamedTuple
-from uuid import uuid4
 
 from litestar import Response
 from litestar.types import ASGIApp, HTTPResponseStartEvent, Receive, Scope, Send
 
 from app import errors
+from app.auth.guards import request_id_of
 from app.dialects.kit.refusals import documented, headers_for, row_of
 from app.dialects.openai.schemas import ErrorAnswer, ErrorDetail
 
 logger = logging.getLogger(__name__)
 
-# Ours or a proxy's; longer or stranger ones don't come back, nor reach a log.
-_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _LONGEST_PARAM: Final = 200
 _STARTED: Final = "openai_started"
 
@@ -36,6 +33,7 @@ class ErrorWords(NamedTuple):
 _BAD: Final = "invalid_request_error"
 ERRORS: Final[dict[type[errors.Error], ErrorWords]] = {
     errors.RequestError: ErrorWords(400, _BAD),
+    errors.BodyTimeout: ErrorWords(408, _BAD),
     errors.InvalidParameter: ErrorWords(400, _BAD, "invalid_value"),
     errors.ContextOverflow: ErrorWords(400, _BAD, "context_length_exceeded"),
     errors.BatchTooLarge: ErrorWords(400, _BAD, param="n"),
@@ -105,8 +103,7 @@ def timed(app: ASGIApp) -> ASGIApp:
 
 def own_headers(scope: Scope, start: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
     """Say what OpenAI's clients look for on every answer; `Dialect.headers`."""
-    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-    request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
+    request_id = request_id_of(scope)
     if start["status"] >= 500:
         logger.warning("request_failed request_id=%s status=%d", request_id, start["status"])
     added = [(b"x-request-id", request_id.encode())]

@@ -10,8 +10,10 @@ from app.auth.guards import admin_if_required
 from app.contract.models import ModelRegistry
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host
+from app.dialects.kit.hosts import ANY_HOST
 from app.dialects.kit.refusals import STATUSES, Detail, detail, documented, refuse_with_detail
 
+PATHS: Final = ("/metrics", "/health/live", "/health/ready")
 Reason = Literal["shutting_down", "loading", "no_model_loaded", "engine_failed", "stalled"]
 
 
@@ -54,7 +56,7 @@ def dialect(host: Host) -> Dialect:
         content, content_type = host.metrics.expose(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": content_type})
 
-    @get("/health/live", summary="Tell that the process lives")
+    @get("/health/live", summary="Tell that the process lives", opt=ANY_HOST)
     async def live() -> LiveAnswer:
         """Answer while the process can; says nothing of models. For what restarts processes."""
         return LiveAnswer()
@@ -62,6 +64,7 @@ def dialect(host: Host) -> Dialect:
     @get(
         "/health/ready",
         summary="Tell whether requests may come",
+        opt=ANY_HOST,
         responses={503: ResponseSpec(ReadyAnswer, description="Not now; the reason says why")},
     )
     async def ready() -> Response[ReadyAnswer]:
@@ -72,7 +75,7 @@ def dialect(host: Host) -> Dialect:
         return Response(ReadyAnswer("not_ready", reason), status_code=503)
 
     return Dialect(
-        paths=("/metrics", "/health/live", "/health/ready"),
+        paths=PATHS,
         router=Router(path="/", route_handlers=[show_metrics, live, ready], tags=["Operations"]),
         refuse=refuse,
         envelope=detail,

@@ -48,7 +48,7 @@ REQUESTS = [
     *(post(f"a wrong password, {i}", "/login", LOGIN) for i in range(4)),
     post("a right password, too late", "/login", {**LOGIN, "password": "correct horse"}),
     post(
-        "a password is changed too late",
+        "a password is changed in spite of them",
         "/me/password",
         {"current_password": "correct horse", "new_password": "battery staple"},
         token="<<bob>>",

@@ -1,6 +1,7 @@
 """Answers of last resort, in the words of the dialect that owns the path."""
 
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from tests.asgi_client import ask
 from tests.fakes import FakeService
 from tests.hosts import host_over
 
+REFUSED = 418
+
 
 @get(["/bug", "/api/ai/bug"])
 async def bug() -> None:
@@ -22,6 +25,11 @@ async def bug() -> None:
 @get("/gone")
 async def gone() -> None:
     raise ClientGone
+
+
+@get("/bare")
+async def bare() -> None:
+    pass
 
 
 @post("/read", status_code=200)
@@ -37,12 +45,14 @@ def named(name: str, *paths: str) -> Dialect:
         return [(b"x-dialect", name.encode())]
 
     def refuse(error: Exception) -> Response:
-        return envelope(418, str(error), {})
+        return envelope(REFUSED, str(error), {})
 
     return Dialect(paths=paths, refuse=refuse, envelope=envelope, headers=headers)
 
 
-PLAIN = replace(named("plain", "/"), router=Router(path="/", route_handlers=[bug, gone, read]))
+PLAIN = replace(
+    named("plain", "/"), router=Router(path="/", route_handlers=[bare, bug, gone, read])
+)
 DIALECTS = [PLAIN, named("api", "/api"), named("neptun", "/api/ai/")]
 app = assemble(host_over(FakeService(), max_body_bytes=10), DIALECTS)
 
@@ -69,6 +79,86 @@ async def test_a_wrong_method_is_answered_with_those_allowed():
     answer = await ask(app, "DELETE", "/read")
     assert (answer.status, answer.json) == (405, {"plain": "DELETE is not allowed at /read"})
     assert "POST" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["*", "/*", "/nowhere", "/bug"])
+async def test_options_are_answered_everywhere(path):
+    answer = await ask(app, "OPTIONS", path)
+    assert answer.status == {"/bug": 204, "*": 204}.get(path, 404)
+    if path == "/bug":
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+    if path == "*":
+        assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
+
+
+async def test_head_is_answered_where_get_is_and_nowhere_else():
+    assert (await ask(app, "HEAD", "/health/live")).status == 404, "no such route in here"
+    assert (await ask(app, "HEAD", "/schema")).status == 200
+    answer = await ask(app, "HEAD", "/read")
+    assert (answer.status, answer.headers["allow"]) == (405, "OPTIONS, POST")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/schema/nowhere",
+        "/schema/nowhere/deep",
+        "/schema/files",
+        "/schema/files/nothing",
+        "/schema/files/\0",
+        "/schema/files/..",
+        f"/schema/files/{'a' * 5000}",
+    ],
+)
+async def test_below_the_document_nothing_is_told_as_everywhere_else(path):
+    answer = await ask(app, "GET", path)
+    assert (answer.status, answer.json) == (404, {"plain": f"there is nothing at {path}"})
+
+
+async def test_the_documents_page_and_its_files_are_there():
+    page = await ask(app, "GET", "/schema")
+    assert page.headers["content-type"].startswith("text/html")
+    for name in re.findall(rb"/schema/files/([\w.-]+)", page.body):
+        answer = await ask(app, "GET", f"/schema/files/{name.decode()}")
+        assert (answer.status, len(answer.body) > 100) == (200, True), name
+        assert answer.headers["content-disposition"].startswith("inline"), name
+
+
+@pytest.mark.parametrize("path", ["/", "/bug", "/gone", "/schema", "/read", "/nowhere"])
+async def test_no_answer_is_for_a_browser_to_guess_its_type(path):
+    assert (await ask(app, "GET", path)).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "status"),
+    [
+        ("127.0.0.1:8000", {}, 200),
+        ("[::1]:8000", {}, 200),
+        ("[::1]", {}, 200),
+        ("192.168.1.2", {}, 200),
+        ("localhost", {}, 200),
+        ("LocalHost.:8000", {}, 200),
+        ("app.localhost:8000", {}, 200),
+        ("evil.example:8000", {}, REFUSED),
+        ("127.0.0.1.evil.example", {}, REFUSED),
+        ("localhost.evil.example", {}, REFUSED),
+        ("evillocalhost", {}, REFUSED),
+        ("models.example:8000", {"allowed_hosts": "other.example, Models.example"}, 200),
+        ("x.models.example", {"allowed_hosts": "models.example"}, REFUSED),
+        ("evil.example", {"allowed_hosts": "*"}, 200),
+        ("evil.example", {"require_auth": True}, 200),
+    ],
+)
+async def test_an_open_server_is_called_by_no_name_that_others_could_point_at_it(
+    host, settings, status
+):
+    served = assemble(host_over(FakeService(), **settings), DIALECTS)
+    for path in ("/bare", "/schema", "/schema/files/swagger-ui.css"):
+        answer = await ask(served, "GET", path, headers={"host": host})
+        assert answer.status == status, path
+        if status == REFUSED:
+            expected = f"Host is {host!r}, expected an address, localhost or a name of "
+            assert answer.json == {"plain": f"{expected}LLMHOST_ALLOWED_HOSTS"}
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "1"}])

@@ -90,7 +90,7 @@ async def test_every_choice_counts_against_the_rate_limit(tmp_path: Path):
         first, second = [await server.ask("POST", CHAT, three) for _ in range(2)]
         assert (first.status, first.headers["x-ratelimit-remaining-requests"]) == (200, "2")
         assert second.status == 429
-        assert second.json["error"]["message"].startswith("more than 5 generations a minute")
+        assert second.json["error"]["message"].startswith("more than 5 generations per minute")
         batch = await server.ask("POST", "/generate/batch", {"prompts": ["a", "b"]})
         assert batch.status == 429
 

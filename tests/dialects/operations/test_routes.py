@@ -50,7 +50,6 @@ class Application:
                 return made[make.__name__]
 
             self._monkeypatch.setattr(asgi, make.__name__, made_and_kept)
-        self._monkeypatch.setattr(asgi, "on_stop_signal", lambda _: None)
         app = asgi.create_app(self._settings)
         self.catalog: Catalog = made["Catalog"]
         self.auth = made["create_auth"]

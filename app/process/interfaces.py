@@ -1,4 +1,4 @@
-"""The ASGI application under Granian's default interface, RSGI.
+"""The ASGI application under both of Granian's asynchronous interfaces.
 
 `granian app:app` speaks RSGI to whatever it loads; `granian --interface asgi app:app` calls it
 as ASGI. One object answers both. Translation only: knows no route and no setting.
@@ -9,11 +9,8 @@ Source: Granian's docs/spec/RSGI.md and the ASGI HTTP specification, version 2.4
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import socket
-import stat
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
 
 from granian.rsgi import (  # type: ignore[attr-defined] # re-exports ProtocolClosed silently
     ProtocolClosed,
@@ -21,35 +18,77 @@ from granian.rsgi import (  # type: ignore[attr-defined] # re-exports ProtocolCl
 )
 
 if TYPE_CHECKING:
-    from litestar import Litestar
-    from litestar.types import Message, Receive, Send
-    from litestar.types import Scope as AsgiScope
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from litestar.types import ASGIApp, Message
+
+    from app.process.sockets import Address
 
 
-logger = logging.getLogger(__name__)
+class Life(Protocol):
+    """What goes on beside requests."""
+
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        """From before the first request until after the last.
+
+        Raises:
+            StartFailed: the server can't serve; why has been logged.
+        """
+
+    def serving(self, client: Address | None) -> AbstractContextManager[None]:
+        """While a request of a client is under way."""
+
+    async def cut(self, client: Address) -> None:
+        """Close a client's connection such that its answer doesn't look whole."""
+
+
+class StartFailed(Exception):
+    """The server can't serve; why has been logged."""
 
 
 class DualInterface:
     """An application for both of Granian's asynchronous interfaces."""
 
-    def __init__(self, application: Litestar) -> None:
+    def __init__(self, application: ASGIApp, life: Life) -> None:
         self._application = application
+        self._life = life
         self._stopping = asyncio.Event()
         self._lifespan: asyncio.Task[None] | None = None
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        await self._application(scope, receive, send)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI connection, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._asgi_lifespan(receive, send)
+            return
+        # Granian gives ports as texts, and an empty host for a Unix socket
+        host, port = scope["client"]
+        scope["client"] = (host.partition("%")[0], int(port)) if host else None
+        with self._life.serving(scope["client"]):
+            await self._application(scope, receive, send)
+
+    async def _asgi_lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            async with self._life.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except StartFailed:
+            await send({"type": "lifespan.startup.failed"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         started = loop.create_future()
         self._lifespan = loop.create_task(self._live(started))
-        # Whichever is first: a start-up that fails ends the process with its traceback.
+        # Whichever is first: a start-up that fails ends the process.
         loop.run_until_complete(
             asyncio.wait({started, self._lifespan}, return_when=asyncio.FIRST_COMPLETED)
         )
         if self._lifespan.done():
-            self._lifespan.result()
+            try:
+                self._lifespan.result()
+            except StartFailed:
+                sys.exit(1)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         assert self._lifespan is not None, "__rsgi_init__ has not run"
@@ -58,7 +97,7 @@ class DualInterface:
 
     async def _live(self, started: asyncio.Future[None]) -> None:
         """The lifespan in one task, as its cancel scopes want it."""
-        async with self._application.lifespan():
+        async with self._life.lifespan():
             started.set_result(None)
             await self._stopping.wait()
 
@@ -66,12 +105,14 @@ class DualInterface:
         if scope.proto != "http":
             protocol.close(403)  # no dialect has a WebSocket
             return
-        exchange = _Exchange(protocol)
+        exchange = _Exchange(protocol, end_chunks=_end_chunks(scope))
+        translated = _asgi_scope(scope)
         try:
-            await self._application(_asgi_scope(scope), exchange.receive, exchange.send)
+            with self._life.serving(translated["client"]):
+                await self._application(translated, exchange.receive, exchange.send)
         except Exception:
-            if exchange.streaming:
-                await _cut_connection(scope.client)
+            if exchange.streaming and translated["client"] is not None:
+                await self._life.cut(translated["client"])
             raise
         finally:
             exchange.end()
@@ -80,10 +121,11 @@ class DualInterface:
 class _Exchange:
     """One request and its answer: ASGI messages on one side, an RSGI protocol on the other."""
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: Any, *, end_chunks: int | None) -> None:
         self._protocol = protocol
         self._chunks = aiter(protocol)
         self._body_left = True
+        self._end_chunks = end_chunks
         self._start: tuple[int, list[tuple[str, str]]] | None = None
         self._stream: Any = None
 
@@ -104,6 +146,11 @@ class _Exchange:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
                 chunk, self._body_left = b"", False
+            if self._body_left and not chunk and self._end_chunks is not None:
+                self._end_chunks -= 1
+                if self._end_chunks < 0:
+                    self._body_left = False
+                    return {"type": "http.disconnect"}
             return {"type": "http.request", "body": chunk, "more_body": self._body_left}
         await self._protocol.client_disconnect()
         return {"type": "http.disconnect"}
@@ -130,29 +177,18 @@ class _Exchange:
                 self.end()
 
 
-async def _cut_connection(client: str) -> None:
-    """Close a client's connection without the final chunk, as ASGI servers do after a failure.
+def _end_chunks(scope: Scope) -> int | None:
+    """How many empty chunks a body has that is whole; None: an empty one means nothing.
 
-    RSGI can only end a stream like a complete one, and half an answer must not look whole. So
-    the socket is looked up by its peer among this process's own and shut down.
+    Granian gives an empty chunk for the end, another for trailers, and another for an error: a
+    body that broke off would else look like one that ended.
     """
-    await asyncio.sleep(0.1)  # what was sent already goes out first; Granian writes on its thread
-    peer = _address(client)
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 # numbers, not paths
-        try:
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                continue
-            with socket.socket(fileno=os.dup(int(name))) as connection:
-                if connection.getpeername()[:2] == peer:
-                    connection.shutdown(socket.SHUT_RDWR)
-                    return
-        except OSError:  # closed meanwhile, or a socket without a peer
-            continue
-    logger.error("connection_not_cut client=%s", client)
+    if not scope.http_version.startswith("1"):
+        return None  # in HTTP/2 a client may send empty frames
+    return 2 if "trailer" in scope.headers else 1
 
 
 def _asgi_scope(scope: Scope) -> Any:
-    client, server = _address(scope.client), _address(scope.server)
     headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in scope.headers.items()]
     if scope.authority and "host" not in scope.headers:
         headers.append((b"host", scope.authority.encode("latin-1")))
@@ -164,15 +200,19 @@ def _asgi_scope(scope: Scope) -> Any:
         "scheme": scope.scheme,
         "path": scope.path,
         "raw_path": scope.path.encode("utf-8"),
-        "query_string": scope.query_string.encode("latin-1"),
+        # clients may send it as it is, without percent signs
+        "query_string": scope.query_string.encode("utf-8"),
         "root_path": "",
         "headers": headers,
-        "client": client,
-        "server": server,
+        "client": _address(scope.client),
+        "server": _address(scope.server) or (scope.server, None),
         "state": {},
     }
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str) -> Address | None:
+    """Read `host:port`; None for the path of a Unix socket, or no name at all."""
     host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
+    if not host or not port.isdecimal():
+        return None
+    return host.strip("[]").partition("%")[0], int(port)

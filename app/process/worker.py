@@ -1,0 +1,132 @@
+"""What goes on in a worker process beside requests, from its start to its end."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+from app.asgi import Server
+from app.auth.clients import Network, client_address, parse_networks
+from app.process import listening, operations_port, sockets
+from app.process.connections import Connections
+from app.process.interfaces import StartFailed
+from app.process.listening import PortTaken
+from app.process.signals import StopSignals, exit_while_starting, in_worker
+from app.process.sockets import Address, Listener
+from app.process.start import report
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_S: Final = 1.0
+"""How long the end of an answer may take where the drain took all of its time."""
+
+
+class Worker:
+    """One worker process: what goes on in it beside requests. `interfaces.Life`."""
+
+    def __init__(self, server: Server, settings: Settings) -> None:
+        self.application = server.application
+        self._server = server
+        self._settings = settings
+        proxies = parse_networks(settings.trusted_proxies)
+        self._connections = Connections(
+            per_address=settings.max_connections_per_address,
+            idle_s=settings.idle_connection_s,
+            group=lambda host: _group(host, proxies),
+        )
+        self._signals: StopSignals | None = None
+        self._listeners: list[Listener] = []
+        """Granian's."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """From before the first request until after the last.
+
+        Raises:
+            StartFailed: the server can't serve; why has been logged.
+        """
+        exit_while_starting()
+        async with AsyncExitStack() as cleanup:
+            try:
+                # first: it answers that this process lives, and that it loads
+                await cleanup.enter_async_context(
+                    operations_port.serving(
+                        self._settings.operations_address,
+                        self.application,
+                        self._server.operations_paths,
+                    )
+                )
+                beside = sockets.listeners()
+                await cleanup.enter_async_context(self.application.lifespan())
+            except Exception as error:
+                report(error)
+                raise StartFailed from error
+            if in_worker():
+                self._signals = StopSignals(self._stop)
+                cleanup.push_async_callback(self._signals.close)
+            cleanup.callback(self._connections.close)
+            announcing = asyncio.create_task(self._announce(beside))
+            cleanup.callback(announcing.cancel)
+            yield
+
+    def serving(self, client: Address | None) -> AbstractContextManager[None]:
+        """While a request of a client is under way."""
+        return self._connections.serving(client)
+
+    async def cut(self, client: Address) -> None:
+        """Close a client's connection such that its answer doesn't look whole."""
+        await self._connections.cut(client)
+
+    async def _announce(self, beside: Collection[Listener]) -> None:
+        """Wait until Granian listens, look after what comes in, and say that we are ready."""
+        self._listeners = found = await listening.wait_for_listeners(beside)
+        sockets.limit_unread(self._settings.send_timeout_s)
+        self._connections.watch({one.place for one in found})
+        try:
+            await listening.refuse_shared_ports(found)
+            urls = [await listening.url_of(one) for one in found]
+        except (PortTaken, OSError) as error:
+            report(error)
+            signal.raise_signal(signal.SIGTERM)
+            return
+        if not self._settings.require_auth:
+            listening.warn_if_exposed(found)
+        for url in urls:
+            logger.info("ready on %s model=%s", url, self._settings.model or "none")
+
+    async def _stop(self) -> None:
+        """Finish what runs, have Granian stop, and see that it can."""
+        until = time.monotonic() + self._settings.drain_timeout_s
+        # Where another worker takes connections too, new requests are better off with that one.
+        # Where there is none, they are told that the server is about to stop.
+        beside = await asyncio.to_thread(
+            lambda: any(
+                sockets.workers_on((one.host, one.port))
+                for one in self._listeners
+                if one.port is not None
+            )
+        )
+        assert self._signals is not None
+        if beside:
+            self._signals.pass_on()
+        await self._server.drain()
+        if not beside:
+            self._signals.pass_on()
+        await self._connections.end(max(until - time.monotonic(), _FLUSH_S))
+
+
+def _group(host: str, exempt: Collection[Network]) -> str | None:
+    """What a connection's host counts as; None: it has no limit."""
+    try:
+        ip = ip_address(host)
+    except ValueError:  # a Unix socket
+        return None
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    if any((mapped or ip) in network for network in exempt):
+        return None
+    return client_address(host, (), ())
