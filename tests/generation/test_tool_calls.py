@@ -58,9 +58,11 @@ def calls(format_: ToolFormat, *pairs: tuple[str, str]) -> str:
     return format_.opening + (format_.separator or "").join(one_by_one) + format_.closing
 
 
-def parsed(format_: ToolFormat, pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
+def parsed(
+    format_: ToolFormat, pieces: list[str], *, required: bool = False
+) -> tuple[str, list[tuple[str, str]]]:
     """The text, and each call's name and arguments; holds every promise about deltas."""
-    parser = ToolCallParser(format_, NAMES)
+    parser = ToolCallParser(format_, NAMES, required=required)
     found = [piece for text in pieces for piece in parser.feed(text)] + parser.flush()
     text, told, ids, done = "", [], [], 0
     for end, piece in found:
@@ -141,6 +143,41 @@ def test_a_second_call_that_is_cut_off_before_its_arguments_is_left_out(format_)
     text = calls(format_, ("now", "{}"), ("weather", ROME))
     for length in range(text.index("}") + 1, text.index(ROME) + 1):
         assert parsed(format_, list(text[:length])) == ("", [("now", "{}")])
+
+
+@every_format
+def test_a_required_call_that_is_cut_off_in_its_opening_is_no_text(format_):
+    text = calls(format_, ("weather", ROME))
+    for length in range(1, text.index(ROME) + 1):
+        assert parsed(format_, list(text[:length]), required=True) == ("", [])
+
+
+@every_format
+def test_a_call_is_cut_from_its_first_brace_to_its_last(format_):
+    text = calls(format_, ("weather", ROME))
+    begins, ends = text.index(ROME), text.index(ROME) + len(ROME)
+    for length in range(len(text) + 1):
+        parser = ToolCallParser(format_, NAMES)
+        parser.feed(text[:length])
+        parser.flush()
+        assert parser.cut is (begins < length < ends), text[:length]
+
+
+@several_calls
+@pytest.mark.parametrize("letter", [" ", "<", "[", "x"])
+def test_a_character_is_looked_at_a_bounded_number_of_times(format_, letter):
+    parser = ToolCallParser(format_, NAMES)
+    looked_at = 0
+
+    class Counting:
+        def search(self, text, start):
+            nonlocal looked_at
+            looked_at += len(text) - start
+
+    parser._search = Counting()
+    for _ in range(2000):
+        parser.feed(letter)
+    assert looked_at < 2000 * 100
 
 
 def test_a_llama_call_is_the_whole_answer_or_none():
