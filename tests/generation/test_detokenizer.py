@@ -87,6 +87,43 @@ def test_pieces_joined_are_the_whole_decode_of_any_ids(tokenizer, data):
     assert "".join(pieces_of(tokenizer, ids)) == tokenizer.decode(ids, skip_special_tokens=True)
 
 
+@every_tokenizer
+@given(data=st.data())
+def test_long_runs_of_few_ids_are_decoded_as_the_whole_is(tokenizer, data):
+    """Mostly halves of characters and U+FFFD itself: what is never certain at its end."""
+    names = ["Ã", "ð", "Ł", "\ufffd", "<0xE6>", "<0x97>", "<0xF0>", "▁", "a", "é"]
+    some = [i for i in map(tokenizer.token_to_id, names) if i is not None]
+    ids = data.draw(st.lists(st.sampled_from(some), min_size=20, max_size=80))
+    assert "".join(pieces_of(tokenizer, ids)) == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+class Counting:
+    """A tokenizer that counts the ids it decodes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.id_to_token = tokenizer.id_to_token
+        self.get_added_tokens_decoder = tokenizer.get_added_tokens_decoder
+        self._decode = tokenizer.decode
+        self.decoded = 0
+
+    def decode(self, ids: list[int]) -> str:
+        self.decoded += len(ids)
+        return self._decode(ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [("byte-level", "ð"), ("byte-fallback", "\ufffd"), ("byte-fallback", "<0xF0>")],
+)
+def test_an_id_is_decoded_a_bounded_number_of_times(name, token):
+    tokenizer = Counting(TOKENIZERS[name])
+    detokenizer = Detokenizer(tokenizer)
+    token_id = TOKENIZERS[name].token_to_id(token)
+    text = "".join(detokenizer.decode(token_id) for _ in range(2000)) + detokenizer.flush()
+    assert text == "\ufffd" * 2000
+    assert tokenizer.decoded < 2000 * 40
+
+
 @pytest.mark.parametrize("name", ["byte-level", "byte-fallback"])
 @given(text=st.text(st.sampled_from("a é日😀\n 👩‍🚀"), max_size=12))
 def test_pieces_of_a_real_text_hold_whole_characters(name, text):

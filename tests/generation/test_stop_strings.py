@@ -67,3 +67,18 @@ def test_what_was_held_back_comes_when_it_was_no_stop_string():
 
 def test_the_longest_of_those_complete_together_wins():
     assert StopStrings(["c", "abc", "bc"]).feed("xabc") == ("x", True)
+
+
+def test_what_is_held_back_is_not_copied_again_with_every_piece():
+    matcher = StopStrings(["a" * 1000 + "b"])
+    for _ in range(1500):
+        matcher.feed("aa")
+    assert set(map(len, matcher._held)) == {2}, "pieces stay as they came"
+    assert matcher.flush() == "a" * 1000
+
+
+def test_pieces_without_text_leave_nothing_behind():
+    matcher = StopStrings(["ab"])
+    for _ in range(100):
+        assert matcher.feed("") == ("", False)
+    assert not matcher._held
