@@ -1,5 +1,6 @@
 import pytest
 
+from app.catalog.called import called_arguments
 from app.catalog.chat_template import ChatTemplate
 from app.contract.conversation import ChatMessage, Tool, ToolCall
 from app.errors import InvalidParameter, ModelBroken
@@ -130,7 +131,7 @@ def test_a_hostile_template_gets_nowhere(source):
 
 
 def test_a_template_that_is_none_is_a_broken_model():
-    with pytest.raises(ModelBroken, match="chat template, line 2"):
+    with pytest.raises(ModelBroken, match="chat template: line 2"):
         ChatTemplate("a\n{% if %}")
 
 
@@ -322,11 +323,55 @@ def test_a_developer_is_a_system_where_the_template_has_no_word_of_developers():
     assert ChatTemplate(knows).render(turns) == "dev: Be brief."
 
 
-@pytest.mark.parametrize("arguments", ["", "{", "[1]", '"x"', "null", "[" * 9999])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("[1]", '"x"', "null", "[" * 9999, "x", "{} x", "{}}", '{"a": 1 b', '{"a": x', '["a'),
+        *('{"a": NaN}', '{"a": -Infinity', '{"a": 1e999}', '{"a": [1e999, 2', '{"a": "\\ud800"}'),
+    ],
+)
 def test_arguments_that_are_no_object_are_refused_by_name(arguments):
     turn = ChatMessage.of("assistant", "", (ToolCall("1", "weather", arguments),))
-    with pytest.raises(InvalidParameter, match="arguments"):
+    with pytest.raises(InvalidParameter, match=r"function\.arguments"):
         ChatTemplate(TOOL_TEMPLATES["Hermes"]).render([turn])
+
+
+WHOLE = r'{"a": [1, {"b": "x\u00e9\"\\"}, true], "é": null, "n": -1.5e3, "o": {}}'
+
+
+@pytest.mark.parametrize("name", TOOL_TEMPLATES)
+def test_arguments_that_were_cut_off_anywhere_are_taken_back(name):
+    template = ChatTemplate(TOOL_TEMPLATES[name], **TOKENS)
+    for length in range(len(WHOLE) + 1):
+        turn = ChatMessage.of("assistant", "", (ToolCall("123456789", "weather", WHOLE[:length]),))
+        assert "weather" in template.render([turn], add_generation_prompt=False), WHOLE[:length]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("", {}),
+        (" ", {}),
+        ("{", {}),
+        ('{"ci', {}),
+        ('{"city"', {}),
+        ('{"city": ', {}),
+        ('{"city": "Ro', {"city": "Ro"}),
+        ('{"city": "R\\', {"city": "R"}),
+        (r'{"city": "R\u00', {"city": "R"}),
+        (r'{"city": "R\n', {"city": "R\n"}),
+        (r'{"city": "R\\', {"city": "R\\"}),
+        (r'{"city": "R\ud83e', {"city": "R"}),
+        (r'{"city": "R\ud83e\udd', {"city": "R"}),
+        ('{"a": 12', {}),
+        ('{"a": 12,', {"a": 12}),
+        ('{"a": tr', {}),
+        ('{"a": [1, {"b": "x", "c', {"a": [1, {"b": "x"}]}),
+        ('{"a": {}}', {"a": {}}),
+    ],
+)
+def test_what_came_of_arguments_counts(text, arguments):
+    assert called_arguments(text) == arguments
 
 
 def test_a_tool_without_parameters_takes_an_empty_object():
