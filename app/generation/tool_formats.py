@@ -130,7 +130,8 @@ def in_plain_turns(
             turns.append(ChatMessage.of("user", content))
             continue
         for call in message.tool_calls:
-            text = HERMES.head + written(call.name) + HERMES.middle + call.arguments + HERMES.tail
+            arguments = call.arguments or "{}"
+            text = HERMES.head + written(call.name) + HERMES.middle + arguments + HERMES.tail
             content = f"{content}\n{text}" if content else text
         turns.append(ChatMessage.of(message.role, content))
     if not tools:
