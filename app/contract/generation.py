@@ -150,6 +150,8 @@ class Finished(msgspec.Struct, frozen=True):
 
     reason: FinishReason
     usage: Usage
+    call_cut: bool = False
+    """The text ended within the arguments of its last tool call, which are no JSON then."""
 
 
 Event = PromptLogprobs | TextDelta | ToolCallDelta | Finished
@@ -271,16 +273,30 @@ class Generator(Protocol):
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
+        caller: Caller = NOBODY,
     ) -> TokenizedText:
         """Give the tokens of a text, or of a conversation as the model would get it.
+
+        Args:
+            text: as it is, or a conversation.
+            model_id: None for the current model.
+            add_special_tokens: whether those that begin and end a text are added.
+            caller: who asks.
 
         Raises:
             RequestError, TryAgainLater, ServerError: there is no such model, or it takes no
                 such conversation.
         """
 
-    async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
+    async def detokenize(
+        self, ids: Sequence[int], model_id: str | None = None, caller: Caller = NOBODY
+    ) -> str:
         """Give the text of tokens, special ones too.
+
+        Args:
+            ids: the tokens.
+            model_id: None for the current model.
+            caller: who asks.
 
         Raises:
             RequestError, TryAgainLater, ServerError: there is no such model or no such token.

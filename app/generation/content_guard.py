@@ -6,6 +6,7 @@ before the template is rendered. Where a mark comes out, the rendered text is cu
 tokenized apart. A conversation without special tokens has no marks.
 """
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ import msgspec
 from app.contract.conversation import ChatMessage, Tool
 
 _PRIVATE_USE: Final = range(0xE000, 0xF900)
+_MARK_LENGTH: Final = 8
+"""Characters, drawn at random: 101 bits, so that no client can have the mark in its text."""
 
 
 def marked(
@@ -27,16 +30,14 @@ def marked(
         special_tokens: the texts to look for. Those of one character can't be marked.
 
     Returns:
-        messages and tools as the template is to see them, and the mark: a character that is in no
-        text of theirs; "" where there was nothing to mark.
+        messages and tools as the template is to see them, and the mark: characters of Unicode's
+        private use; "" where there was nothing to mark.
     """
     sent = msgspec.to_builtins((messages, tools))
     present = [t for t in special_tokens if len(t) > 1 and any(t in text for text in _texts(sent))]
     if not present:
         return messages, tools, ""
-    mark = next(
-        chr(code) for code in _PRIVATE_USE if not any(chr(code) in text for text in _texts(sent))
-    )
+    mark = "".join(chr(secrets.choice(_PRIVATE_USE)) for _ in range(_MARK_LENGTH))
 
     def mark_one(text: str) -> str:
         for token in present:

@@ -31,6 +31,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     format: ToolFormat | None
     """How tool calls are written; None: the answer can't call tools."""
     tool_names: tuple[str, ...]
+    calls_required: bool
+    """Whether the whole answer has to be calls."""
     prompt_only: bool
     """No token is wanted, only what the engine says of the prompt."""
 
@@ -46,7 +48,9 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     def parser(self) -> ToolCallParser | None:
         """Make one for the answer's tool calls; None: all is text."""
-        return None if self.format is None else ToolCallParser(self.format, self.tool_names)
+        if self.format is None:
+            return None
+        return ToolCallParser(self.format, self.tool_names, required=self.calls_required)
 
 
 def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Prepared:
@@ -97,6 +101,7 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
         silent_ids=stop_ids | eos_ids if grammar is not None else stop_ids,
         format=calls,
         tool_names=tuple(tool.name for tool in request.tools),
+        calls_required=request.tool_choice.mode == "required",
         prompt_only=request.max_tokens == 0,
     )
 

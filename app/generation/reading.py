@@ -53,7 +53,8 @@ class TextReader:
         """The last event of a text that did not fail."""
         assert isinstance(self.end, FinishReason), self.end
         num_prompt = len(self._prepared.engine.prompt_ids)
-        return Finished(self.end, Usage(num_prompt, self._completion_tokens, self._cached_tokens))
+        usage = Usage(num_prompt, self._completion_tokens, self._cached_tokens)
+        return Finished(self.end, usage, call_cut=self._calls is not None and self._calls.cut)
 
     def read(self, events: list[TokenEvent]) -> list[Event]:
         """Take what the engine brought, up to the text's end; return what is certain after it."""

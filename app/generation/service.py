@@ -1,17 +1,25 @@
 """Text in, text out: the `Generator` of the contract, on models that are handed out.
 
-A request gets its place in the engine first, then what is costly is done (template, tokens).
-All that can be refused is refused by `start`, before the first event. Knows no HTTP, no users.
+A request gets its place in the engine first, then what is costly is done (template, tokens): on a
+thread where clients take turns. All that can be refused is refused by `start`, before the first
+event. Knows no HTTP, no users.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
+from app.catalog.fair_thread import FairThread
 from app.contract.conversation import ChatMessage
-from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest, TokenizedText
+from app.contract.generation import (
+    NOBODY,
+    Caller,
+    Generation,
+    GenerationRequest,
+    JsonSchema,
+    TokenizedText,
+)
 from app.engine.places import Places
 from app.errors import Error
 from app.generation.generation import EmptyGeneration, EngineGeneration
@@ -24,7 +32,6 @@ T = TypeVar("T")
 # Characters; longer texts are tokenized off the event loop, which these hold for 1.4 ms
 # (SmolLM2's tokenizer, one core of a 2-core virtual machine).
 _LONG_TEXT: Final = 4_000
-_PER_MESSAGE: Final = 40
 
 
 class GenerationService:
@@ -33,6 +40,7 @@ class GenerationService:
     def __init__(self, models: ModelSource) -> None:
         self._models = models
         self._num_started = 0
+        self._thread = FairThread("prepare")
 
     @property
     def num_started(self) -> int:
@@ -58,8 +66,9 @@ class GenerationService:
         """Start all of the requests or none; see `Generator.start_batch`."""
         model, places = await self._models.reserve(model_id, len(requests), caller.client)
         with places:
-            all_prepared = await _off_loop_if_long(
+            all_prepared = await self._run(
                 _is_long(requests),
+                caller,
                 lambda: [prepare(model, request, caller) for request in requests],
             )
             # one after the other: a request must not take all of the compiler's turns
@@ -81,16 +90,20 @@ class GenerationService:
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
+        caller: Caller = NOBODY,
     ) -> TokenizedText:
         """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
         model = await self._models.get(model_id)
-        long = len(text) > _LONG_TEXT if isinstance(text, str) else _are_long(text)
-        ids = await _off_loop_if_long(
-            long, lambda: tokenize(model, text, add_special_tokens=add_special_tokens)
+        ids = await self._run(
+            not isinstance(text, str) or len(text) > _LONG_TEXT,
+            caller,
+            lambda: tokenize(model, text, add_special_tokens=add_special_tokens),
         )
         return TokenizedText(ids, model.capacity)
 
-    async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
+    async def detokenize(
+        self, ids: Sequence[int], model_id: str | None = None, caller: Caller = NOBODY
+    ) -> str:
         """Give the text of tokens, special ones too; see `Generator.detokenize`."""
         model = await self._models.get(model_id)
 
@@ -100,11 +113,11 @@ class GenerationService:
             texts: list[str] = model.tokenizer.decode_batch([list(ids)], skip_special_tokens=False)
             return texts[0]
 
-        return await _off_loop_if_long(len(ids) > _LONG_TEXT, decode)
+        return await self._run(len(ids) > _LONG_TEXT, caller, decode)
 
-
-async def _off_loop_if_long(long: bool, work: Callable[[], T]) -> T:  # the question
-    return await asyncio.to_thread(work) if long else work()
+    async def _run(self, long: bool, caller: Caller, work: Callable[[], T]) -> T:  # the question
+        """Do some work at once, or when it is the caller's turn if it may take long."""
+        return await self._thread.run(caller.client, work) if long else work()
 
 
 async def _constrained(model: TextModel, prepared: Prepared) -> Prepared:
@@ -129,16 +142,8 @@ def _submit(model: TextModel, places: Places, prepared: Prepared) -> Generation:
 
 
 def _is_long(requests: Sequence[GenerationRequest]) -> bool:
-    """Whether writing out and tokenizing would hold the event loop for long."""
-    return (
-        sum(len(request.prompt or "") for request in requests) > _LONG_TEXT
-        or sum(len(request.prompt_ids or ()) for request in requests) > _LONG_TEXT
-        or any(request.tools for request in requests)  # a schema may be of any size and shape
-        or _are_long([message for request in requests for message in request.messages])
+    """Whether writing out and tokenizing would hold the event loop, or waits for a template."""
+    length = sum(len(asked.prompt or "") + len(asked.prompt_ids or ()) for asked in requests)
+    return length > _LONG_TEXT or any(
+        asked.messages or isinstance(asked.response_format, JsonSchema) for asked in requests
     )
-
-
-def _are_long(messages: Sequence[ChatMessage]) -> bool:
-    # many messages take the template long, whatever is in them
-    characters = sum(len(message.text) for message in messages) + _PER_MESSAGE * len(messages)
-    return characters > _LONG_TEXT or any(message.tool_calls for message in messages)

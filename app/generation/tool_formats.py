@@ -8,6 +8,7 @@ calls. The grammar holds the model to it as soon as a call begins, so what is pa
 import json
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
@@ -121,19 +122,13 @@ def in_plain_turns(
         in_system: describe them in the system's turn; else in the first user's.
     """
     turns: list[ChatMessage] = []
-    for message in messages:
-        content = message.text
-        if message.role == "tool":
-            content = f"<tool_response>\n{content}\n</tool_response>"
-            if turns and turns[-1].text.endswith("</tool_response>"):
-                content = f"{turns.pop().text}\n{content}"
-            turns.append(ChatMessage.of("user", content))
-            continue
-        for call in message.tool_calls:
-            arguments = call.arguments or "{}"
-            text = HERMES.head + written(call.name) + HERMES.middle + arguments + HERMES.tail
-            content = f"{content}\n{text}" if content else text
-        turns.append(ChatMessage.of(message.role, content))
+    # the results of several calls are one turn: templates want turns of users and assistants
+    for is_tool, run in groupby(messages, key=lambda message: message.role == "tool"):
+        if is_tool:
+            results = [f"<tool_response>\n{result.text}\n</tool_response>" for result in run]
+            turns.append(ChatMessage.of("user", "\n".join(results)))
+        else:
+            turns += [_in_text(message) for message in run]
     if not tools:
         return turns
     text = _description(tools)
@@ -144,6 +139,16 @@ def in_plain_turns(
             turns[index] = ChatMessage.of(turn.role, "\n\n".join(parts))
             return turns
     return [ChatMessage.of(takers[0], text), *turns]
+
+
+def _in_text(message: ChatMessage) -> ChatMessage:
+    """Write a message's calls into its text."""
+    calls = [
+        HERMES.head + written(call.name) + HERMES.middle + (call.arguments or "{}") + HERMES.tail
+        for call in message.tool_calls
+    ]
+    texts = [message.text, *calls] if message.text else calls
+    return ChatMessage.of(message.role, "\n".join(texts))
 
 
 def tool_grammar(format_: ToolFormat, request: GenerationRequest, tokenizer: Tokenizer) -> Grammar:

@@ -52,7 +52,7 @@ def generation(
         prompt_logprobs=prompt_logprobs,
     )
     rules = {"grammar": None, "stop": (), "silent_ids": frozenset(), "format": None}
-    rules |= {"tool_names": (), "prompt_only": False}
+    rules |= {"tool_names": (), "calls_required": False, "prompt_only": False}
     prepared = Prepared(engine=request, **{**rules, **fields})
 
     async def play() -> None:

@@ -192,7 +192,8 @@ def finite(logprob: float) -> float:
 
 def finish_reason(finished: Finished, *, calls: bool) -> str:
     """Why a choice ended; calls that were cut off are not complete calls."""
-    return "tool_calls" if calls and finished.reason is FinishReason.STOP else finished.reason.value
+    whole = finished.reason is FinishReason.STOP and not finished.call_cut
+    return "tool_calls" if calls and whole else finished.reason.value
 
 
 def _call_delta(event: ToolCallDelta) -> dict[str, Any]:

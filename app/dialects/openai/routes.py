@@ -5,7 +5,7 @@ from typing import Any, Final
 from litestar import Response, Router, post
 
 from app.auth.guards import signed_in_if_required, within_rate_limit
-from app.contract.generation import Generator
+from app.contract.generation import Caller, Generator
 from app.dialects.kit.body import read_object, takes
 from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Dialect
@@ -69,7 +69,7 @@ async def completions(
     started = await generator.start_batch(wanted, asked.model, caller)
     reply = Reply(request, *started)
     try:
-        echoes = [await _echo(generator, asked, prompt) for prompt in prompts]
+        echoes = [await _echo(generator, asked, prompt, caller) for prompt in prompts]
     except BaseException:
         await reply.aclose()
         raise
@@ -143,8 +143,12 @@ def dialect(_: Host) -> Dialect:
     )
 
 
-async def _echo(generator: Generator, asked: CompletionBody, prompt: Given) -> str | None:
+async def _echo(
+    generator: Generator, asked: CompletionBody, prompt: Given, caller: Caller
+) -> str | None:
     """What a prompt's texts begin with; None: nothing."""
     if not asked.echo:
         return None
-    return prompt if isinstance(prompt, str) else await generator.detokenize(prompt, asked.model)
+    if isinstance(prompt, str):
+        return prompt
+    return await generator.detokenize(prompt, asked.model, caller)

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from app.contract.generation import Generator
 from app.dialects.kit.body import read_object, takes
+from app.dialects.kit.callers import caller_of
 from app.dialects.kit.host import AnyRequest, Provided
 from app.dialects.openai.chat_schemas import Message, to_messages
 from app.dialects.openai.schemas import ModelId, TokenId, read
@@ -64,7 +65,8 @@ async def tokenize(request: AnyRequest, generator: Provided[Generator]) -> Token
     assert text is not None, "checked above"
     special = asked.add_special_tokens
     special = asked.prompt is not None if special is None else special
-    tokens = await generator.tokenize(text, asked.model, add_special_tokens=special)
+    caller = await caller_of(request)
+    tokens = await generator.tokenize(text, asked.model, add_special_tokens=special, caller=caller)
     return Tokenized(len(tokens.ids), tokens.max_model_len, tokens.ids)
 
 
@@ -78,4 +80,5 @@ async def tokenize(request: AnyRequest, generator: Provided[Generator]) -> Token
 async def detokenize(request: AnyRequest, generator: Provided[Generator]) -> Detokenized:
     """Give the text of tokens."""
     asked = read(await read_object(request), DetokenizeBody, {})
-    return Detokenized(await generator.detokenize(asked.tokens, asked.model))
+    caller = await caller_of(request)
+    return Detokenized(await generator.detokenize(asked.tokens, asked.model, caller))

@@ -44,8 +44,14 @@ NEEDED: dict[str, dict[str, object]] = {
 """The least that an endpoint takes."""
 
 
-def end(reason: FinishReason = FinishReason.STOP, *, tokens: int = 2, cached: int = 1) -> Finished:
-    return Finished(reason, Usage(3, tokens, cached))
+def end(
+    reason: FinishReason = FinishReason.STOP,
+    *,
+    tokens: int = 2,
+    cached: int = 1,
+    call_cut: bool = False,
+) -> Finished:
+    return Finished(reason, Usage(3, tokens, cached), call_cut=call_cut)
 
 
 def logprob(text: str, value: float = -0.5, *others: tuple[str, float]) -> TokenLogprob:
@@ -100,6 +106,8 @@ class ScriptedService(Generator):
         self._scripts = scripts or ([TextDelta("Hello"), end()],)
         self.requests: list[GenerationRequest] = []
         self.generations: list[ScriptedGeneration] = []
+        self.callers: list[Caller] = []
+        """Who had tokens made to text or the other way."""
         self.tokenized: list[tuple[str | Sequence[ChatMessage], str | None, bool]] = []
 
     async def start(
@@ -134,11 +142,16 @@ class ScriptedService(Generator):
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
+        caller: Caller = NOBODY,
     ) -> TokenizedText:
+        self.callers.append(caller)
         self.tokenized.append((text, model_id, add_special_tokens))
         return TokenizedText([1, 2, 3], 40)
 
-    async def detokenize(self, ids: Sequence[int], model_id: str | None = None) -> str:
+    async def detokenize(
+        self, ids: Sequence[int], model_id: str | None = None, caller: Caller = NOBODY
+    ) -> str:
+        self.callers.append(caller)
         _check_model(model_id)
         return "".join(map(chr, ids))
 

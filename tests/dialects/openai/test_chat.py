@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.contract.generation import TextDelta, ToolCallDelta
+from app.contract.generation import Finished, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
 from app.errors import EngineFailure
 from tests.asgi_client import Answer, ask
@@ -113,10 +113,19 @@ async def test_tool_calls_whole():
     }
 
 
-async def test_calls_that_were_cut_off_are_not_complete():
-    cut = [*CALLS[:2], end(FinishReason.LENGTH)]
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (end(FinishReason.LENGTH), "length"),
+        (end(FinishReason.STOP, call_cut=True), "stop"),
+    ],
+)
+async def test_calls_that_were_cut_off_are_not_complete(last: Finished, reason: str):
+    cut = [*CALLS[:2], last]
     [choice] = (await post(ScriptedService(cut), CHAT)).json["choices"]
-    assert choice["finish_reason"] == "length"
+    assert choice["finish_reason"] == reason
+    chunks = await post(ScriptedService(cut), CHAT, stream=True)
+    assert f'"finish_reason":"{reason}"' in chunks.body.decode()
 
 
 async def test_logprobs_whole_and_streamed():

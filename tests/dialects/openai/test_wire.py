@@ -61,6 +61,7 @@ async def test_tokenize(fields, tokenized):
     answer = await post(service, "/tokenize", model=MODEL_ID, **fields)
     assert answer.json == {"count": 3, "max_model_len": 40, "tokens": [1, 2, 3]}
     assert service.tokenized == [tokenized]
+    assert [caller.client for caller in service.callers] == ["address 127.0.0.1"]
 
 
 @pytest.mark.parametrize("fields", [{}, {"prompt": "Hi", "messages": HI}])
