@@ -76,8 +76,9 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     cut, as measured at export, with steps of one token kept apart from wider ones, as the engine
     does."""
     min_first_chunk: int = 0
-    """Tokens that the first chunk of a prompt must have (or the whole prompt, if it has fewer) for
-    its logits to be bitwise the same wherever else it is cut; 0: not known, or they never are."""
+    """Tokens that the first chunk of a prompt must have for its logits to be bitwise the same
+    wherever else it is cut; shorter prompts may be cut anywhere. The engine keeps to it. 0: not
+    known, or they never are."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

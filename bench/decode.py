@@ -45,6 +45,7 @@ class TimedDecoder:
         self.vocab_size, self.can_copy_slots = inner.vocab_size, inner.can_copy_slots
         self.copy_slot, self.close = inner.copy_slot, inner.close
         self.pool_blocks = inner.pool_blocks
+        self.min_first_chunk = inner.min_first_chunk
         self.save_block, self.load_blocks = inner.save_block, inner.load_blocks
 
     def run(self, step: StepInput) -> FloatArray:

@@ -147,11 +147,12 @@ def independence(findings: Findings) -> str:
     """What a row's logits depend on besides its own tokens."""
     if findings.batch_difference:
         return f"a row's logits differ by {findings.batch_difference:.2g} alone and together"
-    if not findings.chunk_difference:
-        return "rows are bitwise the same alone and together, wherever prompts are cut"
-    said = f"a row's logits differ by {findings.chunk_difference:.2g} with the cuts of its prompt"
-    if findings.min_first_chunk:
-        said += f", not if the first chunk has {findings.min_first_chunk} tokens"
+    if not findings.min_first_chunk:
+        difference = f"{findings.chunk_difference:.2g}"
+        return f"a row's logits differ by {difference} with the cuts of its prompt"
+    said = "rows are bitwise the same alone and together, wherever prompts are cut"
+    if findings.chunk_difference:
+        said += f", their first chunk having {findings.min_first_chunk} tokens"
     return said
 
 

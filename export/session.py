@@ -57,7 +57,7 @@ class GraphSession:
 
 
 def _draft(graph: contract.Graph) -> contract.Manifest:
-    """A manifest for the decoder, which reads nothing but `graph`: the rest isn't known yet."""
+    """A manifest for the decoder: nothing but `graph` is known yet."""
     return contract.Manifest(
         model_id="",
         architecture="",

@@ -223,7 +223,7 @@ def run_publish(options: ExportOptions) -> str:
         quantisation=contract.Quantisation(
             scheme=options.scheme,
             block_size=0 if options.scheme == "none" else BLOCK_SIZE,
-            batch_invariant=findings.batch_difference == findings.chunk_difference == 0.0,
+            batch_invariant=findings.batch_difference == 0.0 and findings.min_first_chunk > 0,
             min_first_chunk=findings.min_first_chunk,
         ),
         quality=findings.quality,

@@ -50,7 +50,10 @@ class Engine:
         self._clock_s = clock_s
         self._sequences: dict[int, Sequence] = {}
         self.scheduler = Scheduler(
-            decoder.slots, can_copy_slots=decoder.can_copy_slots, pool_blocks=decoder.pool_blocks
+            decoder.slots,
+            can_copy_slots=decoder.can_copy_slots,
+            pool_blocks=decoder.pool_blocks,
+            min_first_chunk=decoder.min_first_chunk,
         )
 
     @property
@@ -96,8 +99,10 @@ class Engine:
     def _start(self, request_id: int, request: EngineRequest) -> Sequence:
         vocab_size = self._decoder.vocab_size
         sequence = Sequence.start(request_id, request, vocab_size, self._clock_s())
-        # A prompt whose logprobs are wanted must be computed, kept or not.
-        if self._decoder.pool_blocks and request.prompt_logprobs is None:
+        # A prompt whose logprobs are wanted must be computed, kept or not. One that is shorter
+        # than the first chunk of others rounds otherwise than they do.
+        rounds_alike = len(request.prompt_ids) >= self._decoder.min_first_chunk
+        if self._decoder.pool_blocks and request.prompt_logprobs is None and rounds_alike:
             sequence.block_keys = block_keys(request.prompt_ids, request.tenant)
         if self._draft_tokens:
             sequence.drafts = Drafts(self._draft_tokens)

@@ -89,7 +89,23 @@ class Scheduler:
     then `plan`; the caller carries out what each returns before it calls the next.
     """
 
-    def __init__(self, slots: int, *, can_copy_slots: bool, pool_blocks: int = 0) -> None:
+    def __init__(
+        self,
+        slots: int,
+        *,
+        can_copy_slots: bool,
+        pool_blocks: int = 0,
+        min_first_chunk: int = 0,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            slots: sequences that run at once.
+            can_copy_slots: whether sequences may move.
+            pool_blocks: blocks of prompts that are kept.
+            min_first_chunk: tokens that the first step of a longer prompt reaches, see `Decoder`.
+        """
+        self._min_first_chunk = min_first_chunk
         self._slots = KvSlots(slots)
         self.prefixes = PrefixCache(pool_blocks)
         self._can_copy_slots = can_copy_slots
@@ -172,9 +188,10 @@ class Scheduler:
     def _chunks(self, budget: int) -> list[Chunk]:
         """Share out the budget in the order of admission.
 
-        A prompt whose next block an earlier one is just computing waits for it.
+        A prompt whose next block an earlier one is just computing waits for it. One that must
+        begin with more than is left waits for a step that it opens, and may exceed that budget.
         """
-        chunks = []
+        chunks: list[Chunk] = []
         coming: set[BlockKey] = set()
         left = budget
         for sequence in self._running.values():
@@ -184,12 +201,24 @@ class Scheduler:
             if first is not None and sequence.block_keys[first] in coming:
                 continue
             coming.update(sequence.block_keys[sequence.num_computed // BLOCK_TOKENS :])
-            num_tokens = chunk_size(sequence.num_prompt - sequence.num_computed, left)
+            at_least = self._least(sequence)
+            if at_least > left and chunks:
+                break
+            remaining = sequence.num_prompt - sequence.num_computed
+            num_tokens = chunk_size(remaining, max(left, at_least))
             if not num_tokens:
                 break
             chunks.append(Chunk(sequence, num_tokens))
-            left -= num_tokens
+            left = max(left - num_tokens, 0)
         return chunks
+
+    def _least(self, sequence: Sequence) -> int:
+        """Tokens that a prompt's next chunk must have; 0: any number."""
+        if sequence.num_prompt < self._min_first_chunk:
+            return 0
+        least = self._min_first_chunk - sequence.num_computed
+        # no lone token may be left behind it
+        return least + (sequence.num_prompt == self._min_first_chunk + 1) if least > 0 else 0
 
     def _decoding(self) -> list[Sequence]:
         return [sequence for sequence in self._running.values() if not sequence.prefilling]

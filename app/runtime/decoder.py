@@ -52,6 +52,10 @@ class Decoder(Protocol):
     def can_copy_slots(self) -> bool:
         """Whether `copy_slot` is there: a copy must be cheaper than to run past a gap."""
 
+    @property
+    def min_first_chunk(self) -> int:
+        """Tokens that the first step of a longer prompt must reach; see `app.manifest`."""
+
     def run(self, step: StepInput) -> FloatArray:
         """Run the decoder once.
 

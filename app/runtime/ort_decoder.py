@@ -75,6 +75,7 @@ class OrtDecoder:
         """
         graph = manifest.graph
         self.slots, self.capacity, self.vocab_size = slots, capacity, graph.vocab_size
+        self.min_first_chunk = manifest.quantisation.min_first_chunk
         self.can_copy_slots = provider == "cpu"
         self._graph = graph
         self._provider = provider

@@ -47,11 +47,13 @@ class ScriptedDecoder:
         *,
         can_copy_slots: bool = True,
         pool_blocks: int = 0,
+        min_first_chunk: int = 2,
         before_run: Callable[[StepInput], object] = lambda _: None,
     ) -> None:
         self.slots, self.capacity, self.vocab_size = slots, capacity, vocab_size
         self.can_copy_slots = can_copy_slots
         self.pool_blocks = pool_blocks
+        self.min_first_chunk = min_first_chunk
         self._pool: dict[int, list[int]] = {}
         self.steps: list[StepInput] = []
         self.closed = False

@@ -114,3 +114,19 @@ def test_text_is_the_same_whatever_is_kept(prompts, pool_blocks, slots):
     for request_id, some in run(engine).items():
         events.setdefault(request_id, []).extend(some)
     assert {i: tokens(found) for i, found in events.items()} == wanted
+
+
+@pytest.mark.parametrize(
+    ("first", "shorter", "longer"),
+    [(2, 2, 2 + 2 * BLOCK_TOKENS), (BLOCK_TOKENS + 3, BLOCK_TOKENS + 2, 2 + 3 * BLOCK_TOKENS)],
+)
+def test_prompts_that_round_otherwise_share_nothing(first: int, shorter: int, longer: int):
+    engine, decoder = engine_of(pool_blocks=8, min_first_chunk=first)
+    short = BEGINNING[: BLOCK_TOKENS + 2]
+    long = [*BEGINNING, 1, 2]
+    wanted = [(short, BLOCK_TOKENS + 2), (short, shorter), (long, longer), (long, 2)]
+    for request_id, (prompt, num_fed) in enumerate(wanted):
+        decoder.steps.clear()
+        engine.add(request_id, request(prompt))
+        assert tokens(run(engine)[request_id]) == expected_tokens(prompt, 5, V)
+        assert fed(decoder) == num_fed

@@ -22,11 +22,12 @@ def sequence(request_id: int, num_prompt: int) -> Sequence:
     slots=st.integers(1, 4),
     idle=st.integers(3, 30),
     busy=st.integers(3, 30),
+    first=st.integers(2, 20),
 )
 def test_no_step_feeds_more_than_its_budget_and_every_prompt_gets_its_turn(
-    lengths, slots, idle, busy
+    lengths, slots, idle, busy, first
 ):
-    scheduler = Scheduler(slots, can_copy_slots=True)
+    scheduler = Scheduler(slots, can_copy_slots=True, min_first_chunk=first)
     for i, length in enumerate(lengths):
         scheduler.add(sequence(i, length))
     first_tokens = []
@@ -37,11 +38,15 @@ def test_no_step_feeds_more_than_its_budget_and_every_prompt_gets_its_turn(
         plan = scheduler.plan(TokenBudget(busy=busy, idle=idle))
         prefilling = [each for each in scheduler.running if each.prefilling]
         fed = sum(chunk.num_tokens for chunk in plan.prefill)
-        assert fed <= (busy if plan.decode else idle)
+        opens = bool(plan.prefill) and not plan.prefill[0].sequence.num_computed
+        # but for a first chunk that has to be larger, or larger by one that would be left alone
+        assert fed <= max(busy if plan.decode else idle, first + 1 if opens else 0)
         assert plan.decode or fed, "a step that does nothing would never end"
         assert [c.sequence for c in plan.prefill] == prefilling[: len(plan.prefill)], "oldest first"
         for chunk in plan.prefill:
             assert chunk.num_tokens > 1 or chunk.sequence.num_prompt == 1, "a lone token"
+            if chunk.sequence.num_prompt >= first:
+                assert chunk.sequence.num_computed + chunk.num_tokens >= first
             chunk.sequence.num_computed += chunk.num_tokens
             if not chunk.sequence.prefilling:
                 chunk.sequence.append(0)
