@@ -40,8 +40,8 @@ class Worker:
             group=lambda host: _group(host, proxies),
         )
         self._signals: StopSignals | None = None
-        self._listeners: list[Listener] = []
-        """Granian's."""
+        self._listening: asyncio.Task[list[Listener]] | None = None
+        """Finds out where Granian listens."""
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -70,8 +70,10 @@ class Worker:
                 self._signals = StopSignals(self._stop)
                 cleanup.push_async_callback(self._signals.close)
             cleanup.callback(self._connections.close)
-            announcing = asyncio.create_task(self._announce(beside))
+            self._listening = asyncio.create_task(self._look_after(beside))
+            announcing = asyncio.create_task(self._announce(self._listening))
             cleanup.callback(announcing.cancel)
+            cleanup.callback(self._listening.cancel)
             yield
 
     def serving(self, client: Address | None) -> AbstractContextManager[None]:
@@ -82,11 +84,16 @@ class Worker:
         """Close a client's connection such that its answer doesn't look whole."""
         await self._connections.cut(client)
 
-    async def _announce(self, beside: Collection[Listener]) -> None:
-        """Wait until Granian listens, look after what comes in, and say that we are ready."""
-        self._listeners = found = await listening.wait_for_listeners(beside)
+    async def _look_after(self, beside: Collection[Listener]) -> list[Listener]:
+        """Wait until Granian listens, and look after what comes in there."""
+        found = await listening.wait_for_listeners(beside)
         sockets.limit_unread(self._settings.send_timeout_s)
         self._connections.watch({one.place for one in found})
+        return found
+
+    async def _announce(self, listening_: asyncio.Task[list[Listener]]) -> None:
+        """Say that we are ready, when we are."""
+        found = await asyncio.shield(listening_)
         try:
             await listening.refuse_shared_ports(found)
             urls = [await listening.url_of(one) for one in found]
@@ -101,13 +108,16 @@ class Worker:
 
     async def _stop(self) -> None:
         """Finish what runs, have Granian stop, and see that it can."""
+        assert self._listening is not None
+        # at once but in the moment after the start, when there are connections already
+        listeners = await asyncio.shield(self._listening)
         until = time.monotonic() + self._settings.drain_timeout_s
         # Where another worker takes connections too, new requests are better off with that one.
         # Where there is none, they are told that the server is about to stop.
         beside = await asyncio.to_thread(
             lambda: any(
                 sockets.workers_on((one.host, one.port))
-                for one in self._listeners
+                for one in listeners
                 if one.port is not None
             )
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.server import DEFAULT_MODEL, PATIENCE_S, START_S, running_server
+from tests.e2e.server import DEFAULT_MODEL, PATIENCE_S, START_S, running_server, wait_for
 
 INTERFACES = pytest.mark.parametrize("interface", [None, "asgi"])
 
@@ -114,9 +114,19 @@ def test_two_that_start_on_one_port_at_the_same_time_become_one(tmp_path: Path) 
         running_server(tmp_path / "first", model="", wait=False) as first,
         running_server(tmp_path / "second", model="", wait=False, port=first.port) as second,
     ):
-        assert second.process.wait(START_S) == 1
-        first.wait_for_line("ready on ")
-        assert first.process.poll() is None
+        both = (first, second)
+        # which worker is the older one is for the kernel to say
+        wait_for(
+            lambda: any(server.process.poll() is not None for server in both),
+            "one must end",
+            START_S,
+        )
+        [stays] = [server for server in both if server.process.poll() is None]
+        stays.wait_for_line("ready on ")
+        [ended] = [server for server in both if server is not stays]
+        assert ended.process.returncode == 1
+        assert "start_failed: port" in ended.log.read_text()
+        assert stays.process.poll() is None
 
 
 def test_workers_share_a_port(tmp_path: Path) -> None:

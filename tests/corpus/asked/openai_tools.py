@@ -62,14 +62,17 @@ REQUESTS = [
     tools("results in plain turns", messages=CALLED, tool_choice="none"),
     tools("results by the template", HERMES, messages=CALLED, tool_choice="none"),
     tools("results without tools", HERMES, messages=CALLED, tools=[]),
-    tools(
-        "arguments that are no JSON",
-        HERMES,
-        messages=[
-            user("x"),
-            {"role": "assistant", "tool_calls": [broken(arguments="{")]},
-            RESULT,
-        ],
+    *(
+        tools(
+            f"arguments that are {what}",
+            HERMES,
+            messages=[
+                user("x"),
+                {"role": "assistant", "tool_calls": [broken(arguments=arguments)]},
+                RESULT,
+            ],
+        )
+        for what, arguments in [("no JSON", "city"), ("cut off", '{"city": "Ro'), ("empty", "")]
     ),
     tools("a call of a user", messages=[{**user("x"), "tool_calls": [CALL]}]),
     tools("a result without its call", messages=[{"role": "tool", "content": "x"}]),
