@@ -21,6 +21,7 @@ from app.dialects.operations import routes as operations
 from app.errors import UnknownModel
 from app.generation.service import GenerationService
 from app.metrics import Metrics
+from app.runtime.heap import trim_when_grown
 from app.settings import InvalidSetting, Settings
 from app.storage.database import Database, database_url
 
@@ -82,6 +83,8 @@ def create_server(settings: Settings) -> Server:
                 await _load_first(catalog, settings)
             idle_watch = asyncio.create_task(catalog.unload_idle())
             cleanup.callback(idle_watch.cancel)
+            trimming = asyncio.create_task(trim_when_grown())
+            cleanup.callback(trimming.cancel)
             yield
 
     return Server(

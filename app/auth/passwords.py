@@ -4,6 +4,9 @@ Knows nothing of users.
 """
 
 import asyncio
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,8 @@ from app.errors import Overloaded
 # Each takes the memory of one hash (64 MiB), and its threads from the decoder.
 CONCURRENT: Final = 2
 # 256 hashes of 50 ms on two threads: nobody waits for more than some seconds.
+NICENESS: Final = 10
+"""A thread of the decoder gets nine times as much of a core that both want."""
 MAX_WAITING: Final = 256
 """Hashes of one urgency that may wait: a flood of one leaves the queues before it empty."""
 
@@ -43,7 +48,9 @@ class PasswordHasher:
         self._argon2 = argon2.PasswordHasher(
             memory_cost=memory_kib, time_cost=time_cost, parallelism=lanes
         )
-        self._threads = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="argon2")
+        self._threads = ThreadPoolExecutor(
+            CONCURRENT, thread_name_prefix="argon2", initializer=_give_way
+        )
         self._free = CONCURRENT
         self._waiting: dict[Urgency, deque[asyncio.Future[None]]] = {
             urgency: deque() for urgency in Urgency
@@ -115,6 +122,12 @@ class PasswordHasher:
             return self._argon2.verify(stored, _bytes(password))
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _give_way() -> None:
+    """Leave the processor to the decoder first: this thread, and those that it starts."""
+    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _bytes(password: str) -> bytes:

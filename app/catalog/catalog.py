@@ -23,7 +23,7 @@ from app.engine.thread import EngineThread
 from app.errors import NoModelLoaded, ShuttingDown
 from app.manifest import Manifest
 from app.metrics import Metrics
-from app.runtime.ort_decoder import trim_heap
+from app.runtime.heap import trim_heap
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 SWAP_PATIENCE_S: Final = 10.0
 """Seconds that a model which has to go takes new requests while it is never idle."""
+_OPEN: Final = 0.5
+"""The progress of a load whose files are open."""
 HEAL_AGAIN_AFTER_S: Final = 60.0
 """Seconds after which a model whose engine stopped twice is loaded anew by itself again."""
 
@@ -45,6 +47,8 @@ class Catalog:
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         """Least recently used first."""
         self._loads = Loads()
+        self._gone: str | None = None
+        """The last one that went to make room, until what it went for is there."""
         self._healed_at_s: dict[str, float] = {}
         """When a model was last loaded anew because its engine had stopped."""
         self._leaving: dict[EngineThread, str] = {}
@@ -128,10 +132,11 @@ class Catalog:
         """
         if self._closing:  # what is loaded is on its way out, and is not missing
             raise ShuttingDown
-        if model_id is None:
-            if self._current is None:
-                raise NoModelLoaded
+        if model_id is None and self._current is not None:
             return self._current
+        model_id = model_id or self._to_be_current
+        if model_id is None:
+            raise NoModelLoaded
         return await self._bring(model_id)
 
     async def load(self, model_id: str) -> ModelState:
@@ -156,6 +161,7 @@ class Catalog:
         """
         if model_id is None:
             model_id = next(reversed(self._loaded), None)
+        self._gone = None
         if model_id is None or model_id not in self._loaded:
             return None
         await self._stop(model_id, drain_timeout_s=None)
@@ -199,7 +205,7 @@ class Catalog:
             # Opened before another has to go: a model that is broken costs nobody a place.
             parts = await self._open(folder)
             try:
-                self._loads.note(model_id, 0.5)
+                self._loads.note(model_id, _OPEN)
                 while len(self._loaded) >= self._settings.max_loaded_models:
                     await self._make_room()
                 model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
@@ -207,6 +213,7 @@ class Catalog:
                 await asyncio.to_thread(parts.decoder.close)
                 raise
             self._loaded[model_id] = model
+            self._gone = None
             return model
 
     async def _open(self, folder: Path) -> ModelParts:
@@ -231,7 +238,8 @@ class Catalog:
                 task.cancel()
             await asyncio.gather(*idle, return_exceptions=True)
         if len(self._loaded) >= self._settings.max_loaded_models:
-            await self._stop(self._least_useful().model_id, drain_timeout_s=None)
+            self._gone = self._least_useful().model_id
+            await self._stop(self._gone, drain_timeout_s=None)
 
     def _may_heal(self, model_id: str) -> bool:
         """Whether a model whose engine has stopped was not loaded anew just before."""
@@ -256,6 +264,16 @@ class Catalog:
     @property
     def _current(self) -> LoadedModel | None:
         return next(reversed(self._loaded.values()), None)
+
+    @property
+    def _to_be_current(self) -> str | None:
+        """What a request that names no model gets where none is in memory, in the midst of a swap.
+
+        The model that is about to come; or the one that went for it, if nobody waits for that any
+        more and it won't.
+        """
+        coming = (model_id for model_id, at in self._loads.progress.items() if at >= _OPEN)
+        return next(coming, self._gone)
 
     def _least_useful(self) -> LoadedModel:
         """The least recently used model that runs nothing, or else the least recently used."""

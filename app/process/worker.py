@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from ipaddress import IPv6Address, ip_address
@@ -22,8 +21,9 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_S: Final = 1.0
-"""How long the end of an answer may take where the drain took all of its time."""
+_FLUSH_S: Final = 5.0
+"""How long connections may stay once nothing is generated: for the ends of answers. A body that is
+still on its way would be refused."""
 
 
 class Worker:
@@ -111,7 +111,6 @@ class Worker:
         assert self._listening is not None
         # at once but in the moment after the start, when there are connections already
         listeners = await asyncio.shield(self._listening)
-        until = time.monotonic() + self._settings.drain_timeout_s
         # Where another worker takes connections too, new requests are better off with that one.
         # Where there is none, they are told that the server is about to stop.
         beside = await asyncio.to_thread(
@@ -127,7 +126,7 @@ class Worker:
         await self._server.drain()
         if not beside:
             self._signals.pass_on()
-        await self._connections.end(max(until - time.monotonic(), _FLUSH_S))
+        await self._connections.end(_FLUSH_S)
 
 
 def _group(host: str, exempt: Collection[Network]) -> str | None:

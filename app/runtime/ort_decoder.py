@@ -5,8 +5,6 @@ the new tokens in place and nothing is ever concatenated. CPU and CUDA differ in
 (`kv_memory`). Knows nothing about requests, scheduling or sampling.
 """
 
-import ctypes
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -212,18 +210,6 @@ class OrtDecoder:
                 raise ModelBroken(
                     f"{self._graph.file}: {name} has the shape {found}, the manifest says {told}"
                 )
-
-
-def trim_heap() -> None:
-    """Give freed memory back to the system.
-
-    glibc keeps it: of 348 MB with the default model 292 stayed after it was dropped, 76 with this
-    (bench/LOG.md, 2026-11-22). Other C libraries have no such call.
-    """
-    gc.collect()  # an engine and its thread refer to each other
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def session_options(intra_op_threads: int = 0) -> ort.SessionOptions:

@@ -285,6 +285,25 @@ async def test_a_client_that_goes_does_not_stop_a_load_others_wait_for(models_di
         assert len(opening.opened) == 1
 
 
+@pytest.mark.parametrize(("waits", "answers"), [(True, B), (False, A)])
+async def test_in_the_midst_of_a_swap_a_request_without_a_model_gets_what_will_be_there(
+    models_dir, monkeypatch, waits, answers
+):
+    monkeypatch.setattr(catalog_module, "SWAP_PATIENCE_S", 0.0)
+    async with opened(models_dir) as catalog:
+        going = await catalog.get(A)
+        with going.engine.reserve():
+            swap = asyncio.create_task(catalog.load(B))
+            await until_eventually(lambda: not catalog.loaded)
+            if not waits:
+                swap.cancel()
+                await asyncio.gather(swap, return_exceptions=True)
+            generating = asyncio.create_task(generate(catalog, None))
+            await asyncio.sleep(0)
+        assert (await generating).startswith(answers)
+        assert names(catalog) == [answers]
+
+
 async def test_a_model_that_nobody_waits_for_any_more_makes_no_other_go(models_dir):
     async with opened(models_dir) as catalog:
         running = await catalog.get(A)

@@ -208,6 +208,18 @@ def test_sigterm_ends_what_is_still_open_after_the_drain(
         assert "connections_cut" in server.log.read_text()
 
 
+def test_a_body_that_never_ends_does_not_keep_a_server_that_has_nothing_to_do(
+    tmp_path: Path,
+) -> None:
+    with (
+        running_server(tmp_path, model="", drain_timeout_s=600) as server,
+        server.connect() as endless,
+    ):
+        endless.sendall(UNENDED)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_S) == 0
+
+
 def test_a_unix_socket_is_served_and_let_go(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with running_server(
