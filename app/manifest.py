@@ -68,9 +68,14 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     """How the weights are stored."""
 
-    scheme: Literal["none", "int8", "int4"]
+    scheme: Literal["none", "w8a8", "int8", "int4"]
+    """`w8a8`: weights in 8 bits, a scale for each output, times inputs in 8 bits, a scale for each
+    token. `int8`, `int4`: weights in blocks that share a scale."""
+    arithmetic: Literal["any", "u8s8"] = "any"
+    """What the processor must compute exactly; `u8s8`: products of uint8 and int8, see
+    `app.runtime.arithmetic`."""
     block_size: int = 0
-    """Weights that share a scale; 0 with `none`."""
+    """Weights that share a scale; 0 without blocks."""
     batch_invariant: bool
     """Whether a row's logits are bitwise the same alone and in a batch, and wherever its prompt is
     cut, as measured at export, with steps of one token kept apart from wider ones, as the engine

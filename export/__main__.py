@@ -11,20 +11,23 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import onnxruntime as ort
 from tqdm import tqdm
 
 from app.manifest import folder_name, read_manifest
+from app.runtime.arithmetic import multiplies_exactly
 from export.errors import ExportError
 from export.records import Findings, figures, read_findings, read_shape
 from export.source import model_id_of
 from export.steps import STEPS, ExportOptions
 
 MODELS = Path("models")
-PROFILES: dict[str, tuple[Literal["int8", "int4"], str]] = {
-    "exact": ("int8", ""),
+PROFILES: dict[str, tuple[Literal["int4"] | None, str]] = {
+    "exact": (None, ""),
     "fast": ("int4", "-fast"),
 }
-"""The scheme, and what is appended to the model's name so that both profiles fit side by side."""
+"""The scheme, None for the best one here, and what is appended to the model's name so that both
+profiles fit side by side."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +50,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="exact: 8 bit, answers don't depend on what else is served; fast: 4 bit, exported "
         "beside it as …-fast",
     )
-    weights.add_argument("--quantise", choices=("int8", "int4", "none"), default="int8")
+    weights.add_argument(
+        "--quantise",
+        choices=("w8a8", "int8", "int4", "none"),
+        help="w8a8: weights and inputs in 8 bits, for processors with VNNI or AMX; int8, int4: "
+        "weights in blocks; default: w8a8 where this machine computes it exactly, else int8",
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="float16 is for CUDA"
     )
@@ -67,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the chosen steps; returns 0 if they succeeded, 1 if the model was refused."""
     args = parse(arguments)
     scheme, suffix = PROFILES[args.profile] if args.profile else (args.quantise, "")
+    scheme = scheme or best_scheme(args.dtype)
     out: Path = args.out or MODELS / folder_name(model_id_of(args.source) + suffix)
     options = ExportOptions(
         source=args.source,
@@ -91,6 +100,16 @@ def main(arguments: list[str] | None = None) -> int:
     if failed is not None:
         print(f"refused: {failed}", file=sys.stderr)
     return 0 if failed is None else 1
+
+
+def best_scheme(dtype: str) -> Literal["w8a8", "int8"]:
+    """What 8 bits are best served in on this machine.
+
+    A GPU has no kernel for products of uint8 and int8, and a processor with AVX2 alone computes
+    them wrongly.
+    """
+    on_cpu = dtype == "float32" and "CUDAExecutionProvider" not in ort.get_available_providers()
+    return "w8a8" if on_cpu and multiplies_exactly() else "int8"
 
 
 def run(

@@ -35,9 +35,9 @@ class OnnxGraph:
         self.users: defaultdict[str, list[NodeProto]] = defaultdict(list)
         self.shapes: dict[str, tuple[Dim, ...]] = {}
         self.types: dict[str, int] = {}
-        self._fresh = 0
         self._hoist_constants()
         self.index()
+        self._fresh = self._last_number()
 
     def _hoist_constants(self) -> None:
         """Turn Constant nodes into initialisers, so that there is one kind of constant."""
@@ -85,6 +85,12 @@ class OnnxGraph:
         name = hint if exact else self.fresh_name(hint)
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
+
+    def _last_number(self) -> int:
+        """The largest number that `fresh_name` gave in an earlier life of this graph."""
+        names = [*self.producer, *self.initializers, *self.users]
+        numbers = (name.rpartition(".")[2] for name in names)
+        return max((int(n) for n in numbers if n.isdecimal() and len(n) < 10), default=0)
 
     def fresh_name(self, hint: str) -> str:
         """A name that no value has yet."""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from export.graph import MICROSOFT, Array, OnnxGraph
+from export.products import find_products, matrix
 
 Scheme = Literal["int8", "int4"]
 BITS: dict[Scheme, int] = {"int8": 8, "int4": 4}
@@ -131,14 +132,12 @@ def quantise(graph: OnnxGraph, scheme: Scheme) -> int:
     """Quantise every projection in place; returns how many there are."""
     done: dict[str, Blocks] = {}
     with_means: dict[str, str] = {}
-    products = [
-        n for n in graph.sorted_nodes() if n.op_type == "MatMul" and _matrix(graph, n) is not None
-    ]
-    for node in products:
-        source, name = node.input
-        weight = _matrix(graph, node)
+    products = find_products(graph)
+    for product in products:
+        node, source, name = product.node, product.source, product.weight
+        weight = matrix(graph, name)
         assert weight is not None
-        bits: Scheme = "int8" if node is products[-1] else scheme
+        bits: Scheme = "int8" if product is products[-1] else scheme
         columns = len(weight)
         if bits == "int4" and columns % BLOCK_SIZE == 0:
             if source not in with_means:
@@ -153,11 +152,6 @@ def quantise(graph: OnnxGraph, scheme: Scheme) -> int:
     share_embedding(graph, done)
     graph.prune()
     return len(products)
-
-
-def _matrix(graph: OnnxGraph, node: NodeProto) -> Array | None:
-    weight = graph.constant(node.input[1])
-    return weight if weight is not None and weight.ndim == 2 else None
 
 
 def _replace_product(
@@ -203,26 +197,46 @@ def share_embedding(graph: OnnxGraph, done: dict[str, Blocks]) -> None:
         if table is None or table.ndim != 2 or table.shape[1] % BLOCK_SIZE:
             continue
         for name, blocks in done.items():
-            matrix = graph.constant(name)
+            stored = graph.constant(name)
             whole_bytes = blocks.zero_points is None
-            if matrix is None or not whole_bytes or not np.array_equal(matrix.T, table):
+            if stored is None or not whole_bytes or not np.array_equal(stored.T, table):
                 continue
-            codes = graph.add_constant(blocks.codes.reshape(table.shape), "embedding.codes")
-            middle = np.full(blocks.scales.shape, 128, np.uint8)
-            graph.remove([node])
-            graph.add(
-                "GatherBlockQuantized",
-                [
-                    codes,
-                    node.input[1],
-                    f"{name}.scales",
-                    graph.add_constant(middle, "embedding.zero_points"),
-                ],
-                [node.output[0]],
-                bits=8,
-                block_size=BLOCK_SIZE,
-                gather_axis=0,
-                quantize_axis=1,
-                domain=MICROSOFT,
-            )
+            _gather_blocks(graph, node, blocks, f"{name}.scales")
             break
+
+
+def quantise_embedding(graph: OnnxGraph) -> None:
+    """Store embeddings of their own, which no output layer shares, in 8-bit blocks."""
+    for node in graph.nodes("Gather"):
+        table = graph.constant(node.input[0])
+        if table is not None and table.ndim == 2 and table.shape[1] % BLOCK_SIZE == 0:
+            blocks = quantise_rows(table, "int8")
+            scales = graph.add_constant(blocks.scales, "embedding.scales")
+            _gather_blocks(graph, node, blocks, scales)
+    graph.prune()
+
+
+def _gather_blocks(graph: OnnxGraph, node: NodeProto, blocks: Blocks, scales: str) -> None:
+    """Replace a Gather by one of 8-bit blocks.
+
+    Args:
+        graph: is changed.
+        node: the Gather.
+        blocks: its table.
+        scales: the name that the blocks' scales have in the graph.
+    """
+    columns = blocks.codes.shape[1] * BLOCK_SIZE
+    codes = graph.add_constant(blocks.codes.reshape(-1, columns), "embedding.codes")
+    middle = np.full(blocks.scales.shape, 128, np.uint8)
+    zero_points = graph.add_constant(middle, "embedding.zero_points")
+    graph.remove([node])
+    graph.add(
+        "GatherBlockQuantized",
+        [codes, node.input[1], scales, zero_points],
+        [node.output[0]],
+        bits=8,
+        block_size=BLOCK_SIZE,
+        gather_axis=0,
+        quantize_axis=1,
+        domain=MICROSOFT,
+    )

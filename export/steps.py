@@ -23,11 +23,12 @@ from export.cleanup import clean
 from export.errors import QualityRefused, UnsupportedModel
 from export.file_checks import refusing
 from export.graph import OnnxGraph
+from export.integer import CALIBRATION, quantise_to_integers
 from export.observe import TracePlan, observe
 from export.onnx_config import trace
 from export.onnx_file import load_model as load_onnx_model
 from export.onnx_file import save_model
-from export.quantise import BLOCK_SIZE, quantise
+from export.quantise import BITS, BLOCK_SIZE, quantise
 from export.records import Findings, Shape, figures, read_findings, read_shape
 from export.session import GraphSession
 from export.torch_model import load_model as load_torch_model
@@ -60,7 +61,7 @@ class ExportOptions:
     source: str | None
     out: Path
     work: Path
-    scheme: Literal["none", "int8", "int4"] = "int8"
+    scheme: Literal["none", "w8a8", "int8", "int4"] = "int8"
     suffix: str = ""
     """Appended to the model's name."""
     dtype: Literal["float32", "float16"] = "float32"
@@ -134,11 +135,22 @@ def run_clean(options: ExportOptions) -> str:
 def run_quantise(options: ExportOptions) -> str:
     """clean/model.onnx → final/model.onnx."""
     target = _empty(options.work / "final")
-    graph = OnnxGraph(load_onnx_model(options.work / "clean" / MODEL_FILE))
-    count = 0 if options.scheme == "none" else quantise(graph, options.scheme)
+    clean_file = options.work / "clean" / MODEL_FILE
+    if options.scheme == "w8a8":
+        tokenizer = Tokenizer.from_file(str(options.work / sources.TOKENIZER_FILE))
+        with refusing(f"{options.work.name}: its tokenizer can't read a page of text"):
+            ids = tokenizer.encode(CALIBRATION.read_text()).ids
+        graph, outcome = quantise_to_integers(
+            clean_file, target, read_shape(options.work).graph, ids
+        )
+        said = str(outcome)
+    else:
+        graph = OnnxGraph(load_onnx_model(clean_file))
+        count = 0 if options.scheme == "none" else quantise(graph, options.scheme)
+        said = f"{count} matrices"
     files = save_model(graph.finish(), target / MODEL_FILE)
     size = sum(file.stat().st_size for file in files)
-    return f"{count} matrices, {len(graph.node_list)} nodes, {size / 1e6:.1f} MB"
+    return f"{said}, {len(graph.node_list)} nodes, {size / 1e6:.1f} MB"
 
 
 def run_validate(options: ExportOptions) -> str:
@@ -222,7 +234,8 @@ def run_publish(options: ExportOptions) -> str:
         tokens=contract.Tokens(bos_id=source.bos_id, eos_ids=source.eos_ids),
         quantisation=contract.Quantisation(
             scheme=options.scheme,
-            block_size=0 if options.scheme == "none" else BLOCK_SIZE,
+            arithmetic="u8s8" if options.scheme == "w8a8" else "any",
+            block_size=BLOCK_SIZE if options.scheme in BITS else 0,
             batch_invariant=findings.batch_difference == 0.0 and findings.min_first_chunk > 0,
             min_first_chunk=findings.min_first_chunk,
         ),
@@ -256,7 +269,7 @@ STEPS: Final[dict[str, Step]] = {
     "resolve": Step(run_resolve),
     "trace": Step(run_trace, ("source.json",)),
     "clean": Step(run_clean, ("traced/model.onnx",)),
-    "quantise": Step(run_quantise, CLEAN),
+    "quantise": Step(run_quantise, ("shape.json", "tokenizer.json", *CLEAN)),
     "validate": Step(run_validate, ("source.json", "shape.json", "tokenizer.json", *CLEAN, *FINAL)),
     "publish": Step(
         run_publish, ("source.json", "shape.json", "tokenizer.json", "findings.json", *FINAL)

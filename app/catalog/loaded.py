@@ -20,6 +20,7 @@ from app.engine.thread import EngineThread
 from app.errors import ModelBroken, ModelTooLarge
 from app.manifest import Graph, Manifest, read_manifest
 from app.metrics import ModelMetrics
+from app.runtime.arithmetic import check_arithmetic
 from app.runtime.decoder import BLOCK_TOKENS
 from app.runtime.ort_decoder import OrtDecoder, Provider, choose_provider
 from app.settings import Settings
@@ -110,6 +111,7 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     graph = manifest.graph
     capacity = min(settings.context_length or graph.context_length, graph.context_length)
     slots = settings.slots or auto_slots(graph, capacity)
+    check_arithmetic(manifest.model_id, manifest.quantisation.arithmetic)
     provider = choose_provider(settings.execution_provider)
     if provider == "cpu":  # a GPU's memory is reserved at once: what doesn't fit shows there
         check_memory(manifest, slots, capacity, settings.prefix_cache_mb)

@@ -17,7 +17,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """When it was exported."""
     context_length: int
     """Tokens of prompt and answer together that it was trained for, or fewer by a setting."""
-    quantisation: Literal["none", "int8", "int4"]
+    quantisation: Literal["none", "w8a8", "int8", "int4"]
     size_bytes: int
     """Bytes on disk."""
 

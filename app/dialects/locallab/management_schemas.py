@@ -62,7 +62,9 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     is_loaded: bool
     loading_progress: Progress | None
     context_length: Annotated[int, Meta(description="Tokens of prompt and answer together.")]
-    quantization: Annotated[str, Meta(description="How weights are stored: none, int8, int4.")]
+    quantization: Annotated[
+        str, Meta(description="How weights are stored: none, w8a8, int8 or int4.")
+    ]
     size_bytes: Annotated[int, Meta(description="Bytes on disk.")]
 
 
