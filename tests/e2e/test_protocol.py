@@ -54,6 +54,14 @@ def test_an_odd_request_has_its_answer_and_is_no_failure(
     assert b"<html" not in body
 
 
+@pytest.mark.parametrize("host", [b"event: error", b'<a>{"b": "c"', b"[::1]:99999", b"\xb6:x", b""])
+@pytest.mark.parametrize("path", [b"/nowhere", b"/models/available", b"/v1/models"])
+def test_a_host_that_is_none_is_no_failure(server: Server, host: bytes, path: bytes) -> None:
+    request = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % (path, host)
+    status = server.exchange(request).split(b" ")[1]
+    assert status in (b"200", b"400", b"403", b"404"), status
+
+
 def test_a_line_break_in_a_path_begins_no_line_of_the_log(server: Server) -> None:
     forged = b"GET /schema/files/%0a[ERROR]%20forged HTTP/1.0\r\n\r\n"
     assert server.exchange(forged).startswith(b"HTTP/1.0 404 ")

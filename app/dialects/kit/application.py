@@ -185,17 +185,17 @@ def _last_resort(owners: Owners) -> ExceptionHandlersMap:
     def on_http_error(request: AnyRequest, error: Exception) -> Response[Any]:
         assert isinstance(error, HTTPException), error
         message, headers = _explained(request, error), error.headers or {}
-        return owners.of(request.url.path).envelope(error.status_code, message, headers)
+        return owners.of(request.scope["path"]).envelope(error.status_code, message, headers)
 
     def on_error(request: AnyRequest, error: Error) -> Response[Any]:
-        return owners.of(request.url.path).refuse(error)
+        return owners.of(request.scope["path"]).refuse(error)
 
     def on_bug(request: AnyRequest, error: Exception) -> Response[Any]:
-        logger.error("unexpected_error path=%s", request.url.path, exc_info=error)
-        return owners.of(request.url.path).envelope(500, "Internal Server Error", {})
+        logger.error("unexpected_error path=%s", request.scope["path"], exc_info=error)
+        return owners.of(request.scope["path"]).envelope(500, "Internal Server Error", {})
 
     def on_client_gone(request: AnyRequest, _: Exception) -> Response[Any]:
-        logger.info("client_gone path=%s", request.url.path)
+        logger.info("client_gone path=%s", request.scope["path"])
         return Response(b"", status_code=CLIENT_GONE, media_type="text/plain")
 
     return {
@@ -209,9 +209,9 @@ def _last_resort(owners: Owners) -> ExceptionHandlersMap:
 def _explained(request: AnyRequest, error: HTTPException) -> str:
     match error.status_code:
         case 404:
-            return f"there is nothing at {request.url.path}"
+            return f"there is nothing at {request.scope['path']}"
         case 405:
-            return f"{request.method} is not allowed at {request.url.path}"
+            return f"{request.method} is not allowed at {request.scope['path']}"
         case 413:
             limit = request.route_handler.resolve_request_max_body_size()
             return f"the body is larger than {limit} bytes"
