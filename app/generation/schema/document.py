@@ -165,7 +165,7 @@ class Document:
         """Make the error that blames a place, or something in it."""
         steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in pointer + more)
         where = self.field + "".join(steps)
-        # names out of the schema may be as long as it
+        # names from the schema may be as long as the schema itself
         return InvalidParameter(where if len(where) <= 250 else f"{where[:249]}…", value, limit)
 
     def _read(

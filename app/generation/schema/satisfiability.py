@@ -30,7 +30,7 @@ _Clauses = list[list[_Needs]]
 """Yes, if in each clause there is one set of needs whose questions are all answered with yes."""
 
 
-def hopeless(document: Document) -> set[Pointer]:
+def unsatisfiable(document: Document) -> set[Pointer]:
     """Find the schemas of a document that no finite text satisfies.
 
     Raises:
