@@ -48,11 +48,6 @@ class PrefixCache:
         """Key → place in the pool, least recently used first."""
         self._free = list(range(num_blocks))
 
-    @property
-    def num_used(self) -> int:
-        """Blocks that hold something."""
-        return len(self._blocks)
-
     def leading(self, keys: Sequence[BlockKey]) -> list[int]:
         """Look up as many of `keys`, from the first one on, as are there without a gap.
 
