@@ -52,8 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Megabytes of each model's prefix cache, which keeps the beginnings of prompts; 0 is off."""
     draft_tokens: Count = 0
     """Speculative decoding: most draft tokens to verify in one step for a sequence that decodes
-    alone, proposed from its own text; 0 is off. A step of several tokens rounds otherwise than a
-    step of one, so with drafts an answer may depend on whether others are served beside it."""
+    alone, proposed from its own text; 0 is off. A step of several tokens rounds differently from
+    a step of one, so with drafts an answer may depend on whether others are served beside it."""
     max_waiting: Count = 64
     """Requests that may wait for a slot; one more is answered 429."""
     drain_timeout_s: Seconds = 30.0

@@ -26,7 +26,7 @@ TRIAL_CPU_S = 0.2
 
 
 class _Bytes:
-    """The smallest tokenizer there is: a token a byte, and an end."""
+    """The smallest tokenizer there is: one token per byte, and an end."""
 
     eos_token_id = 256
     bos_token_id = None

@@ -27,7 +27,7 @@ class FairThread:
 
         Args:
             client: who asks; "" is everybody without a name.
-            work: goes on when who waits for it is cancelled.
+            work: runs to its end even if whoever waits for it is cancelled.
 
         Raises:
             Exception: whatever the work raises.

@@ -2,7 +2,7 @@
 
 A block is `BLOCK_TOKENS` tokens of a prompt at their place: its key is a hash over them and all
 that comes before, and over whose prompt it is. Blocks live in a pool beside the slots; this is
-the pool's index. Only what a prompt chunk computed is kept: a decode step rounds otherwise, and
+the pool's index. Only what a prompt chunk computed is kept: a decode step rounds differently, and
 a text must not depend on what was asked before.
 
 Integers and hashes only: knows no arrays.
@@ -23,7 +23,7 @@ def block_keys(token_ids: Sequence[int], tenant: str) -> list[BlockKey]:
     """Give the keys of a prompt's whole blocks that a later prompt may begin with.
 
     The last two tokens are always computed: their logits are needed, and a chunk of one token
-    rounds otherwise (see `scheduler.chunk_size`).
+    rounds differently (see `scheduler.chunk_size`).
 
     Args:
         token_ids: the prompt.

@@ -145,7 +145,7 @@ def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bo
         ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
-    # a tokenizer may have tokens that the model has none of
+    # a tokenizer may have tokens that the model has no logits for
     check_ids("prompt", ids, model.vocab_size)
     return ids
 

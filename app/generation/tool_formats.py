@@ -43,7 +43,7 @@ class ToolFormat(msgspec.Struct, frozen=True):
     middle: str
     tail: str
     separator: str | None
-    """None: one call an answer."""
+    """None: one call per answer."""
     opening: str = ""
     closing: str = ""
     anywhere: bool = True

@@ -57,7 +57,7 @@ def _parts(body: bytes, boundary: str) -> Body:
     """Read a multipart body; a file counts as a field that holds its content.
 
     Raises:
-        ValueError: it is none, not UTF-8, or has too many parts.
+        ValueError: it is malformed, not UTF-8, or has too many parts.
     """
     found: Body = {}
     name, content = "", b""

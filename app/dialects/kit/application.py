@@ -1,4 +1,4 @@
-"""Make one application of dialects: their routes, and the answers of last resort.
+"""Make one application out of dialects: their routes, and the answers of last resort.
 
 Last resort is what no route of a dialect answers: no such path or method, a body too large, a bug
 of ours. Litestar asks only the application's handlers for these, so the path tells whose envelope
@@ -118,7 +118,7 @@ async def page_file(name: FromPath[str]) -> File:
 
 
 def find_nothing(request: AnyRequest) -> None:
-    """Answer like everywhere else what Litestar answers with a page of its own.
+    """Answer 404 as everywhere else where Litestar would send a page of its own.
 
     Among the routes beside the document only that one has a parameter.
 

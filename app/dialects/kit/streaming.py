@@ -152,7 +152,7 @@ class Reply:
                         yield chunk
             except Error as error:
                 logger.warning("stream_failed code=%s message=%s", error.code, error)
-                await self.aclose()  # the others are nobody's
+                await self.aclose()  # nobody reads the others any more
                 yield framing.fail(error)
             else:
                 yield framing.finish()

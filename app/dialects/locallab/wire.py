@@ -39,7 +39,7 @@ refusals: Final = documented(
 
 
 class PlainText(TextFraming):
-    """`/generate`: a `data:` line a piece, the end is `data: [DONE]`."""
+    """`/generate`: one `data:` line per piece, then `data: [DONE]`."""
 
     def __init__(self) -> None:
         self._pieces = _Pieces()
@@ -60,7 +60,7 @@ class PlainText(TextFraming):
 
 
 class PlainChat(TextFraming):
-    """`/chat`: the same, and below each `data:` line the piece as a bare line of JSON.
+    """`/chat`: a `data:` line per piece, as in `PlainText`, and below it a bare line of JSON.
 
     `stream_chat` reads the JSON and skips the rest; readers of events do the reverse.
     """
