@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class FairThread:
-    """A thread and who waits for it. Methods belong to the event loop."""
+    """A thread, and the clients that wait for it. Methods belong to the event loop."""
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)

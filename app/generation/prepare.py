@@ -43,7 +43,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Special tokens that are text all the same."""
+        """Special tokens that count as text."""
         return () if self.format is None else self.format.tokens
 
     def parser(self) -> ToolCallParser | None:

@@ -67,7 +67,7 @@ class TextReader:
             if not self._begun:
                 ready += self._begin(event)
             text += self._text_of(event)
-            if self.end is not None:  # what follows a stop string is nobody's
+            if self.end is not None:  # what follows is not part of it
                 break
         return [*ready, *self._certain(text)]
 

@@ -178,7 +178,7 @@ def tool_grammar(format_: ToolFormat, request: GenerationRequest, tokenizer: Tok
 class _Literals:
     """Writes fixed text in Lark, with the format's tokens as tokens where the vocabulary has them.
 
-    Their text would not do: to a grammar, a special token is none.
+    Their text would not match them: to a grammar, a special token has none.
     """
 
     def __init__(self, format_: ToolFormat, tokenizer: Tokenizer) -> None:

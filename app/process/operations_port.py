@@ -123,7 +123,7 @@ def _scope(head: bytes, client: Any) -> Any:
     """Read a request's head.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is malformed.
     """
     first, *lines = head.decode("latin-1").split("\r\n")[:-2]
     method, target, version = first.split(" ")

@@ -26,7 +26,7 @@ from app.auth.guards import SECURITY_SCHEMES, add_rate_headers
 from app.dialects.kit.connected import ClientGone
 from app.dialects.kit.dialect import Dialect, Owners
 from app.dialects.kit.host import AnyRequest, Host
-from app.dialects.kit.hosts import from_known_host
+from app.dialects.kit.host_header import from_known_host
 from app.dialects.kit.receiving import Receiving
 from app.dialects.kit.shared_path import generate_router
 from app.errors import Error, ServerError

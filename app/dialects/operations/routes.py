@@ -10,7 +10,7 @@ from app.auth.guards import admin_if_required
 from app.contract.models import ModelRegistry
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host
-from app.dialects.kit.hosts import ANY_HOST
+from app.dialects.kit.host_header import ANY_HOST
 from app.dialects.kit.refusals import STATUSES, Detail, detail, documented, refuse_with_detail
 
 PATHS: Final = ("/metrics", "/health/live", "/health/ready")
