@@ -59,7 +59,7 @@ class PrefixCache:
             if key not in self._blocks:
                 break
             found.append(self._blocks[key])
-        # The first block last: it is of use without those behind it, and they are not without it.
+        # The first block last: it is useful without those after it, they are useless without it.
         for key in reversed(keys[: len(found)]):
             self._blocks.move_to_end(key)
         return found

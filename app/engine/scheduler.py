@@ -217,7 +217,7 @@ class Scheduler:
         if sequence.num_prompt < self._min_first_chunk:
             return 0
         least = self._min_first_chunk - sequence.num_computed
-        # no lone token may be left behind it
+        # no lone token may be left after it
         return least + (sequence.num_prompt == self._min_first_chunk + 1) if least > 0 else 0
 
     def _decoding(self) -> list[Sequence]:

@@ -127,7 +127,7 @@ class TextReader:
         found = self._calls.feed(text)
         if isinstance(self.end, FinishReason):
             found += self._calls.flush()
-            found.append((self._given, ""))  # for tokens behind the last call
+            found.append((self._given, ""))  # for tokens after the last call
         return found
 
 

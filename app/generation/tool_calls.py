@@ -202,7 +202,7 @@ class _ObjectEnd:
         self._escaped = False
 
     def feed(self, text: str, at: int) -> int | None:
-        """Take text from an index on; return the index behind the object's end, None if later."""
+        """Take text from an index on; return the index after the object's end, None if later."""
         if self._escaped and at < len(text):
             at, self._escaped = at + 1, False
         while found := (_STRING_END if self._in_string else _STRUCTURE).search(text, at):

@@ -225,13 +225,13 @@ def _start(
 
 
 def _text_without(marker: str, *, before: str) -> str:
-    """Write the rule of a text that has no marker behind what `before` matches."""
+    """Write the rule of a text that has no marker after what `before` matches."""
     escaped = re.escape(marker).replace("/", r"\/")
     return f"TEXT: /(?s:.*)/ & ~/{before}{escaped}(?s:.*)/"
 
 
 def _rest(format_: ToolFormat, literals: _Literals, *, parallel: bool) -> list[str]:
-    """Write the rules of everything behind the first call's head."""
+    """Write the rules of everything after the first call's head."""
     closing = literals.write(format_.closing) if format_.closing else ""
     if not parallel or format_.separator is None:
         return [f"rest: call {closing}"]
