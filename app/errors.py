@@ -34,8 +34,8 @@ Error: the root
 import re
 from typing import ClassVar, Final
 
-# An absolute path at the beginning, where its folders may have spaces, or after a space, a quote
-# or a bracket.
+_EVERYBODYS: Final = "requests are running or waiting"
+# An absolute path at the start, whose folders may have spaces, or after a space, quote or bracket.
 _FOLDERS: Final = re.compile(r"^/(?:[^/:'\"]+/)+|(?<=[\s'\"(\[=])/(?:[^\s/:'\"]+/)+")
 
 
@@ -238,12 +238,7 @@ class Overloaded(TryAgainLater):
     code = "overloaded"
 
     def __init__(
-        self,
-        count: int,
-        limit: int,
-        retry_after_s: int = 1,
-        *,
-        what: str = "requests are running or waiting",
+        self, count: int, limit: int, retry_after_s: int = 1, *, what: str = _EVERYBODYS
     ) -> None:
         super().__init__(f"{count} {what}, the limit is {limit}", retry_after_s)
 

@@ -49,18 +49,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     context_length: Count = 0
     """Tokens of prompt and answer together; 0: what the model was trained for."""
     prefix_cache_mb: Count = 512
-    """Memory of a model in which what prompts begin with is kept for later ones; 0 is off."""
+    """Megabytes of each model's prefix cache, which keeps the beginnings of prompts; 0 is off."""
     draft_tokens: Count = 0
     """Speculative decoding: most draft tokens to verify in one step for a sequence that decodes
-    alone, proposed from its own text; 0 is off. A step of several tokens rounds otherwise than a
-    step of one, so with drafts an answer may depend on whether others are served beside it."""
+    alone, proposed from its own text; 0 is off. A step of several tokens rounds differently from
+    a step of one, so with drafts an answer may depend on whether others are served beside it."""
     max_waiting: Count = 64
     """Requests that may wait for a slot; one more is answered 429."""
     drain_timeout_s: Seconds = 30.0
     """Seconds that running requests may go on after SIGTERM."""
     stalled_after_s: Annotated[float, Meta(gt=0)] = 30.0
     """Seconds that one engine step may take before `/health/ready` says 503. A step feeds at most
-    128 prompt tokens: a machine that needs longer for them serves nobody."""
+    130 prompt tokens: a machine that needs longer for them serves nobody."""
 
     special_tokens_in_content: bool = False
     """Whether special tokens that a client types into a conversation are the model's own, as with
@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     registration: Literal["open", "closed"] = "open"
     """Whether anybody may register; closed: only `python -m app users create`."""
     jwt_secret: str = ""
-    """What access tokens are signed with, at least 32 characters; several, separated by commas:
+    """What access tokens are signed with, at least 32 bytes; several, separated by commas:
     the first signs, all verify, so that a key can be replaced without signing everybody out.
     Empty: made once, in the data directory. Processes that share users share this."""
     access_token_minutes: Positive = 30
@@ -107,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_per_minute: Count = 60
     """Generations that one user, or else one address, may start in any minute; 0: no limit."""
     rate_limit_burst: Count = 10
-    """Generations that one user, or else one address, may start in any second; 0: no limit."""
+    """Requests to generate from one user, or else one address, in any second; 0: no limit."""
     trusted_proxies: str = ""
     """Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed; from
     anybody else it could be invented to escape the limits."""
@@ -132,7 +132,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     it are closed. 0: no limit. Granian takes 1,024 in all (`--backpressure`)."""
     allowed_hosts: str = ""
     """Names, separated by commas, by which clients may call an open server, beside addresses and
-    `localhost`; `*`: any. Else a page could reach it by a name of its own (DNS rebinding)."""
+    `localhost`; `*`: any. Otherwise a page could reach it by a name of its own (DNS rebinding)."""
     operations_address: str = ""
     """`host:port` of a second listener that answers `/health/live`, `/health/ready` and `/metrics`
     alone, whatever the first one is busy with; empty: none."""

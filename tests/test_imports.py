@@ -48,7 +48,7 @@ HOMES = {
     "onnxruntime": {"app.runtime", "export"},
     "numpy": {"app.runtime", "app.engine", "export"},
     "tokenizers": {"app.catalog", "app.generation", "export"},
-    "jinja2": {"app.catalog", "app.generation"},
+    "jinja2": {"app.catalog.render_template"},
     "llguidance": {"app.catalog.grammars", "app.catalog.check_schemas"},
     "litestar": {"app.dialects", "app.auth.guards", "app.asgi", "app.process"},
     "granian": {"app.process.interfaces"},

@@ -1,4 +1,4 @@
-"""The doors: who asks, may they, and not too often. Litestar guards over one `Access`.
+"""The doors: who asks, whether they may, and how often. Litestar guards over one `Access`.
 
 Guards run before anything of a body is read. They raise facts; a dialect's table makes statuses
 of them. `Access` lies in the application's state as `access`.

@@ -1,4 +1,4 @@
-"""The secrets that sign tokens: from the setting, else one made once in the data directory.
+"""The secrets that sign tokens: from the setting, or one made once in the data directory.
 
 The first signs, all verify. Knows nothing of tokens.
 """

@@ -94,14 +94,14 @@ class Window:
 
 
 class RateLimit:
-    """So many generations in any minute, and so many in any second; 0 is no limit."""
+    """So many generations in any minute, so many requests in any second; 0 is no limit."""
 
     def __init__(self, *, per_minute: int, per_second: int) -> None:
         self._minute = Window(per_minute, 60, "generations")
         self._second = Window(per_second, 1, "requests")
 
     async def count(self, client: str) -> RateStatus | None:
-        """Count one request of a client; None: there is no limit per minute to speak of.
+        """Count one request of a client; None: there is no limit per minute.
 
         Raises:
             RateLimited: it is one too many, and counts neither for the second nor the minute.
@@ -115,7 +115,7 @@ class RateLimit:
         """Count further generations of a request that is counted already, in its minute alone.
 
         A request of more generations than a minute may have takes up a whole minute: it would
-        never pass else.
+        never pass otherwise.
 
         Raises:
             RateLimited: there are too many; none of these is counted.

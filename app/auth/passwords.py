@@ -20,9 +20,9 @@ from app.errors import Overloaded
 
 # Each takes the memory of one hash (64 MiB), and its threads from the decoder.
 CONCURRENT: Final = 2
-# 256 hashes of 50 ms on two threads: nobody waits for more than some seconds.
 NICENESS: Final = 10
 """A thread of the decoder gets nine times as much of a core that both want."""
+# 256 hashes of 50 ms on two threads: nobody waits for more than some seconds.
 MAX_WAITING: Final = 256
 """Hashes of one urgency that may wait: a flood of one leaves the queues before it empty."""
 
@@ -85,7 +85,7 @@ class PasswordHasher:
         return await asyncio.shield(running)
 
     def outdated(self, stored: str) -> bool:
-        """Tell whether a hash was made with other parameters than today's."""
+        """Tell whether a hash was made with parameters other than today's."""
         return self._argon2.check_needs_rehash(stored)
 
     def close(self) -> None:

@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 SWAP_PATIENCE_S: Final = 10.0
-"""Seconds that a model which has to go takes new requests while it is never idle."""
+"""Seconds for which a model that has to go still takes new requests if it is never idle."""
 _OPEN: Final = 0.5
 """The progress of a load whose files are open."""
 HEAL_AGAIN_AFTER_S: Final = 60.0
-"""Seconds after which a model whose engine stopped twice is loaded anew by itself again."""
+"""A model whose engine has stopped is loaded anew by itself at most once in so many seconds."""
 
 
 class Catalog:
@@ -48,7 +48,7 @@ class Catalog:
         """Least recently used first."""
         self._loads = Loads()
         self._gone: str | None = None
-        """The last one that went to make room, until what it went for is there."""
+        """The model last unloaded to make room, until the one that needed the room is there."""
         self._healed_at_s: dict[str, float] = {}
         """When a model was last loaded anew because its engine had stopped."""
         self._leaving: dict[EngineThread, str] = {}
@@ -116,7 +116,7 @@ class Catalog:
         while True:
             model = await self.get(model_id)
             if self._loaded.get(model.model_id) is not model:  # it had to go between the two
-                # a load that is over is forgotten at the loop's next turn: else this waits for ever
+                # without a turn of the loop, the load that is over would never be forgotten
                 await asyncio.sleep(0)
             elif model.engine.failure is not None and self._may_heal(model.model_id):
                 await self._heal(model.model_id)
@@ -168,7 +168,7 @@ class Catalog:
         return model_id
 
     async def unload_idle(self) -> None:
-        """Unload, for ever, what nobody used for the time that the setting says."""
+        """Unload models that nobody has used for the time of the setting; runs until cancelled."""
         limit_s = self._settings.idle_unload_s
         while limit_s:
             await asyncio.sleep(min(1.0, limit_s))
@@ -226,9 +226,10 @@ class Catalog:
             raise
 
     async def _make_room(self) -> None:
-        """Let a model go, which serves until one has nothing to do, or else for `SWAP_PATIENCE_S`.
+        """Unload a model as soon as one is idle, after `SWAP_PATIENCE_S` in any case.
 
-        Its own new requests would wait for the swap and for another one back.
+        Until then all of them serve: new requests for the one that goes would wait for the swap
+        and for another one back.
         """
         idle = [asyncio.create_task(model.engine.wait_idle()) for model in self._loaded.values()]
         try:
@@ -249,7 +250,7 @@ class Catalog:
         )
 
     async def _heal(self, model_id: str) -> None:
-        """Load a model anew whose engine has stopped."""
+        """Load anew a model whose engine has stopped."""
         logger.warning("model_restarted model=%s", model_id)
         self._healed_at_s[model_id] = time.monotonic()
         await self._stop(model_id, drain_timeout_s=0.0)
@@ -267,10 +268,9 @@ class Catalog:
 
     @property
     def _to_be_current(self) -> str | None:
-        """What a request that names no model gets where none is in memory, in the midst of a swap.
+        """The model for a request that names none while none is in memory, in the middle of a swap.
 
-        The model that is about to come; or the one that went for it, if nobody waits for that any
-        more and it won't.
+        The one that is about to come; or the one that made room for it, if its load was given up.
         """
         coming = (model_id for model_id, at in self._loads.progress.items() if at >= _OPEN)
         return next(coming, self._gone)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from app.catalog.called import called_arguments
+from app.catalog.call_arguments import called_arguments
 from app.catalog.render_template import BROKEN, REFUSED, UNKNOWN
 from app.catalog.template_process import TEMPLATES, TemplateProcess
 from app.contract.conversation import ChatMessage, Tool, ToolCall

@@ -17,7 +17,7 @@ import time
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 CPU_S = 2.0
-"""Of all schemas together, the start of Python (0.1 s) included. Usual schemas take 1 ms; the
+"""For all schemas together, the start of Python (0.1 s) included. Usual schemas take 1 ms; the
 slowest honest one found below the limit of size, 1,900 properties, 0.3 s on a fast machine and
 twice that on a busy one."""
 MEMORY_BYTES = 2**30
@@ -26,7 +26,7 @@ TRIAL_CPU_S = 0.2
 
 
 class _Bytes:
-    """The smallest tokenizer there is: a token a byte, and an end."""
+    """The smallest tokenizer there is: one token per byte, and an end."""
 
     eos_token_id = 256
     bos_token_id = None

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class FairThread:
-    """A thread and who waits for it. Methods belong to the event loop."""
+    """A thread, and the clients that wait for it. Methods belong to the event loop."""
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)
@@ -27,7 +27,7 @@ class FairThread:
 
         Args:
             client: who asks; "" is everybody without a name.
-            work: goes on when who waits for it is cancelled.
+            work: runs to its end even if whoever waits for it is cancelled.
 
         Raises:
             Exception: whatever the work raises.

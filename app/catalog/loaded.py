@@ -46,7 +46,7 @@ class ModelParts:
 
 
 class LoadedModel:
-    """A model that answers."""
+    """A model in memory, with its engine running."""
 
     def __init__(self, parts: ModelParts, settings: Settings, metrics: ModelMetrics) -> None:
         self.manifest = parts.manifest
@@ -177,7 +177,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception for whatever is wrong
         raise ModelBroken(f"{path}: {error}") from error
-    # a file may ask for either; a prompt must not be cut or filled up unseen
+    # a file may ask for either; a prompt must not be truncated or padded unseen
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -1,7 +1,7 @@
 """Models on their way into memory, each shared by everybody who waits for it.
 
 A load goes on as long as somebody waits: when the last one has gone it is given up, so that no
-other model has to go for one that nobody wants. Knows not how a model is loaded.
+other model has to go for one that nobody wants. Knows nothing of how a model is loaded.
 """
 
 import asyncio

@@ -100,7 +100,7 @@ def _strftime_now(form: str) -> str:
 
 
 class Templates:
-    """The templates that are compiled, by whatever their users call them."""
+    """Compiled templates, by the names that requests give them."""
 
     def __init__(self) -> None:
         self._compiled: OrderedDict[str, jinja2.Template] = OrderedDict()

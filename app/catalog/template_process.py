@@ -1,4 +1,4 @@
-"""The process that renders chat templates, as those see it who need one rendered.
+"""Have chat templates rendered by a process with limits (`render_template`).
 
 One for all templates, started when first needed and again when a template has ended it. Methods
 may be called from any thread; they wait for the answer.
@@ -27,7 +27,7 @@ turns of 300 kB take 5 to 30 ms."""
 _PER_BYTE: Final = 8
 """A text may be so much longer than its conversation, and a megabyte besides."""
 _WAIT: Final = 10
-"""Times the processor time that are waited by the clock, for a machine that is busy."""
+"""How many times its processor time a rendering may take by the clock: the machine may be busy."""
 
 
 class TemplateProcess:
@@ -87,7 +87,7 @@ class TemplateProcess:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
-            self._stop()  # it ended between two requests, by none of them
+            self._stop()  # it ended between two requests, and because of neither
         if self._process is None:
             settings = ("LLMHOST_",)  # a template that got out should find no secret
             self._process = subprocess.Popen(  # noqa: S603 # our own script
@@ -140,4 +140,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 TEMPLATES: Final = TemplateProcess()
-"""The process's own."""
+"""The one that the server's models share."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-# Those that give a token for every character: what drops, joins or shortens text isn't among them.
+# Those that leave at least a character for each one: what drops, joins or shortens text isn't here.
 _KEEPING_NORMALIZERS: Final = {"Prepend", "Replace", "Sequence"}
 _KEEPING_PRE_TOKENIZERS: Final = {"ByteLevel", "Digits", "Metaspace", "Sequence", "Split"}
 

@@ -77,7 +77,6 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 NOBODY: Final = Caller()
-"""Everybody without a name."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -239,10 +238,7 @@ class Generator(Protocol):
         """Requests that were started since the server's start; a batch counts as one."""
 
     async def start(
-        self,
-        request: GenerationRequest,
-        model_id: str | None = None,
-        caller: Caller = NOBODY,
+        self, request: GenerationRequest, model_id: str | None = None, caller: Caller = NOBODY
     ) -> Generation:
         """Start one generation; whoever starts it closes it in any case.
 

@@ -21,7 +21,7 @@ def restrict(row: FloatArray, constraint: Constraint, mask: CountArray) -> None:
     Args:
         row: float32 [V], changed in place.
         constraint: fills the mask.
-        mask: int32 [ceil(V / 32)], a buffer; what it holds before is of no account.
+        mask: int32 [ceil(V / 32)], a buffer; what it holds before is ignored.
 
     Raises:
         EngineFailure: the constraint failed or allows nothing.

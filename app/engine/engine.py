@@ -100,7 +100,7 @@ class Engine:
         vocab_size = self._decoder.vocab_size
         sequence = Sequence.start(request_id, request, vocab_size, self._clock_s())
         # A prompt whose logprobs are wanted must be computed, kept or not. One that is shorter
-        # than the first chunk of others rounds otherwise than they do.
+        # than the first chunk of others rounds differently from them.
         rounds_alike = len(request.prompt_ids) >= self._decoder.min_first_chunk
         if self._decoder.pool_blocks and request.prompt_logprobs is None and rounds_alike:
             sequence.block_keys = block_keys(request.prompt_ids, request.tenant)

@@ -24,7 +24,7 @@ decodes would take for the batch to come: the sequences that decode now and thos
 are being fed, together. Measured by the batch of now instead, a lone stream, whose steps are
 short, would let seven new prompts in at a crawl (bench/LOG.md)."""
 MIN_ALLOWED_S: Final = 0.024
-"""Seconds that a step's chunks may take in any case: else prompts would starve beside streams
+"""Seconds that a step's chunks may take in any case: otherwise prompts would starve beside streams
 whose decode runs have become slow (bench/LOG.md)."""
 SMOOTHING: Final = 0.2
 """Weight of the newest measurement in the running means."""

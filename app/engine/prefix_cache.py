@@ -2,7 +2,7 @@
 
 A block is `BLOCK_TOKENS` tokens of a prompt at their place: its key is a hash over them and all
 that comes before, and over whose prompt it is. Blocks live in a pool beside the slots; this is
-the pool's index. Only what a prompt chunk computed is kept: a decode step rounds otherwise, and
+the pool's index. Only what a prompt chunk computed is kept: a decode step rounds differently, and
 a text must not depend on what was asked before.
 
 Integers and hashes only: knows no arrays.
@@ -23,7 +23,7 @@ def block_keys(token_ids: Sequence[int], tenant: str) -> list[BlockKey]:
     """Give the keys of a prompt's whole blocks that a later prompt may begin with.
 
     The last two tokens are always computed: their logits are needed, and a chunk of one token
-    rounds otherwise (see `scheduler.chunk_size`).
+    rounds differently (see `scheduler.chunk_size`).
 
     Args:
         token_ids: the prompt.
@@ -48,11 +48,6 @@ class PrefixCache:
         """Key → place in the pool, least recently used first."""
         self._free = list(range(num_blocks))
 
-    @property
-    def num_used(self) -> int:
-        """Blocks that hold something."""
-        return len(self._blocks)
-
     def leading(self, keys: Sequence[BlockKey]) -> list[int]:
         """Look up as many of `keys`, from the first one on, as are there without a gap.
 
@@ -64,7 +59,7 @@ class PrefixCache:
             if key not in self._blocks:
                 break
             found.append(self._blocks[key])
-        # The first block last: it is of use without those behind it, and they are not without it.
+        # The first block last: it is useful without those after it, they are useless without it.
         for key in reversed(keys[: len(found)]):
             self._blocks.move_to_end(key)
         return found

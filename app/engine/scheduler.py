@@ -72,8 +72,8 @@ class TokenBudget:
 def chunk_size(remaining: int, budget: int) -> int:
     """How many of a prompt's remaining tokens to feed under a budget; 0: none fits.
 
-    A step of one token takes another attention kernel than one of several and rounds
-    otherwise, so no prompt is cut such that a lone token is left. With that, its cache is
+    A step of one token takes a different attention kernel from one of several and rounds
+    differently, so no prompt is cut such that a lone token is left. With that, its cache is
     bitwise the same wherever it is cut (bench/LOG.md, 2026-11-22).
     """
     size = min(remaining, budget)
@@ -188,7 +188,7 @@ class Scheduler:
     def _chunks(self, budget: int) -> list[Chunk]:
         """Share out the budget in the order of admission.
 
-        A prompt whose next block an earlier one is just computing waits for it. One that must
+        A prompt waits while an earlier one is computing the block that it needs next. One that must
         begin with more than is left waits for a step that it opens, and may exceed that budget.
         """
         chunks: list[Chunk] = []
@@ -217,7 +217,7 @@ class Scheduler:
         if sequence.num_prompt < self._min_first_chunk:
             return 0
         least = self._min_first_chunk - sequence.num_computed
-        # no lone token may be left behind it
+        # no lone token may be left after it
         return least + (sequence.num_prompt == self._min_first_chunk + 1) if least > 0 else 0
 
     def _decoding(self) -> list[Sequence]:

@@ -105,11 +105,6 @@ class EngineThread:
         return self._room.num_held
 
     @property
-    def max_requests(self) -> int:
-        """Requests that may run, wait and be prepared at once."""
-        return self._room.num_places
-
-    @property
     def idle_since_s(self) -> float | None:
         """When the last request ended, on the engine's clock; None while there are some."""
         return None if self.num_requests else self._idle_since_s

@@ -137,7 +137,7 @@ class Worker:
         return commands
 
     def _obey(self, commands: list[_Add | _Abort | _Stop]) -> bool:
-        """Carry out commands in order; whether to go on."""
+        """Carry out commands in order; return whether to go on."""
         for command in commands:
             match command:
                 case _Add(request_id, request):

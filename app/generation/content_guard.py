@@ -1,9 +1,9 @@
-"""Keep what a client writes text: special tokens in a conversation are the template's alone.
+"""Keep what a client writes as text: special tokens in a conversation are the template's alone.
 
-A client that types `<|im_end|>` into a message would else end its turn, and could open one of the
-system. So a mark is put behind the first character of every special token in what a client sent,
-before the template is rendered. Where a mark comes out, the rendered text is cut, and the parts are
-tokenized apart. A conversation without special tokens has no marks.
+A client that types `<|im_end|>` into a message would otherwise end its turn, and could open
+one of the system. So a mark is put after the first character of every special token in what a
+client sent, before the template is rendered. Where a mark comes out, the rendered text is cut, and
+the parts are tokenized apart. A conversation without special tokens has no marks.
 """
 
 import secrets

@@ -1,6 +1,7 @@
 """Write conversations out for one model.
 
-By its chat template, or in words of our own where that has no place for tools. Knows no token ids.
+Uses the model's chat template, and describes tools in words of our own where that has no place for
+them. Knows no token ids.
 """
 
 from collections.abc import Sequence
@@ -50,5 +51,5 @@ class ConversationWriter:
             return self._template.render(messages, tools)
         try:
             return self._template.render(in_plain_turns(messages, tools))
-        except InvalidParameter:  # some templates take no system's turn
+        except InvalidParameter:  # some templates take no system turn
             return self._template.render(in_plain_turns(messages, tools, in_system=False))

@@ -33,7 +33,7 @@ class Detokenizer:
 
         Args:
             tokenizer: the model's.
-            shown: special tokens that are text all the same; the others are none.
+            shown: special tokens that count as text; the others give none.
         """
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()

@@ -33,7 +33,7 @@ class TextModel(Protocol):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Cuts nothing off and fills nothing up."""
+        """It neither truncates nor pads."""
 
     @property
     def longest_token(self) -> int | None:

@@ -43,7 +43,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Special tokens that are text all the same."""
+        """Special tokens that count as text."""
         return () if self.format is None else self.format.tokens
 
     def parser(self) -> ToolCallParser | None:
@@ -145,7 +145,7 @@ def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bo
         ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
-    # a tokenizer may have tokens that the model has none of
+    # a tokenizer may have tokens that the model has no logits for
     check_ids("prompt", ids, model.vocab_size)
     return ids
 

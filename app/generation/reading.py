@@ -67,7 +67,7 @@ class TextReader:
             if not self._begun:
                 ready += self._begin(event)
             text += self._text_of(event)
-            if self.end is not None:  # what follows a stop string is nobody's
+            if self.end is not None:  # what follows is not part of it
                 break
         return [*ready, *self._certain(text)]
 
@@ -127,7 +127,7 @@ class TextReader:
         found = self._calls.feed(text)
         if isinstance(self.end, FinishReason):
             found += self._calls.flush()
-            found.append((self._given, ""))  # for tokens behind the last call
+            found.append((self._given, ""))  # for tokens after the last call
         return found
 
 

@@ -67,9 +67,9 @@ class GenerationService:
         model, places = await self._models.reserve(model_id, len(requests), caller.client)
         with places:
             all_prepared = await self._run(
-                _is_long(requests),
                 caller,
                 lambda: [prepare(model, request, caller) for request in requests],
+                long=_is_long(requests),
             )
             # one after the other: a request must not take all of the compiler's turns
             constrained = [await _constrained(model, prepared) for prepared in all_prepared]
@@ -95,9 +95,9 @@ class GenerationService:
         """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
         model = await self._models.get(model_id)
         ids = await self._run(
-            not isinstance(text, str) or len(text) > _LONG_TEXT,
             caller,
             lambda: tokenize(model, text, add_special_tokens=add_special_tokens),
+            long=not isinstance(text, str) or len(text) > _LONG_TEXT,
         )
         return TokenizedText(ids, model.capacity)
 
@@ -113,10 +113,10 @@ class GenerationService:
             texts: list[str] = model.tokenizer.decode_batch([list(ids)], skip_special_tokens=False)
             return texts[0]
 
-        return await self._run(len(ids) > _LONG_TEXT, caller, decode)
+        return await self._run(caller, decode, long=len(ids) > _LONG_TEXT)
 
-    async def _run(self, long: bool, caller: Caller, work: Callable[[], T]) -> T:  # the question
-        """Do some work at once, or when it is the caller's turn if it may take long."""
+    async def _run(self, caller: Caller, work: Callable[[], T], *, long: bool) -> T:
+        """Do some work: at once, or on the thread at the caller's turn if it may take long."""
         return await self._thread.run(caller.client, work) if long else work()
 
 
@@ -142,7 +142,10 @@ def _submit(model: TextModel, places: Places, prepared: Prepared) -> Generation:
 
 
 def _is_long(requests: Sequence[GenerationRequest]) -> bool:
-    """Whether writing out and tokenizing would hold the event loop, or waits for a template."""
+    """Whether preparing requests would hold the event loop.
+
+    A conversation waits for the process that renders templates, and a schema has to be translated.
+    """
     length = sum(len(asked.prompt or "") + len(asked.prompt_ids or ()) for asked in requests)
     return length > _LONG_TEXT or any(
         asked.messages or isinstance(asked.response_format, JsonSchema) for asked in requests

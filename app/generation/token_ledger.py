@@ -1,4 +1,4 @@
-"""Hold tokens back until all of their text is out, as their text is held back.
+"""Hold tokens back until all of their text is out.
 
 A token's text is out with the first characters that come with it or after it: a token that is half
 a character waits for the other half. Counts characters; knows nothing of why text is held.
@@ -18,7 +18,7 @@ class TokenLedger:
         self._waiting: deque[tuple[int, TokenLogprob]] = deque()
         """(where its text ends in the whole text, the token)."""
         self._taken = 0
-        """Where the text of the token ends that was given last."""
+        """Where the text of the last token that was given ends."""
 
     def add(self, token: TokenLogprob) -> None:
         """Note the token that is decoded next."""

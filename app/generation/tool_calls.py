@@ -2,9 +2,9 @@
 
 Nothing that may still become a call is given out as text, wherever pieces begin and end, nor the
 white space before it. What only looks like a call (another name, other text after the marker) is
-text. A call that is cut off keeps what came of its arguments. Cut off before they begin it is text
-too, unless it comes after another call or the answer had to be one: then it is left out. Takes
-time in proportion to the text. Knows the format, nothing about tokens.
+text. A call that is cut off keeps what came of its arguments. One that is cut off before they begin
+is text too, unless it comes after another call or the answer had to be one: then it is left out.
+Takes time in proportion to the text. Knows the format, nothing about tokens.
 """
 
 import re
@@ -202,7 +202,7 @@ class _ObjectEnd:
         self._escaped = False
 
     def feed(self, text: str, at: int) -> int | None:
-        """Take text from an index on; return the index behind the object's end, None if later."""
+        """Take text from an index on; return the index after the object's end, None if later."""
         if self._escaped and at < len(text):
             at, self._escaped = at + 1, False
         while found := (_STRING_END if self._in_string else _STRUCTURE).search(text, at):

@@ -43,7 +43,7 @@ class ToolFormat(msgspec.Struct, frozen=True):
     middle: str
     tail: str
     separator: str | None
-    """None: one call an answer."""
+    """None: one call per answer."""
     opening: str = ""
     closing: str = ""
     anywhere: bool = True
@@ -178,7 +178,7 @@ def tool_grammar(format_: ToolFormat, request: GenerationRequest, tokenizer: Tok
 class _Literals:
     """Writes fixed text in Lark, with the format's tokens as tokens where the vocabulary has them.
 
-    Their text would not do: to a grammar, a special token is none.
+    Their text would not match them: to a grammar, a special token has none.
     """
 
     def __init__(self, format_: ToolFormat, tokenizer: Tokenizer) -> None:
@@ -225,13 +225,13 @@ def _start(
 
 
 def _text_without(marker: str, *, before: str) -> str:
-    """Write the rule of a text that has no marker behind what `before` matches."""
+    """Write the rule of a text that has no marker after what `before` matches."""
     escaped = re.escape(marker).replace("/", r"\/")
     return f"TEXT: /(?s:.*)/ & ~/{before}{escaped}(?s:.*)/"
 
 
 def _rest(format_: ToolFormat, literals: _Literals, *, parallel: bool) -> list[str]:
-    """Write the rules of everything behind the first call's head."""
+    """Write the rules of everything after the first call's head."""
     closing = literals.write(format_.closing) if format_.closing else ""
     if not parallel or format_.separator is None:
         return [f"rest: call {closing}"]

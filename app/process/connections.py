@@ -1,4 +1,4 @@
-"""Connections that nobody is served on: how many one address may have, and how long they stay.
+"""Limits on connections: how many one address may have, and how long an idle one stays.
 
 Granian limits the time for a request's head and the number of connections in all, and takes no
 more once that is reached: one client that opens so many would shut out everybody, and the health

@@ -60,7 +60,7 @@ class DualInterface:
         if scope["type"] == "lifespan":
             await self._asgi_lifespan(receive, send)
             return
-        # Granian gives ports as texts, and an empty host for a Unix socket
+        # Granian gives ports as strings, and an empty host for a Unix socket
         host, port = scope["client"]
         scope["client"] = (host.partition("%")[0], int(port)) if host else None
         with self._life.serving(scope["client"]):
@@ -181,7 +181,7 @@ def _end_chunks(scope: Scope) -> int | None:
     """How many empty chunks a body has that is whole; None: an empty one means nothing.
 
     Granian gives an empty chunk for the end, another for trailers, and another for an error: a
-    body that broke off would else look like one that ended.
+    body that broke off would otherwise look like one that ended.
     """
     if not scope.http_version.startswith("1"):
         return None  # in HTTP/2 a client may send empty frames

@@ -35,7 +35,7 @@ async def serving(address: str, application: ASGIApp, paths: Sequence[str]) -> A
         paths: those that are answered; any other is not found.
 
     Raises:
-        InvalidSetting: the address is none, or can't be had.
+        InvalidSetting: the address is malformed or can't be bound.
     """
     if not address:
         yield
@@ -99,9 +99,7 @@ class _OperationsPort:
         scope = _scope(await reader.readuntil(b"\r\n\r\n"), writer.get_extra_info("peername"))
         without_body = scope["method"] == "HEAD"
         if scope["path"] not in self._paths:
-            writer.write(
-                b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            )
+            writer.write(_NOT_FOUND)
             await writer.drain()
             return
 
@@ -125,7 +123,7 @@ def _scope(head: bytes, client: Any) -> Any:
     """Read a request's head.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is malformed.
     """
     first, *lines = head.decode("latin-1").split("\r\n")[:-2]
     method, target, version = first.split(" ")

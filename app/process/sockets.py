@@ -101,7 +101,7 @@ def cut(
     Args:
         places: where we listen, or did.
         doomed: tells of a peer whether to cut its connection.
-        at_once: drop what is still to be sent. It would else keep the connection in the kernel
+        at_once: drop what is still to be sent. Otherwise it keeps the connection in the kernel
             for as long as its peer reads nothing.
 
     Returns:

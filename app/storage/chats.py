@@ -147,7 +147,7 @@ async def messages_of(
     Args:
         session: reads.
         chat: whose messages.
-        after: begins behind the message of this id.
+        after: begins after the message of this id.
         limit: at most so many; None: all.
     """
     query = select(Message).where(Message.chat == chat.id, Message.id > after)

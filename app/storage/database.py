@@ -42,7 +42,7 @@ class Database:
         self.url = url
         self._engine = _engine(url)
         self._reading = async_sessionmaker(self._engine, expire_on_commit=False)
-        # BEGIN IMMEDIATE: a transaction that reads first and then writes would else be refused
+        # BEGIN IMMEDIATE: a transaction that reads first and then writes would otherwise be refused
         # with SQLITE_BUSY, without waiting, when another one wrote in between.
         self._writing = async_sessionmaker(
             self._engine.execution_options(sqlite_begin="IMMEDIATE"), expire_on_commit=False
@@ -58,7 +58,7 @@ class Database:
         """Open a session that sees one state of the database and changes nothing.
 
         Args:
-            client: who asked for it, a user or an address, however this is written: at most
+            client: who asked for it, a user or an address: at most
                 `READS_AT_ONCE` of one client are open, the others wait. Empty: the server itself.
         """
         async with self._share(self._reads, client), self._reading() as session:
@@ -157,7 +157,7 @@ def _engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> AsyncEngi
         for pragma in (
             "journal_mode = WAL",  # readers don't wait for the writer
             # NORMAL survives a killed process but not a power cut. What we acknowledge is on
-            # disk: one fsync a commit is little beside the hash or the reply that it keeps.
+            # disk: one fsync per commit is little beside the hash or the reply that it keeps.
             "synchronous = FULL",
             f"foreign_keys = {'ON' if foreign_keys else 'OFF'}",
         ):

@@ -1,6 +1,6 @@
 import pytest
 
-from app.catalog.called import called_arguments
+from app.catalog.call_arguments import called_arguments
 from app.catalog.chat_template import ChatTemplate
 from app.contract.conversation import ChatMessage, Tool, ToolCall
 from app.errors import InvalidParameter, ModelBroken

@@ -1,6 +1,6 @@
 """`/me/keys`: the signed-in user's API keys.
 
-A key can't manage keys: who finds one could else make another that outlives its revocation.
+A key can't manage keys: whoever finds one could otherwise make another that outlives it.
 """
 
 from typing import Final

@@ -47,7 +47,7 @@ async def read_form(request: AnyRequest) -> Body:
             body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
         )
         return dict(fields)
-    except ValueError as error:  # UnicodeDecodeError and MultipartError are such
+    except ValueError as error:  # UnicodeDecodeError and MultipartError among them
         raise RequestError(
             f"the form is malformed, is not UTF-8, or has more than {MAX_FIELDS} fields"
         ) from error
@@ -57,7 +57,7 @@ def _parts(body: bytes, boundary: str) -> Body:
     """Read a multipart body; a file counts as a field that holds its content.
 
     Raises:
-        ValueError: it is none, not UTF-8, or has too many parts.
+        ValueError: it is malformed, not UTF-8, or has too many parts.
     """
     found: Body = {}
     name, content = "", b""

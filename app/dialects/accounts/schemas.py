@@ -113,7 +113,7 @@ class KeptApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, key: ApiKey) -> Self:
-        """Make it of what is stored."""
+        """Make it from what is stored."""
         return cls(
             id=key.id,
             name=key.name,

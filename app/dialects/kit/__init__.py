@@ -1,1 +1,1 @@
-"""What every dialect is built from: bodies, framing, streams, refusals, tools, and its record."""
+"""What dialects are built from: bodies, framing, streams, refusals, tools, the `Dialect` record."""

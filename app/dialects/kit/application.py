@@ -1,4 +1,4 @@
-"""Make one application of dialects: their routes, and the answers of last resort.
+"""Make one application out of dialects: their routes, and the answers of last resort.
 
 Last resort is what no route of a dialect answers: no such path or method, a body too large, a bug
 of ours. Litestar asks only the application's handlers for these, so the path tells whose envelope
@@ -23,12 +23,12 @@ from litestar.types import ASGIApp, ExceptionHandlersMap, Message, Receive, Scop
 from openapi_ui_bundles import swagger_ui
 
 from app.auth.guards import SECURITY_SCHEMES, add_rate_headers
+from app.dialects.kit.connected import ClientGone
 from app.dialects.kit.dialect import Dialect, Owners
 from app.dialects.kit.host import AnyRequest, Host
-from app.dialects.kit.hosts import from_known_host
+from app.dialects.kit.host_header import from_known_host
 from app.dialects.kit.receiving import Receiving
 from app.dialects.kit.shared_path import generate_router
-from app.dialects.kit.streaming import ClientGone
 from app.errors import Error, ServerError
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ async def page_file(name: FromPath[str]) -> File:
 
 
 def find_nothing(request: AnyRequest) -> None:
-    """Answer like everywhere else what Litestar answers with a page of its own.
+    """Answer 404 as everywhere else where Litestar would send a page of its own.
 
     Among the routes beside the document only that one has a parameter.
 

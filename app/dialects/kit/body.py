@@ -32,7 +32,7 @@ _ERROR_PATH: Final = re.compile(r"^(.*) - at `\$(.*?)`$", re.DOTALL)
 _MISSING_FIELD: Final = re.compile(r"^Object missing required field `(\w+)`")
 _UNKNOWN_FIELD: Final = re.compile(r"^Object contains unknown field `(.*?)`?$", re.DOTALL)
 _PATH_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
-# A mapping's values have no names in a path; what is told of is the mapping then.
+# A path doesn't name the values of a mapping: the message is about the mapping then.
 _IN_MAPPING: Final = re.compile(r"\[\.\.\.\].*$", re.DOTALL)
 _LIMITS: Final = {
     "minimum": ">=",
@@ -53,7 +53,7 @@ _PER_CONTAINER: Final = 8
 
 
 def _number(text: str) -> float:
-    """A number with a point or an exponent; to JSON Schema 2.0 is an integer too."""
+    """Decode a number with a point or an exponent; JSON Schema takes 2.0 for an integer."""
     value = float(text)
     if math.isinf(value):
         raise msgspec.DecodeError("Number out of range")

@@ -15,7 +15,7 @@ async def caller_of(request: AnyRequest, generations: int = 1) -> Caller:
 
     Args:
         request: behind `within_rate_limit`, if its generations are to be counted.
-        generations: that the request wants.
+        generations: how many the request wants.
 
     Raises:
         RateLimited: there are too many.

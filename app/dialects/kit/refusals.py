@@ -1,4 +1,4 @@
-"""Say an error of the tree as a status, and describe what a route may refuse.
+"""Turn an error of the tree into a status, and describe what a route may refuse.
 
 A dialect's table names the errors that it tells apart; any other is told as its nearest ancestor
 in the table. Most dialects here answer `{"detail": "…"}`: that form is here too.

@@ -5,26 +5,17 @@ Knows no framing and no dialect.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
-
-from litestar.response import Response
-from litestar.response.base import ASGIResponse
-from litestar.response.streaming import ASGIStreamingResponse
-from litestar.types import Receive, Scope, Send
 
 from app.contract.generation import Event, Finished, Generation, Whole, collect
+from app.dialects.kit.connected import while_connected
 from app.dialects.kit.framing import EVENT_STREAM, STREAM_HEADERS, Framing
 from app.dialects.kit.host import AnyRequest
+from app.dialects.kit.pieces import Pieces
 from app.errors import Error
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-
-class ClientGone(Exception):
-    """There is nobody left to answer."""
 
 
 class Reply:
@@ -79,7 +70,7 @@ class Reply:
         framing: Framing,
         media_type: str = EVENT_STREAM,
         headers: dict[str, str] | None = None,
-    ) -> Response[Any]:
+    ) -> Pieces:
         """Wait for the first event, so that a failure before it is a status, then stream.
 
         Args:
@@ -97,7 +88,14 @@ class Reply:
         except BaseException:
             await self.aclose()
             raise
-        return _Stream(self, first, chunks, media_type, {**STREAM_HEADERS, **(headers or {})})
+        return Pieces(
+            chunks,
+            media_type,
+            first=first,
+            headers={**STREAM_HEADERS, **(headers or {})},
+            close=self.aclose,
+            note_gone=lambda: logger.info("client_gone model=%s", self.model_id),
+        )
 
     async def aclose(self) -> None:
         """End every generation; harmless when repeated."""
@@ -152,30 +150,10 @@ class Reply:
                         yield chunk
             except Error as error:
                 logger.warning("stream_failed code=%s message=%s", error.code, error)
-                await self.aclose()  # the others are nobody's
+                await self.aclose()  # nobody reads the others any more
                 yield framing.fail(error)
             else:
                 yield framing.finish()
-
-
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work unless the client goes first: then cancel it, wait until it has stopped.
-
-    Raises:
-        ClientGone: it went.
-    """
-    # The work has begun before any cancellation can reach it: so it can close what it uses.
-    task = asyncio.create_task(work)
-    watcher = asyncio.create_task(_disconnected(receive))
-    try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
-    finally:
-        task.cancel()
-        watcher.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
 
 
 async def _pump(
@@ -186,77 +164,3 @@ async def _pump(
             queue.put_nowait((index, event))
     except Exception as error:  # noqa: BLE001 # raised where the queue is read
         queue.put_nowait((index, error))
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class _Stream(Response[Any]):
-    """What a handler returns; Litestar makes the ASGI answer from it."""
-
-    def __init__(
-        self,
-        reply: Reply,
-        first: bytes,
-        chunks: AsyncGenerator[bytes, None],
-        media_type: str,
-        headers: dict[str, str],
-    ) -> None:
-        super().__init__(content=b"", media_type=media_type, headers=headers)
-        self._reply = reply
-        self._first = first
-        self._chunks = chunks
-
-    def to_asgi_response(self, *_: Any, **from_layers: Any) -> ASGIResponse:
-        return _AsgiStream(
-            self._reply,
-            self._first,
-            iterator=self._chunks,
-            headers={**(from_layers.get("headers") or {}), **self.headers},
-            cookies=[*self.cookies, *(from_layers.get("cookies") or [])],
-            media_type=self.media_type,
-            status_code=from_layers.get("status_code"),
-        )
-
-
-class _AsgiStream(ASGIStreamingResponse):
-    """Closes what it is made from whatever happens.
-
-    Litestar's own streaming answer closes nothing when it is cancelled inside `send`: its
-    generator would give the slot in the engine back only when it is collected.
-    """
-
-    def __init__(
-        self,
-        reply: Reply,
-        first: bytes,
-        *,
-        iterator: AsyncGenerator[bytes, None],
-        **fields: Any,
-    ) -> None:
-        super().__init__(iterator=iterator, **fields)
-        self._reply = reply
-        self._first = first
-        self._chunks = iterator
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._reply.aclose()
-            await self._chunks.aclose()
-
-    async def send_body(self, send: Send, receive: Receive) -> None:
-        try:
-            await while_connected(receive, self._send_chunks(send))
-        except (ClientGone, OSError):  # a server may also raise OSError in `send`
-            logger.info("client_gone model=%s", self._reply.model_id)
-
-    async def _send_chunks(self, send: Send) -> None:
-        if self._first:
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
-        async for chunk in self._chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})

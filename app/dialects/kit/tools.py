@@ -36,7 +36,7 @@ def to_tool_choice(mode: Mode, name: str | None, tools: Sequence[Tool], where: s
     """Make the choice among tools.
 
     Args:
-        mode: as sent; of no account where there is a name.
+        mode: as sent; ignored where there is a name.
         name: the one tool that must be called.
         tools: those of the request.
         where: the path of the name in the body.

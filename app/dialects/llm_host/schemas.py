@@ -1,4 +1,4 @@
-"""What LLM Host's clients send and get, beside what is everybody's (`dialects.accounts`)."""
+"""What LLM Host's clients send and get, besides what every dialect shares (`dialects.accounts`)."""
 
 from typing import Annotated
 

@@ -1,1 +1,1 @@
-"""The LocalLab API: contract in its published document, clients `locallab-client`."""
+"""The LocalLab API, as its published document and its client `locallab-client` define it."""

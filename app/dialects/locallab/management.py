@@ -70,7 +70,7 @@ async def unload(request: AnyRequest, models: Provided[ModelRegistry]) -> Unload
     responses=refusals(401, 404),
 )
 async def show_current(models: Provided[ModelRegistry]) -> Response[CurrentModel]:
-    """Describe the model that requests get which name none: the one used last."""
+    """Describe the model that answers requests that name none: the one used last."""
     model = models.current
     if model is None:
         loading = "".join(f"; {name} is loading" for name in models.loading)

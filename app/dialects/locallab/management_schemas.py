@@ -7,11 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.models import ModelFacts, ModelState
-from app.dialects.locallab.schemas import Length, Text
+from app.dialects.locallab.schemas import MAX_LENGTH, Length, Text
 from app.system import Cpu, Gpu, Memory, process_bytes
-
-LONGEST_ANSWER = 16384
-"""Tokens; the limit of `max_length` itself."""
 
 ModelId = Annotated[Text, Meta(examples=["HuggingFaceTB/SmolLM2-135M-Instruct"])]
 Progress = Annotated[
@@ -69,7 +66,7 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurrentModel(ListedModel, frozen=True, kw_only=True):
-    """The model that requests get which name none."""
+    """The model that answers requests that name none."""
 
     model_id: str
     max_length: Annotated[Length, Meta(description="Tokens that one answer can have at most.")]
@@ -99,7 +96,7 @@ class CurrentModel(ListedModel, frozen=True, kw_only=True):
             is_loaded=True,
             loading_progress=1.0,
             context_length=capacity,
-            max_length=min(capacity, LONGEST_ANSWER),
+            max_length=min(capacity, MAX_LENGTH),
             quantization=facts.quantisation,
             execution_provider=model.provider,
             memory_used=process_bytes(),

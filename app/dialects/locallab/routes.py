@@ -123,5 +123,5 @@ def dialect(host: Host) -> Dialect:
 
 
 async def _stream(request: AnyRequest, reply: Reply, original: TextFraming) -> Response[Any]:
-    """Stream as clients of events read it, where they ask for it, or as the original ones do."""
+    """Stream server-sent events to a client that asks for them, else the original framing."""
     return await reply.stream(TextEvents() if asks_for(request, EVENT_STREAM) else original)

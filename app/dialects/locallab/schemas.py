@@ -1,6 +1,6 @@
 """What LocalLab's clients send and get.
 
-An absent field and an explicit null mean the default (app/dialects/body.py drops nulls).
+An absent field and an explicit null mean the default (`kit.body` drops nulls).
 """
 
 from itertools import combinations
@@ -15,11 +15,13 @@ from app.contract.models import ModelState
 from app.contract.sampling import SamplingParams
 from app.errors import InvalidParameter
 
-DEFAULT_MAX_LENGTH = 8192
+MAX_LENGTH: Final = 16384
+"""Tokens of the longest answer that may be asked for."""
+DEFAULT_MAX_LENGTH: Final = 8192
 LENGTH_NAMES: Final = ("max_length", "max_tokens", "max_new_tokens")
 
 Text = Annotated[str, Meta(min_length=1)]
-Length = Annotated[int, Meta(ge=1, le=16384)]
+Length = Annotated[int, Meta(ge=1, le=MAX_LENGTH)]
 Prompt = Annotated[Text, Meta(examples=["Explain quantum computing in simple terms"])]
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
 JsonSchema = dict[str, Any]
@@ -75,7 +77,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: Text | None = None
 
     def request(self, messages: list[ChatMessage], prompt: str | None = None) -> GenerationRequest:
-        """Make the service's request for a conversation, a raw prompt or either.
+        """Make the contract's request for a conversation, a raw prompt or either.
 
         Raises:
             InvalidParameter: fields contradict each other.
@@ -178,7 +180,7 @@ class BatchBody(Options, frozen=True, kw_only=True):
 
 
 class UsageAnswer(msgspec.Struct, frozen=True):
-    """Tokens."""
+    """Tokens that a request cost."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -202,7 +204,7 @@ class GenerateAnswer(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, whole: Whole, model_id: str) -> "GenerateAnswer":
-        """Say what a generation gave."""
+        """Make one from a whole generation."""
         finished = whole.finished
         return cls(whole.text, model_id, finished.reason, UsageAnswer.of(finished.usage))
 
@@ -224,7 +226,7 @@ class ChatAnswer(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, whole: Whole, model_id: str) -> "ChatAnswer":
-        """Say what a generation gave as the assistant's turn."""
+        """Make one from a whole generation, as the assistant's turn."""
         choice = ChatTurn(0, Message("assistant", whole.text), whole.finished.reason)
         return cls([choice], model_id, UsageAnswer.of(whole.finished.usage))
 
@@ -248,7 +250,7 @@ class HealthAnswer(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, model: ModelState | None) -> "HealthAnswer":
-        """Say what the current model is doing; None: there is none, which is no illness."""
+        """Say what the current model is doing; None: there is none, which is healthy too."""
         if model is None:
             return cls("healthy", None, 0, 0, 0)
         status: Literal["healthy", "unhealthy"] = "unhealthy" if model.failure else "healthy"

@@ -19,7 +19,7 @@ SPACE: Final = (
     "\t\x0b\x0c\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
     "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
-# The clients take a line that begins so for the end or a failure: cut it behind its first letter.
+# The clients take a line that begins so for the end or a failure: cut it after its first letter.
 _SIGNALS: Final = re.compile(r"(?<=\[)(?=(?:DONE|ERROR)\])|(?<=E)(?=rror:)")
 
 refuse: Final = refuse_with_detail(STATUSES)
@@ -39,7 +39,7 @@ refusals: Final = documented(
 
 
 class PlainText(TextFraming):
-    """`/generate`: a `data:` line a piece, the end is `data: [DONE]`."""
+    """`/generate`: one `data:` line per piece, then `data: [DONE]`."""
 
     def __init__(self) -> None:
         self._pieces = _Pieces()
@@ -60,7 +60,7 @@ class PlainText(TextFraming):
 
 
 class PlainChat(TextFraming):
-    """`/chat`: the same, and below each `data:` line the piece as a bare line of JSON.
+    """`/chat`: a `data:` line per piece, as in `PlainText`, and below it a bare line of JSON.
 
     `stream_chat` reads the JSON and skips the rest; readers of events do the reverse.
     """
@@ -106,7 +106,7 @@ class _Pieces:
         return _SIGNALS.split(ready)
 
     def rest(self) -> tuple[list[str], str]:
-        """Return the last pieces and the white space behind them."""
+        """Return the last pieces and the white space after them."""
         ready = self._held.rstrip(SPACE)
         return (_SIGNALS.split(ready) if ready else []), self._held[len(ready) :]
 

@@ -25,7 +25,7 @@ class ChatQuery(msgspec.Struct, frozen=True):
         Meta(
             min_length=1,
             max_length=CHAT_ID_CHARACTERS,
-            description="The client's name of the chat; `-1`: keep nothing",
+            description="The client's name for the chat; `-1`: keep nothing",
             extra_json_schema={"pattern": r"^[^\x00]*$"},  # `check` says it in words
         ),
     ]
@@ -101,7 +101,7 @@ class ChatSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, chat: models.Chat) -> Self:
-        """Make it of what is stored."""
+        """Make it from what is stored."""
         return cls(
             id=chat.id,
             chat_id=chat.chat_id,
@@ -129,7 +129,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, message: models.Message) -> Self:
-        """Make it of what is stored."""
+        """Make it from what is stored."""
         return cls(
             role="user" if message.role == "user" else "assistant",
             content=message.content,

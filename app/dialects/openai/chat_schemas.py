@@ -12,6 +12,7 @@ from app.dialects.kit.tools import Mode, to_format, to_tool_choice
 from app.dialects.openai.schemas import (
     NO_REASONING,
     NOT_USED,
+    TEXT_ALONE,
     UNSERVED,
     Count,
     GenerationOptions,
@@ -37,7 +38,6 @@ CHAT_UNSERVED: Final[Mapping[str, Unserved]] = {
     "reasoning_effort": Unserved(NO_REASONING, ("none",)),
     "web_search_options": Unserved("there is no web search"),
 }
-TEXT_ALONE: Final = "models here read text alone"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,10 +112,10 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     safety_identifier: Label = ""
 
     def requests(self) -> list[GenerationRequest]:
-        """Make one request a choice.
+        """Make one request per choice.
 
         Raises:
-            InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
+            InvalidParameter, Unsupported: fields contradict each other, or one can't be served.
         """
         if self.top_logprobs and not self.logprobs:
             raise InvalidParameter("top_logprobs", self.top_logprobs, "none without logprobs: true")

@@ -181,7 +181,7 @@ class ChatChunks:
 
 
 def chat_id() -> str:
-    """A new id."""
+    """Make an id for an answer."""
     return f"chatcmpl-{uuid4().hex}"
 
 

@@ -23,7 +23,7 @@ class CompletionBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknow
     prompt: Annotated[
         str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2**20)],
         Meta(
-            description="A text, several, the tokens of one, or those of several.",
+            description="A text, several texts, the tokens of one, or the tokens of several.",
             examples=["Once upon a time"],
         ),
     ]
@@ -33,7 +33,7 @@ class CompletionBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknow
     echo: Annotated[bool, Meta(description="The text begins with the prompt.")] = False
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     best_of: Annotated[
-        Annotated[int, Meta(ge=1, le=128)] | None, Meta(description="Only what n is.")
+        Annotated[int, Meta(ge=1, le=128)] | None, Meta(description="Must equal n.")
     ] = None
 
     def prompts(self) -> list[Given]:
@@ -55,10 +55,10 @@ class CompletionBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknow
         return prompts
 
     def requests(self, prompts: list[Given]) -> list[GenerationRequest]:
-        """Make one request a choice, those of a prompt next to each other.
+        """Make one request per choice, those of a prompt next to each other.
 
         Raises:
-            InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
+            InvalidParameter, Unsupported: fields contradict each other, or one can't be served.
         """
         if self.best_of is not None and self.best_of != self.n:
             reason = f"only n choices are made, which is {self.n}"

@@ -188,5 +188,5 @@ def _begins(byte: int) -> bool:
 
 
 def completion_id() -> str:
-    """A new id."""
+    """Make an id for an answer."""
     return f"cmpl-{uuid4().hex}"

@@ -34,7 +34,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
-    """All of them."""
+    """All models on this server's disk."""
 
     object: Literal["list"] = "list"
     data: list[Model]

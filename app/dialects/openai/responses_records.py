@@ -43,20 +43,20 @@ class FunctionCall(msgspec.Struct, kw_only=True, tag_field="type", tag="function
 
 
 class InputDetails(msgspec.Struct, frozen=True):
-    """How the input's tokens were made up."""
+    """How many of the input's tokens were cached."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
 class OutputDetails(msgspec.Struct, frozen=True):
-    """How the output's tokens were made up."""
+    """How many of the output's tokens were reasoning."""
 
     reasoning_tokens: int = 0
 
 
 class ResponseUsage(msgspec.Struct, frozen=True):
-    """Tokens."""
+    """Tokens that a request cost."""
 
     input_tokens: int
     input_tokens_details: InputDetails
@@ -129,7 +129,7 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
 
     @classmethod
     def begun(cls, asked: ResponseBody, model_id: str) -> "ResponseAnswer":
-        """One with nothing written yet."""
+        """Make one with nothing written yet."""
         form = asked.text.format
         shown_form: Json = {"type": "text"} if form is None else _without_nulls(form)
         choice = asked.tool_choice
@@ -153,7 +153,7 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
 
 
 def new_id(kind: str) -> str:
-    """A new id."""
+    """Make an id for an object of a kind."""
     return f"{kind}_{uuid4().hex}"
 
 

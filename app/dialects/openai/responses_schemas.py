@@ -15,6 +15,7 @@ from app.contract.sampling import SamplingParams
 from app.dialects.kit.tools import Mode, to_format, to_tool_choice
 from app.dialects.openai.schemas import (
     NOT_USED,
+    TEXT_ALONE,
     UNSERVED,
     Count,
     Label,
@@ -40,14 +41,13 @@ RESPONSES_UNSERVED: Final[Mapping[str, Unserved]] = {
     "background_options": Unserved(_STATELESS),
     "context_management": Unserved(_STATELESS, ([],)),
     "conversation": Unserved(_STATELESS),
-    "image": Unserved("models here read text alone"),
+    "image": Unserved(TEXT_ALONE),
     "max_tool_calls": Unserved("it limits built-in tools, and there are none"),
     "previous_response_id": Unserved(_STATELESS),
     "prompt": Unserved("there are no stored prompts"),
     "truncation": Unserved("an input longer than the context is refused", ("disabled",)),
 }
 LOGPROBS: Final = "message.output_text.logprobs"
-TEXT_ALONE: Final = "models here read text alone"
 
 
 class InputPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,7 +94,7 @@ class TextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nothing of it is served."""
+    """Options for reasoning, none of which is served."""
 
     effort: Literal["none"] | None = None
     summary: None = None
@@ -124,7 +124,7 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     parallel_tool_calls: bool = True
     include: Annotated[
         list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]],
-        Meta(description="Of reasoning there is nothing to include."),
+        Meta(description="There is no reasoning to include."),
     ] = []
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     reasoning: Reasoning = Reasoning()
@@ -140,7 +140,7 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Make the request.
 
         Raises:
-            InvalidParameter, Unsupported: fields contradict each other, or ask for what we can't.
+            InvalidParameter, Unsupported: fields contradict each other, or one can't be served.
         """
         logprobs = LOGPROBS in self.include
         if self.top_logprobs and not logprobs:

@@ -51,7 +51,7 @@ class Answering:
                 yield from self._finished(event)
 
     def fail(self, error: Error) -> Iterator[Json]:
-        """The end by a failure."""
+        """End the response with a failure."""
         told = detail(error)
         self.response.status = "failed"
         self.response.error = Failure("server_error", told.message)

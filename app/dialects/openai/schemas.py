@@ -19,7 +19,7 @@ from app.errors import InvalidParameter, Unsupported
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_CHOICES: Final = 2048
-"""Choices of one request, so that a list of them is made before the engine refuses it."""
+"""Choices that one request may ask for: a list of them is made before the engine can refuse it."""
 
 ModelId = Annotated[
     str,
@@ -47,6 +47,7 @@ class Unserved(NamedTuple):
     """Values that ask for nothing."""
 
 
+TEXT_ALONE: Final = "models here read text alone"
 NO_REASONING: Final = "models here don't reason apart from their answer"
 UNSERVED: Final[Mapping[str, Unserved]] = {
     "moderation": Unserved("there is no moderation model"),
@@ -169,19 +170,19 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
-    """How the prompt's tokens were made up."""
+    """How many of the prompt's tokens were cached."""
 
     cached_tokens: int
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
-    """How the generated tokens were made up."""
+    """How many of the generated tokens were reasoning."""
 
     reasoning_tokens: int = 0
 
 
 class UsageAnswer(msgspec.Struct, frozen=True):
-    """Tokens."""
+    """Tokens that a request cost."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -191,11 +192,11 @@ class UsageAnswer(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, usages: Mapping[int, Usage], n: int) -> "UsageAnswer":
-        """Sum up: a prompt counts once, whichever number of choices it has.
+        """Sum up: a prompt counts once, however many choices it has.
 
         Args:
             usages: by the choice's index.
-            n: choices of a prompt; they are neighbours.
+            n: choices of a prompt, whose indexes follow each other.
         """
         firsts = [usage for index, usage in usages.items() if index % n == 0]
         prompt = sum(usage.prompt_tokens for usage in firsts)

@@ -10,7 +10,7 @@ from app.auth.guards import admin_if_required
 from app.contract.models import ModelRegistry
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host
-from app.dialects.kit.hosts import ANY_HOST
+from app.dialects.kit.host_header import ANY_HOST
 from app.dialects.kit.refusals import STATUSES, Detail, detail, documented, refuse_with_detail
 
 PATHS: Final = ("/metrics", "/health/live", "/health/ready")
@@ -58,7 +58,7 @@ def dialect(host: Host) -> Dialect:
 
     @get("/health/live", summary="Tell that the process lives", opt=ANY_HOST)
     async def live() -> LiveAnswer:
-        """Answer while the process can; says nothing of models. For what restarts processes."""
+        """Answer while the process can; says nothing of models. For supervisors."""
         return LiveAnswer()
 
     @get(
@@ -68,7 +68,7 @@ def dialect(host: Host) -> Dialect:
         responses={503: ResponseSpec(ReadyAnswer, description="Not now; the reason says why")},
     )
     async def ready() -> Response[ReadyAnswer]:
-        """Tell whether a model is loaded and every model goes on. For load balancers."""
+        """Tell whether a model is loaded and every loaded one is running. For load balancers."""
         reason = why_not_ready(host.models, host.settings.stalled_after_s)
         if reason is None:
             return Response(ReadyAnswer("ready"))
@@ -83,13 +83,13 @@ def dialect(host: Host) -> Dialect:
 
 
 def why_not_ready(models: ModelRegistry, stalled_after_s: float) -> Reason | None:
-    """Why no request should come here; None: it may. Waits for nothing.
+    """Say why no request should come here; None: requests may. Waits for nothing.
 
-    One model that is stuck is enough: it won't mend itself, and its requests would hang.
+    One stuck model is reason enough: it won't mend itself, and its requests would hang.
 
     Args:
-        models: what is loaded has to be going.
-        stalled_after_s: a step that takes longer is one that won't end.
+        models: every loaded one must be running.
+        stalled_after_s: a step that takes longer counts as one that won't end.
     """
     if models.closing:
         return "shutting_down"

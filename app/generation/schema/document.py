@@ -17,8 +17,7 @@ MAX_CHARACTERS: Final = 65_536
 MAX_NESTING: Final = 32
 """Schemas inside schemas."""
 MAX_LEAST: Final = 10_000
-"""Of minItems, minLength, minProperties and a pattern's match: an answer must come to its end."""
-
+"""Limit of minItems, minLength, minProperties and a pattern's match: an answer has to end."""
 MAX_OPTIONAL: Final = 300
 """Properties of an object that are not required: at every name the parser follows all of them."""
 
@@ -89,7 +88,7 @@ class Place(msgspec.Struct, frozen=True):
     pointer: Pointer
     """Keywords, names and indexes on the way to it."""
     written: Pointer
-    """The same in the translation, where patterns have other texts."""
+    """The way to it in the translation, where patterns have other texts."""
     resource: str
     """The URI that its references are relative to."""
 
@@ -106,7 +105,7 @@ class Document:
 
         Raises:
             InvalidParameter: it is too large, nested too deeply, or has a keyword that isn't
-                known or whose value is none.
+                known or whose value doesn't fit it.
         """
         self.field = field
         self._places: dict[tuple[str, ...], Place] = {}
@@ -165,7 +164,7 @@ class Document:
         """Make the error that blames a place, or something in it."""
         steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in pointer + more)
         where = self.field + "".join(steps)
-        # names out of the schema may be as long as it
+        # names from the schema may be as long as the schema itself
         return InvalidParameter(where if len(where) <= 250 else f"{where[:249]}…", value, limit)
 
     def _read(

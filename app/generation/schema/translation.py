@@ -1,4 +1,4 @@
-"""Write a schema as the grammar library takes it; what the two understand differently is put anew.
+"""Write a schema as the grammar library takes it, rewritten where the library reads it differently.
 
 Whatever satisfies the translation satisfies the schema.
 """
@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from app.errors import InvalidParameter
 from app.generation.schema.document import MAX_LEAST, PARTS, Document, Place, Schema
-from app.generation.schema.endings import hopeless, may_be_written
 from app.generation.schema.formats import BESIDE_A_PATTERN, FORMATS, LONGEST_BESIDE_A_PATTERN
 from app.generation.schema.numbers import NumberError, bounds, check_multiples, constant
+from app.generation.schema.satisfiability import may_be_written, unsatisfiable
 
 _ALL_TYPES: Final = frozenset(("string", "number", "integer", "boolean", "null", "array", "object"))
 _COUNTS: Final = {
@@ -30,16 +30,16 @@ def translated(document: Document) -> dict[str, Any]:
     translation = _Translation(document)
     written = translation.schema(document.at())
     if not isinstance(written, dict):
-        raise translation.hopeless()
+        raise translation.refusal()
     return written
 
 
 class _Translation:
-    """Of one document."""
+    """The translation of one document."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._hopeless = hopeless(document)
+        self._unsatisfiable = unsatisfiable(document)
         schemas = [place.schema for place in document.places if isinstance(place.schema, dict)]
         self._merging = any(schema.keys() & _MERGING for schema in schemas)
         self._integers = any(_only_integers(schema) for schema in schemas)
@@ -50,10 +50,10 @@ class _Translation:
             except NumberError as error:
                 raise document.refused((), sorted(multiples), str(error), "multipleOf") from error
 
-    def hopeless(self) -> InvalidParameter:
+    def refusal(self) -> InvalidParameter:
         """Say why no text satisfies the whole schema."""
         for place in self._document.places:
-            if place.pointer not in self._hopeless or isinstance(place.schema, bool):
+            if place.pointer not in self._unsatisfiable or isinstance(place.schema, bool):
                 continue
             if "$ref" in place.schema:
                 limit = "a reference that comes to an end: no text satisfies it"
@@ -66,7 +66,7 @@ class _Translation:
 
     def schema(self, place: Place) -> Schema:
         """Write one schema and those inside it."""
-        if place.pointer in self._hopeless or isinstance(place.schema, bool):
+        if place.pointer in self._unsatisfiable or isinstance(place.schema, bool):
             return place.schema is True
         written: dict[str, Any] = {}
         # in the schema's order, which is that of an object's properties

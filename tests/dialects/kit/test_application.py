@@ -8,8 +8,8 @@ import pytest
 from litestar import Request, Response, Router, get, post
 
 from app.dialects.kit.application import CLIENT_GONE, assemble
+from app.dialects.kit.connected import ClientGone
 from app.dialects.kit.dialect import Dialect, Owners
-from app.dialects.kit.streaming import ClientGone
 from tests.asgi_client import ask
 from tests.fakes import FakeService
 from tests.hosts import host_over

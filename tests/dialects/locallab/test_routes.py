@@ -297,7 +297,7 @@ async def test_messages_that_the_template_refuses_are_a_400():
 async def test_health_says_who_works():
     service = FakeService(asyncio.Event())
     running = asyncio.create_task(generate(service))
-    await until(lambda: service.engine.in_use)
+    await until(lambda: service.engine.load.running)
     answer = await ask(
         app_for(service), "GET", "/health", headers={"content-type": "application/json"}
     )

@@ -1,4 +1,4 @@
-"""Turn away what a browser was led to by a name that is not this server's.
+"""Turn away requests that a browser was led to send here by a name that is not ours.
 
 A page of any origin may have its own name resolved to this machine's address (DNS rebinding): to
 the browser both are then one site, and on an open server the page may do whatever its visitor

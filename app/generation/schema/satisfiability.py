@@ -30,7 +30,7 @@ _Clauses = list[list[_Needs]]
 """Yes, if in each clause there is one set of needs whose questions are all answered with yes."""
 
 
-def hopeless(document: Document) -> set[Pointer]:
+def unsatisfiable(document: Document) -> set[Pointer]:
     """Find the schemas of a document that no finite text satisfies.
 
     Raises:
@@ -155,9 +155,9 @@ def _derived(clauses: dict[_Question, _Clauses]) -> set[_Question]:
     """
     open_clauses = {question: set(range(len(clauses[question]))) for question in clauses}
     lacking: list[int] = []
-    """Of each set of needs, how many have no answer yet."""
+    """For each set of needs, how many have no answer yet."""
     owners: list[tuple[_Question, int]] = []
-    """Of each set of needs, its question and which clause."""
+    """For each set of needs, its question and which clause."""
     needed_in: dict[_Question, list[int]] = {}
     for question, its_clauses in clauses.items():
         for number, clause in enumerate(its_clauses):

@@ -1,7 +1,7 @@
 import pytest
 
 from app.errors import InvalidParameter
-from app.generation.schema import endings
+from app.generation.schema import satisfiability
 from tests.generation.test_structured import compiled, takes
 
 LIST = {"type": "object", "properties": {"next": {"$ref": "#/$defs/list"}}, "required": ["next"]}
@@ -93,7 +93,7 @@ def test_a_value_that_json_cannot_write_here_is_refused_or_left_out():
 
 
 def test_a_tangle_too_large_to_survey_is_taken_to_end(monkeypatch):
-    monkeypatch.setattr(endings, "_MAX_STEPS", 3)
+    monkeypatch.setattr(satisfiability, "_MAX_STEPS", 3)
     chain = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(50)}
     schema = {"$ref": "#/$defs/d0", "$defs": {**chain, "d50": {"type": "null"}}}
     assert takes(compiled(schema), "null")
