@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 # our own interpreter
+    return subprocess.run(  # our own interpreter
         [sys.executable, "-m", "bench", *arguments],
         capture_output=True,
         text=True,
