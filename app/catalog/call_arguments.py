@@ -12,6 +12,8 @@ from typing import Any, Final, NoReturn
 from app.errors import InvalidParameter
 
 _FIELD: Final = "messages[].tool_calls[].function.arguments"
+# Possessive: keeping the steps of eight megabytes to go back to takes more than a second, in which
+# no other thread runs.
 _PART: Final = re.compile(
     r"""
     [ \t\n\r]+
@@ -19,8 +21,8 @@ _PART: Final = re.compile(
     | (?P<close>[}\]])
     | (?P<comma>,)
     | (?P<colon>:)
-    | (?P<string>"(?:[^"\\]|\\.)*")
-    | (?P<cut_string>"(?:[^"\\]|\\.)*\\?\Z)
+    | (?P<string>"(?:[^"\\]++|\\.)*+")
+    | (?P<cut_string>"(?:[^"\\]++|\\.)*+\\?\Z)
     | (?P<word>[^\s"{}\[\],:]+)
     """,
     re.DOTALL | re.VERBOSE,
@@ -28,7 +30,7 @@ _PART: Final = re.compile(
 _CUT_WORD: Final = re.compile(
     r"-?[0-9.eE+-]*|t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?"
 )
-_CHARACTERS: Final = re.compile(r'"(?:[^"\\]|\\u[0-9A-Fa-f]{4}|\\[^u])*')
+_CHARACTERS: Final = re.compile(r'"(?:[^"\\]++|\\u[0-9A-Fa-f]{4}|\\[^u])*+')
 _HALF_PAIR: Final = re.compile(r"\\u[Dd][89ABab][0-9A-Fa-f]{2}\Z")
 
 

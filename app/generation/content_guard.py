@@ -6,13 +6,16 @@ client sent, before the template is rendered. Where a mark comes out, the render
 the parts are tokenized apart. A conversation without special tokens has no marks.
 """
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from app.catalog.called import called_arguments
 from app.contract.conversation import ChatMessage, Tool
+from app.errors import InvalidParameter
 
 _PRIVATE_USE: Final = range(0xE000, 0xF900)
 _MARK_LENGTH: Final = 8
@@ -33,8 +36,10 @@ def marked(
         messages and tools as the template is to see them, and the mark: characters of Unicode's
         private use; "" where there was nothing to mark.
     """
-    sent = msgspec.to_builtins((messages, tools))
-    present = [t for t in special_tokens if len(t) > 1 and any(t in text for text in _texts(sent))]
+    sent = msgspec.to_builtins((messages, tools))  # a copy, and so changed in place below
+    calls = [call for message in sent[0] for call in message["tool_calls"]]
+    texts = [*_texts(sent), *(t for call in calls for t in _escaped(call["arguments"]))]
+    present = [t for t in special_tokens if len(t) > 1 and any(t in text for text in texts)]
     if not present:
         return messages, tools, ""
     mark = "".join(chr(secrets.choice(_PRIVATE_USE)) for _ in range(_MARK_LENGTH))
@@ -45,50 +50,66 @@ def marked(
                 text = text.replace(token, token[0] + mark + token[1:])
         return text
 
-    seen = _mapped(sent, mark_one)
-    return (*msgspec.convert(seen, tuple[list[ChatMessage], list[Tool]]), mark)
+    for call in calls:
+        call["arguments"] = _marked_arguments(call["arguments"], mark_one)
+    _change(sent, mark_one)
+    return (*msgspec.convert(sent, tuple[list[ChatMessage], list[Tool]]), mark)
 
 
 def _texts(value: Any) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for key, inner in value.items():
-                if key == "arguments" and isinstance(inner, str):
-                    inner = _decoded(inner)  # noqa: PLW2901 # its escapes could hide a token
-                yield from (key, *_texts(inner))
-        case list() | tuple():
-            for inner in value:
-                yield from _texts(inner)
+    """Find every text in a value, names of fields too."""
+    waiting = [value]
+    while waiting:  # no recursion: a tool's schema may be nested as deeply as a body
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case dict() as fields:
+                yield from fields
+                waiting += fields.values()
+            case list() | tuple() as items:
+                waiting += items
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    match value:
-        case str():
-            return change(value)
-        case dict():
-            return {
-                change(key): _mapped_arguments(inner, change)
-                if key == "arguments" and isinstance(inner, str)
-                else _mapped(inner, change)
-                for key, inner in value.items()
-            }
-        case list() | tuple():
-            return [_mapped(inner, change) for inner in value]
-    return value
+def _change(value: Any, change: Callable[[str], str]) -> None:
+    """Change every text in a value, names of fields too."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, tuple):
+            waiting += part
+            continue
+        items = list(part.items() if isinstance(part, dict) else enumerate(part))
+        if isinstance(part, dict):
+            part.clear()
+        for key, inner in items:
+            if isinstance(inner, dict | list | tuple):
+                waiting.append(inner)
+            name = change(key) if isinstance(key, str) else key
+            part[name] = change(inner) if isinstance(inner, str) else inner
 
 
-def _mapped_arguments(text: str, change: Callable[[str], str]) -> str:
-    decoded = _decoded(text)
-    if isinstance(decoded, str):
-        return change(text)
-    return msgspec.json.encode(_mapped(decoded, change)).decode()
+def _escaped(arguments: str) -> Iterator[str]:
+    """Find the texts of a call's arguments as templates read them: escapes could hide a token."""
+    if "\\" in arguments:
+        yield from _texts(_read(arguments))
 
 
-def _decoded(text: str) -> Any:
-    """What a call's arguments say; the text itself where they were cut off."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+def _marked_arguments(text: str, change: Callable[[str], str]) -> str:
+    """Mark arguments: as the object that templates read, which their text could hide.
+
+    With a name that comes twice, one value is in the text alone.
+    """
+    value = _read(text)
+    texts = list(_texts(value))
+    if value is None or [change(t) for t in (text, *texts)] == [text, *texts]:
         return text
+    _change(value, change)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read(arguments: str) -> dict[str, Any] | None:
+    """What a call's arguments say, whole or cut off; None: no template reads them."""
+    try:
+        return called_arguments(arguments)
+    except InvalidParameter:
+        return None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.catalog.grammars import Grammar
-from app.contract.conversation import ChatMessage
+from app.contract.conversation import ChatMessage, Tool
 from app.contract.generation import Caller, GenerationRequest
 from app.engine.sequence import EngineRequest
 from app.errors import ContextOverflow, InvalidParameter, RequestError
@@ -115,7 +115,7 @@ def tokenize(
         InvalidParameter, RequestError, ModelBroken: the conversation can't be written out.
     """
     if not isinstance(text, str):
-        return _encode(model, _writer(model).write(text), add_special_tokens=add_special_tokens)
+        return _encode(model, _write(model, text), add_special_tokens=add_special_tokens)
     return _encode(model, [text], add_special_tokens=add_special_tokens)
 
 
@@ -137,11 +137,10 @@ def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bo
     elif request.prompt is not None and not (request.messages and model.chat_template):
         ids = _encode(model, [request.prompt], add_special_tokens=True)
     else:
-        writer = _writer(model)
         if not request.messages:
             raise InvalidParameter("messages", [], "at least one")
         # Tools that may not be called are not shown: a model that doesn't see them calls none.
-        parts = writer.write(request.messages, request.tools if shows_tools else ())
+        parts = _write(model, request.messages, request.tools if shows_tools else ())
         ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
@@ -156,13 +155,33 @@ def _encode(model: TextModel, parts: list[str], *, add_special_tokens: bool) -> 
     Raises:
         ContextOverflow: by its length alone the text can't fit; nothing was tokenized.
     """
-    if model.longest_token is not None:
-        at_least = -(-sum(map(len, parts)) // model.longest_token)
-        if at_least > model.capacity:
-            raise ContextOverflow(at_least, model.capacity, at_least=True)
+    _check_length(model, sum(map(len, parts)))
     # `encode` would hold the interpreter's lock, so that every thread stands still meanwhile
     encoded = model.tokenizer.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
     return [token_id for encoding in encoded for token_id in encoding.ids]
+
+
+def _write(
+    model: TextModel, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()
+) -> list[str]:
+    """Write a conversation out.
+
+    Raises:
+        ContextOverflow: by its length alone it can't fit. Looking for special tokens in it and
+            reading its calls would take seconds, in which nobody else's prompt is prepared.
+        InvalidParameter, RequestError, ModelBroken: the template doesn't take it.
+    """
+    texts = sum(len(part.text) for message in messages for part in message.content)
+    arguments = sum(len(call.arguments) for message in messages for call in message.tool_calls)
+    _check_length(model, texts + arguments)
+    return _writer(model).write(messages, tools)
+
+
+def _check_length(model: TextModel, characters: int) -> None:
+    if model.longest_token is not None:
+        at_least = -(-characters // model.longest_token)
+        if at_least > model.capacity:
+            raise ContextOverflow(at_least, model.capacity, at_least=True)
 
 
 def _writer(model: TextModel) -> ConversationWriter:

@@ -108,7 +108,7 @@ def native_format(template: ChatTemplate) -> ToolFormat | None:
 
 def written(name: str) -> str:
     """Write a tool's name as it stands inside JSON's quotes."""
-    return json.dumps(name)[1:-1]
+    return json.dumps(name, ensure_ascii=False)[1:-1]
 
 
 def in_plain_turns(

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from litestar.types import ASGIApp
 
-from app.process.sockets import rival_of
+from app.process import sockets
 from app.settings import InvalidSetting
 
 logger = logging.getLogger(__name__)
@@ -61,11 +61,23 @@ async def _start(address: str, port: "_OperationsPort") -> asyncio.Server:
         )
     except OSError as error:
         raise InvalidSetting(f"LLMHOST_OPERATIONS_ADDRESS={address!r}: {error.strerror}") from error
-    if (pid := rival_of(server.sockets[0].getsockname()[:2])) is not None:
+    if (taken := _taken(server)) is not None:
         server.close()
-        raise InvalidSetting(f"LLMHOST_OPERATIONS_ADDRESS={address!r}: in use by process {pid}")
+        raise InvalidSetting(f"LLMHOST_OPERATIONS_ADDRESS={address!r}: {taken}")
     logger.info("operations on http://%s", address)
     return server
+
+
+def _taken(server: asyncio.Server) -> str | None:
+    """Say who else takes connections on a server's address, or will; None: nobody.
+
+    The kernel would share them out: clients would get this listener's 404 for every other request.
+    """
+    address = server.sockets[0].getsockname()[:2]
+    if any(sockets.overlap(address, granians) for granians in sockets.bound_addresses()):
+        return "that is where clients are served, expected another port"
+    pid = sockets.rival_of(address)
+    return None if pid is None else f"in use by process {pid}"
 
 
 class _OperationsPort:

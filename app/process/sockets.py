@@ -164,7 +164,7 @@ def rival_of(address: Address) -> int | None:
         Its process id, 0 if that can't be known; None: there is none.
     """
     for found in psutil.net_connections(kind="tcp"):
-        if found.status == psutil.CONN_LISTEN and _overlap(address, found.laddr):
+        if found.status == psutil.CONN_LISTEN and overlap(address, found.laddr):
             if found.pid is None:
                 return 0
             if not _beside_us(found.pid):
@@ -189,13 +189,13 @@ def workers_on(address: Address) -> int:
         found.status == psutil.CONN_LISTEN
         and found.pid is not None
         and found.pid != os.getpid()
-        and _overlap(address, found.laddr)
+        and overlap(address, found.laddr)
         and _beside_us(found.pid)
         for found in psutil.net_connections(kind="tcp")
     )
 
 
-def _overlap(one: Address, other: Any) -> bool:
+def overlap(one: Address, other: Any) -> bool:
     """Whether a connection to one address could reach a socket that is bound to the other."""
     hosts = [ipaddress.ip_address(host) for host in (one[0], other[0])]
     return one[1] == other[1] and (

@@ -7,7 +7,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.server import DEFAULT_MODEL, PATIENCE_S, START_S, running_server, wait_for
+from tests.e2e.server import (
+    DEFAULT_MODEL,
+    PATIENCE_S,
+    START_S,
+    free_port,
+    running_server,
+    wait_for,
+)
 
 INTERFACES = pytest.mark.parametrize("interface", [None, "asgi"])
 
@@ -107,6 +114,25 @@ def test_a_port_that_another_server_has_is_refused_before_anything_is_loaded(
             assert f"port {first.port} of 127.0.0.1 is in use by process {worker}: " in line
             assert "model_loaded" not in second.log.read_text()
         assert httpx.get(f"{first.url}/health/live").status_code == 200
+
+
+@INTERFACES
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_probes_and_clients_cannot_share_a_port(
+    tmp_path: Path, interface: str | None, host: str
+) -> None:
+    port = free_port()
+    with running_server(
+        tmp_path,
+        interface=interface,
+        wait=False,
+        port=port,
+        model="",
+        operations_address=f"{host}:{port}",
+    ) as server:
+        assert server.process.wait(START_S) == 1
+        [line] = [line for line in server.lines() if "start_failed: " in line]
+        assert f"LLMHOST_OPERATIONS_ADDRESS='{host}:{port}': that is where clients" in line
 
 
 def test_two_that_start_on_one_port_at_the_same_time_become_one(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.token_bounds import longest_token
+from app.contract.conversation import ChatMessage, ToolCall
 from app.contract.generation import (
     Finished,
     TextDelta,
@@ -27,6 +28,7 @@ from app.errors import (
     ShuttingDown,
     UnknownModel,
 )
+from app.generation import prepare
 from tests.fakes import BYTES, EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids, until
 from tests.generation.asking import asks, says
 
@@ -139,6 +141,24 @@ async def test_a_text_that_is_too_long_whatever_it_says_is_refused_untokenized(m
     with pytest.raises(ContextOverflow, match="prompt has at least 21 tokens") as refused:
         await service.start(asks("x" * (20 * longest + 1)))
     assert (refused.value.prompt_tokens, refused.value.at_least) == (21, True)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        ChatMessage.of("user", "x" * 3000),
+        ChatMessage.of("assistant", "", (ToolCall("1", "f", '{"a": "' + "x" * 3000),)),
+    ],
+    ids=["text", "arguments"],
+)
+async def test_a_conversation_that_cannot_fit_is_not_even_written_out(monkeypatch, turn):
+    service = FakeService(capacity=100)
+    monkeypatch.setattr(service.catalog.model, "longest_token", longest_token(BYTES))
+    monkeypatch.setattr(prepare, "ConversationWriter", lambda *_: pytest.fail("was begun"))
+    with pytest.raises(ContextOverflow, match="at least"):
+        await service.start(asks(prompt=None, messages=[turn]))
+    with pytest.raises(ContextOverflow, match="at least"):
+        await service.tokenize([turn])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from app.errors import InvalidParameter
 MAX_LENGTH: Final = 16384
 """Tokens of the longest answer that may be asked for."""
 DEFAULT_MAX_LENGTH: Final = 8192
+DEFAULT_MAX_LENGTH = 8192
+MAX_PROMPTS: Final = 2048
+"""Prompts of a batch, so that a list of them is made before the engine refuses it."""
 LENGTH_NAMES: Final = ("max_length", "max_tokens", "max_new_tokens")
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -173,9 +176,15 @@ class BatchBody(Options, frozen=True, kw_only=True):
     raw: bool = False
 
     def requests(self) -> list[GenerationRequest]:
-        """Make a request for each prompt."""
+        """Make a request for each prompt.
+
+        Raises:
+            InvalidParameter: fields contradict each other, or there are too many prompts.
+        """
         if self.stream:
             raise InvalidParameter("stream", self.stream, "false, a batch is answered whole")
+        if len(self.prompts) > MAX_PROMPTS:
+            raise InvalidParameter("prompts", f"{len(self.prompts)}", f"at most {MAX_PROMPTS}")
         return [self.prompt_request(prompt, raw=self.raw) for prompt in self.prompts]
 
 

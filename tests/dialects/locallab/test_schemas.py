@@ -169,6 +169,7 @@ def test_each_prompt_of_a_batch_is_a_request():
     ("fields", "message"),
     [
         ({"prompts": []}, "prompts is [], expected array of string, length >= 1"),
+        ({"prompts": ["a"] * 2049}, "prompts is '2049', expected at most 2048"),
         ({"prompts": ["a", ""]}, "prompts[1] is ''"),
         ({"prompts": ["a"], "stream": True}, "stream is True, expected false"),
     ],
