@@ -119,8 +119,7 @@ class Engine:
         decoded_s = self._clock_s()
         for chunk in plan.prefill:
             yield self._run(chunk_input(chunk), [chunk.sequence])
-        if plan.decode:
-            self._note_times(plan, decoded_s - started_s, self._clock_s() - decoded_s)
+        self._note_times(plan, decoded_s - started_s, self._clock_s() - decoded_s)
 
     def _fill_slots(self) -> None:
         """Admit who waits, and fill slots with what need not be computed."""
@@ -135,8 +134,10 @@ class Engine:
 
     def _note_times(self, plan: StepPlan, decode_s: float, prefill_s: float) -> None:
         num_decoding = len(plan.decode)
-        if plan.prefill:
-            num_prefilled = sum(chunk.num_tokens for chunk in plan.prefill)
+        num_prefilled = sum(chunk.num_tokens for chunk in plan.prefill)
+        if not plan.decode:
+            self._pacer.note_prefill_only(num_prefilled, prefill_s)
+        elif plan.prefill:
             self._pacer.note_mixed(
                 num_decoding, plan.num_joining, decode_s, num_prefilled, prefill_s
             )

@@ -12,9 +12,14 @@ from typing import Final
 
 from app.engine.scheduler import MIN_BUDGET, TokenBudget
 
-IDLE_BUDGET: Final = 64
-"""Prompt tokens per step while nothing decodes: larger chunks are no faster, and make a request
-that arrives meanwhile wait (bench/LOG.md, 2026-11-22)."""
+MIN_IDLE_BUDGET: Final = 64
+"""Prompt tokens per step while nothing decodes, at least, and what they are a multiple of: blocks
+of 8 bits are no faster in larger chunks (bench/LOG.md, 2026-11-22)."""
+MAX_BUDGET: Final = 128
+"""Products of integers are a fifth faster in chunks of so many than of 64; in larger ones attention
+takes what they save (bench/LOG.md, 2026-11-26)."""
+IDLE_STEP_S: Final = 0.1
+"""Seconds that a step may take while nothing decodes: so long may a request that arrives wait."""
 MIN_BUSY_BUDGET: Final = MIN_BUDGET
 """A token costs twice as much here as in a large chunk, but one token more at the end of a long
 prompt stops the streams for 4.0 of their steps instead of 3.5 (bench/LOG.md, 2026-11-24)."""
@@ -35,13 +40,14 @@ class Pacer:
 
     def __init__(self) -> None:
         self._busy_budget = float(MIN_BUSY_BUDGET)
+        self._idle_budget = MAX_BUDGET
         self._decode_only_s: dict[int, float] = {}
         """Sequences in the batch → mean seconds of a step that did nothing but decode them."""
 
     @property
     def budget(self) -> TokenBudget:
         """Prompt tokens that the next step may feed."""
-        return TokenBudget(busy=int(self._busy_budget), idle=IDLE_BUDGET)
+        return TokenBudget(busy=int(self._busy_budget), idle=self._idle_budget)
 
     def note_decode_only(self, num_decoding: int, decode_s: float) -> None:
         """Learn from a step that decoded and fed no prompt.
@@ -52,6 +58,19 @@ class Pacer:
         """
         mean_s = self._decode_only_s.setdefault(num_decoding, decode_s)
         self._decode_only_s[num_decoding] = mean_s + SMOOTHING * (decode_s - mean_s)
+
+    def note_prefill_only(self, num_prefilled: int, prefill_s: float) -> None:
+        """Learn from a step that fed prompts and decoded nothing.
+
+        Args:
+            num_prefilled: prompt tokens that were fed.
+            prefill_s: seconds that they took.
+        """
+        if num_prefilled < self._idle_budget:
+            return  # the end of a prompt says nothing about the rest
+        wanted = num_prefilled * min(IDLE_STEP_S / max(prefill_s, 1e-9), 2.0)
+        whole = int(wanted) // MIN_IDLE_BUDGET * MIN_IDLE_BUDGET
+        self._idle_budget = min(max(whole, MIN_IDLE_BUDGET), MAX_BUDGET)
 
     def note_mixed(
         self,
@@ -77,7 +96,7 @@ class Pacer:
         factor = min(allowed_s / max(prefill_s, 1e-9), 2.0)
         if factor > 1.0 and num_prefilled < int(self._busy_budget):
             return  # the end of a prompt: that it was short says nothing about the rest
-        self._busy_budget = min(max(factor * num_prefilled, MIN_BUSY_BUDGET), IDLE_BUDGET)
+        self._busy_budget = min(max(factor * num_prefilled, MIN_BUSY_BUDGET), MAX_BUDGET)
 
     def _estimate(self, batch: int, num_decoding: int, decode_s: float) -> float:
         """Seconds of a step that only decodes, for a batch that may never have been measured.

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.catalog.called import called_arguments
+from app.catalog.call_arguments import called_arguments
 from app.contract.conversation import ChatMessage, Tool
 from app.errors import InvalidParameter
 

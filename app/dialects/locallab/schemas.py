@@ -18,7 +18,6 @@ from app.errors import InvalidParameter
 MAX_LENGTH: Final = 16384
 """Tokens of the longest answer that may be asked for."""
 DEFAULT_MAX_LENGTH: Final = 8192
-DEFAULT_MAX_LENGTH = 8192
 MAX_PROMPTS: Final = 2048
 """Prompts of a batch, so that a list of them is made before the engine refuses it."""
 LENGTH_NAMES: Final = ("max_length", "max_tokens", "max_new_tokens")
