@@ -34,6 +34,8 @@ Error: the root
 import re
 from typing import ClassVar, Final
 
+from app.excerpts import shown
+
 _EVERYBODYS: Final = "requests are running or waiting"
 # An absolute path at the start, whose folders may have spaces, or after a space, quote or bracket.
 _FOLDERS: Final = re.compile(r"^/(?:[^/:'\"]+/)+|(?<=[\s'\"(\[=])/(?:[^\s/:'\"]+/)+")
@@ -291,9 +293,3 @@ class ProviderUnavailable(ServerError):
     """The execution provider asked for is not in the installed ONNX Runtime."""
 
     code = "provider_unavailable"
-
-
-def shown(value: object, limit: int = 80) -> str:
-    """`repr`, shortened: a message must not carry a megabyte back to the client."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

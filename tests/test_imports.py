@@ -11,9 +11,19 @@ from app.contract import models
 
 ROOT = Path(__file__).parents[1]
 
-LEAVES = {"contract", "engine_gauges", "errors", "manifest", "metrics", "settings", "system"}
+LEAVES = {
+    "contract",
+    "engine_gauges",
+    "errors",
+    "excerpts",
+    "manifest",
+    "metrics",
+    "settings",
+    "system",
+}
 MAY_IMPORT = {
-    "app.errors": set(),
+    "app.errors": {"app.excerpts"},
+    "app.excerpts": set(),
     "app.contract": set(),
     "app.settings": set(),
     "app.system": set(),
@@ -22,7 +32,10 @@ MAY_IMPORT = {
     "app.metrics": {"app.engine_gauges", "app.errors"},
     "app.process": {"app.asgi", "app.auth", "app.errors", "app.settings"},
     "app.runtime": {"app.errors", "app.manifest"},
-    "app.engine": {"app.contract", "app.engine_gauges", "app.errors", "app.metrics", "app.runtime"},
+    "app.engine": {
+        *("app.contract", "app.engine_gauges", "app.errors", "app.excerpts", "app.metrics"),
+        "app.runtime",
+    },
     "app.catalog": {
         *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),
         *("app.runtime", "app.engine"),
@@ -32,8 +45,8 @@ MAY_IMPORT = {
     "app.auth": {"app.errors", "app.settings", "app.storage"},
     # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
     "app.dialects": {
-        *("app.contract", "app.errors", "app.metrics", "app.settings", "app.system"),
-        *("app.auth", "app.storage"),
+        *("app.contract", "app.errors", "app.excerpts", "app.metrics", "app.settings"),
+        *("app.auth", "app.storage", "app.system"),
     },
     "app.__main__": {"app.errors", "app.settings", "app.auth", "app.catalog"},
     "app": {"app.process"},

@@ -2,7 +2,8 @@
 
 import logging
 
-from app.errors import EngineFailure, shown
+from app.errors import EngineFailure
+from app.excerpts import shown
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
-from app.errors import Forbidden, shown
+from app.errors import Forbidden
+from app.excerpts import shown
 from app.settings import InvalidSetting, Settings
 
 ANY_HOST: Final = {"any_host": True}

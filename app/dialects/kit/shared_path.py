@@ -12,7 +12,8 @@ from app.auth.guards import signed_in_if_required, within_rate_limit
 from app.dialects.kit.body import read_object, takes
 from app.dialects.kit.dialect import Claim, Dialect
 from app.dialects.kit.host import AnyRequest
-from app.errors import Error, RequestError, shown
+from app.errors import Error, RequestError
+from app.excerpts import shown
 
 _CHOSEN = "claiming_dialect"
 
