@@ -106,7 +106,7 @@ def test_logit_bias_bans_and_forces(ask: Asker):
     "penalty", [{"presence_penalty": 2}, {"frequency_penalty": 2}, {"repetition_penalty": 2}]
 )
 def test_penalties_break_a_repetition(ask: Asker, penalty: dict[str, float]):
-    prompt = " ".join(["buffalo"] * 30)
+    prompt = " ".join(["buffalo"] * 15)
     plain = ask.text(prompt=prompt).count("buffalo")
     assert plain > 10, "it must repeat itself without"
     assert ask.text(prompt=prompt, **penalty).count("buffalo") < plain // 2
