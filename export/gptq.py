@@ -54,6 +54,8 @@ def round_by_gptq(
     Returns:
         codes [K, N], within ±`LEVELS`.
     """
+    if not np.isfinite(moments).all():  # of a damaged model; the quality gate judges the rest
+        return round_to_nearest(weight, steps)
     left = torch.from_numpy(weight.copy())
     grid = torch.from_numpy(steps)
     codes = torch.empty(weight.shape, dtype=torch.int8)
@@ -75,7 +77,13 @@ def _upper_root_of_inverse(moments: torch.Tensor, damping: float) -> torch.Tenso
     """U, upper triangular, with Uᵀ U the inverse of the damped moments [K, K]."""
     diagonal = moments.diagonal()
     diagonal[diagonal == 0] = 1.0  # never seen: any code is as good
-    diagonal += damping * diagonal.mean()
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
-    root: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return root
+    mean = diagonal.mean()
+    while True:
+        diagonal += damping * mean
+        lower, failed = torch.linalg.cholesky_ex(moments)
+        if not failed:
+            root, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed:
+            assert isinstance(root, torch.Tensor)
+            return root
+        damping *= 10  # inputs that are nearly alike, or of sizes too far apart

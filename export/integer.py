@@ -17,6 +17,7 @@ from onnx import NodeProto
 
 from app.manifest import Graph
 from export.calibrate import page_logits, second_moments
+from export.errors import QualityRefused
 from export.gptq import column_steps, round_by_gptq
 from export.graph import OnnxGraph
 from export.integer_products import replace_product, turn_activations
@@ -81,8 +82,13 @@ def quantise_to_integers(
         folder: for files of our own, which are deleted again.
         shape: of the graph.
         ids: tokens of `CALIBRATION`.
+
+    Raises:
+        QualityRefused: the unquantised graph computes nothing finite.
     """
     page = Page(shape, ids[:JUDGED_TOKENS], page_logits(clean, shape, ids[:JUDGED_TOKENS]))
+    if not np.isfinite(page.logits).all():
+        raise QualityRefused("what the model says of a page of text is not finite")
     turned = folder / "turned.onnx"
     stream, values = turn(clean, turned, page)
     codes = _round(turned, shape, ids)
@@ -106,8 +112,9 @@ def turn(clean: Path, turned: Path, page: Page) -> tuple[bool, int]:
         turn_activations(graph)
         save_model(graph.finish(), turned)
         if page.kl(turned) < ROTATED_KL:
-            return stream, values
-    raise AssertionError("without any rotation the graph is what it was")
+            break
+    # without a rotation at last the graph is what it was, however it rounds: the gate judges it
+    return stream, values
 
 
 def _round(model: Path, shape: Graph, ids: Sequence[int]) -> Codes:

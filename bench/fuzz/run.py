@@ -41,6 +41,8 @@ SETTINGS: Final = {
     "rate_limit_burst": 0,
     "login_attempts_per_account": 0,
     "login_attempts_per_address": 0,
+    "login_attempts_from_new_addresses": 0,
+    "registrations_per_address": 0,
     # as little as argon2 takes: hashing is not what is tried here
     "argon2_memory_kib": 8,
     "argon2_time_cost": 1,

@@ -75,3 +75,20 @@ def test_inputs_that_are_never_seen_and_columns_of_zeros_are_no_trouble() -> Non
     codes = round_by_gptq(weight, steps, x.T @ x)
     assert (codes[:, 1] == 0).all()
     assert np.isfinite(codes * steps).all()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e12])
+def test_inputs_that_are_alike_or_of_any_size_are_no_trouble(size: float) -> None:
+    x = np.repeat(inputs(16, 1, 8), 12, axis=1) * np.float32(size)
+    x[:, 0] *= np.float32(1e-6)
+    weight = np.random.default_rng(9).standard_normal((12, 4)).astype(np.float32)
+    steps = column_steps(weight)
+    codes = round_by_gptq(weight, steps, (x.T @ x).astype(np.float32))
+    assert np.abs(codes.astype(int)).max() <= gptq.LEVELS
+
+
+def test_inputs_that_are_not_finite_leave_plain_rounding() -> None:
+    weight = np.random.default_rng(10).standard_normal((4, 4)).astype(np.float32)
+    steps = column_steps(weight)
+    moments = np.full((4, 4), np.inf, np.float32)
+    assert (round_by_gptq(weight, steps, moments) == round_to_nearest(weight, steps)).all()

@@ -59,7 +59,7 @@ async def list_keys(request: SignedInRequest, auth: Provided[Auth]) -> ApiKeyLis
     status_code=200,
     summary="Revoke an API key",
     security=LOGIN_SECURITY,
-    responses=refusals(401, 403, 404),
+    responses=refusals(400, 401, 403, 404),
 )
 async def revoke_key(request: SignedInRequest, auth: Provided[Auth], key_id: FromPath[str]) -> Done:
     """Revoke one of my API keys: the next request with it is refused."""

@@ -49,7 +49,7 @@ async def list_models(models: Models) -> ModelList:
     return ModelList(data=[Model.of(facts, models) for facts in await models.available()])
 
 
-@get("/v1/models/{model_id:path}", summary="One model", responses=refusals(401, 404, 500))
+@get("/v1/models/{model_id:path}", summary="One model", responses=refusals(400, 401, 404, 500))
 async def show_model(
     models: Models,
     model_id: Annotated[
