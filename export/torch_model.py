@@ -176,6 +176,8 @@ def _check_tokens(source: ModelSource, config: Any) -> None:
 def _check_room(source: ModelSource, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse a configuration that asks for far more than the weights hold, before allocating it."""
     layers, elements = config.num_hidden_layers, num_elements(shapes)
+    if layers is None:
+        raise SourceUnusable(f"{source.described}: num_hidden_layers is null, expected an int")
     if layers > len(shapes):
         raise SourceUnusable(
             f"{source.described}: num_hidden_layers is {layers}, its weights are {len(shapes)} "

@@ -211,7 +211,8 @@ class Fuzzer:
         print(f"the server is dead: {why}; under way: --only {under_way}")
 
     async def _generate(self) -> None:
-        body = {"prompt": "Hello", "max_length": 2, "raw": True}
+        # by name: a request of ours may have unloaded it just now
+        body = {"prompt": "Hello", "max_length": 2, "raw": True, "model_id": self._cases.model}
         headers = bearer(self.accounts.secrets["key"])
         for _ in itertools.repeat(None, 30):
             async with self._session.post("/generate", json=body, headers=headers) as response:

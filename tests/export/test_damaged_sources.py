@@ -293,6 +293,12 @@ def test_broken_configuration_is_one_sentence(
     assert said in sentence
 
 
+def test_a_number_that_is_null_is_named(folder: Path, refused: Refuse) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": None}))
+    assert "num_hidden_layers is null, expected an int" in refused(folder)
+
+
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
 def test_quantised_source_names_its_method(method: str, folder: Path, refused: Refuse) -> None:
     path = folder / "config.json"
