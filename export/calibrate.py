@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from onnx import ValueInfoProto
 from tqdm import tqdm
 
 from app.manifest import Graph
@@ -86,10 +87,8 @@ def _probing(model: Path, names: Iterable[str]) -> ort.InferenceSession:
     graph = OnnxGraph(load_model(model))
     graph.outputs = set(names)
     del graph.model.graph.output[:]
-    graph.model.graph.output.extend(
-        # their types and shapes are for ONNX Runtime to find out
-        [type(graph.model.graph.input[0])(name=name) for name in names]
-    )
+    # their types and shapes are for ONNX Runtime to find out
+    graph.model.graph.output.extend([ValueInfoProto(name=name) for name in names])
     path = model.with_name(PROBED)
     files = save_model(graph.finish(), path)
     try:
