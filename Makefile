@@ -11,12 +11,13 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 MODEL := models/HuggingFaceTB--SmolLM2-135M-Instruct/manifest.json
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check model lock clean
+.PHONY: help serve test check docs model lock clean
 
 help:
 	@echo 'make serve   install, export the default model, serve it on http://127.0.0.1:8000'
 	@echo 'make test    install, export the default model, run every check and test'
 	@echo 'make check   ruff and mypy alone'
+	@echo 'make docs    make the manual in site/: open site/index.html'
 	@echo 'make lock    write constraints.txt anew, with the newest versions'
 	@echo 'make clean   remove the environment and the caches, keep models/ and data/'
 
@@ -34,6 +35,9 @@ check: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/test
+	$(BIN)/sphinx-build -W --keep-going -q -c docs -d $(VENV)/doctrees . site
+
 model: $(MODEL)
 
 # Whichever target needs the model has installed the exporter before.
@@ -46,7 +50,7 @@ $(VENV)/serve: pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 $(VENV)/test: $(VENV)/serve
-	$(INSTALL) '.[$(EXTRAS),dev,postgres]'
+	$(INSTALL) '.[$(EXTRAS),dev,docs,postgres]'
 	touch $@
 
 $(BIN)/pip:
@@ -60,7 +64,7 @@ LOCK := $(VENV)/lock
 lock:
 	$(PYTHON) -m venv --clear $(LOCK)
 	$(LOCK)/bin/pip install --quiet --upgrade pip
-	$(LOCK)/bin/pip install --quiet --editable '.[cpu,export,dev,postgres,bench]'
+	$(LOCK)/bin/pip install --quiet --editable '.[cpu,export,dev,docs,postgres,bench]'
 	$(LOCK)/bin/pip freeze --all --exclude-editable --exclude pip > $(LOCK)/frozen.txt
 	(grep '^#' constraints.txt; sed 's/+.*//' $(LOCK)/frozen.txt) > $(LOCK)/constraints.txt
 	mv $(LOCK)/constraints.txt constraints.txt
@@ -68,5 +72,5 @@ lock:
 	@echo 'constraints.txt is new: now run make test'
 
 clean:
-	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +

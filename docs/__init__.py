@@ -1,0 +1,1 @@
+"""The manual: pages in Markdown, and what Sphinx makes a site of them with."""
