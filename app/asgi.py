@@ -18,6 +18,7 @@ from app.dialects.locallab import routes as locallab
 from app.dialects.neptun import routes as neptun
 from app.dialects.openai import routes as openai
 from app.dialects.operations import routes as operations
+from app.dialects.pages import routes as pages
 from app.errors import UnknownModel
 from app.generation.service import GenerationService
 from app.metrics import Metrics
@@ -25,7 +26,7 @@ from app.runtime.heap import trim_when_grown
 from app.settings import InvalidSetting, Settings
 from app.storage.database import Database, database_url
 
-DIALECTS: Final = (operations, locallab, accounts, llm_host, neptun, openai)
+DIALECTS: Final = (operations, locallab, accounts, llm_host, neptun, openai, pages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,89 @@
+// A chat as a tree: an edit or another answer is a branch, and nothing said is lost.
+//
+// chat: { id, title, created, updated, settings, nodes: { [id]: node }, leaf }
+// node: { id, parent, role, content, created } and of an answer { reasoning, calls, model, stats,
+//         group, complete, error, format }; of a tool's result { callId }.
+// Knows no view, no storage and no server.
+
+/** An id that nobody else makes. (crypto.randomUUID is for trusted connections alone.) */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export function newChat(settings) {
+  const now = Date.now();
+  return {
+    id: newId(), title: "", created: now, updated: now, settings: structuredClone(settings),
+    nodes: {}, leaf: null,
+  };
+}
+
+/** Add a node below another (null: the beginning) and return it; the branch shown ends there. */
+export function addNode(chat, parent, fields) {
+  const node = { id: newId(), parent, created: Date.now(), content: "", ...fields };
+  chat.nodes[node.id] = node;
+  chat.leaf = node.id;
+  return node;
+}
+
+/** The branch that is shown, from its beginning to its end. */
+export function branch(chat, leaf = chat.leaf) {
+  const nodes = [];
+  for (let id = leaf; id !== null; id = chat.nodes[id].parent) nodes.push(chat.nodes[id]);
+  return nodes.reverse();
+}
+
+/** What stands below a node, the oldest first. */
+export function childrenOf(chat, parent) {
+  return Object.values(chat.nodes)
+    .filter((node) => node.parent === parent)
+    .sort((a, b) => a.created - b.created);
+}
+
+/** A node and the others in its place, the oldest first. */
+export function siblingsOf(chat, node) {
+  return childrenOf(chat, node.parent);
+}
+
+/** Answers that were asked for together, this one among them. */
+export function groupOf(chat, node) {
+  if (!node.group) return [node];
+  return siblingsOf(chat, node).filter((sibling) => sibling.group === node.group);
+}
+
+/** Show the branch that goes through a node, to the newest end below it. */
+export function showBranch(chat, node) {
+  let last = node;
+  for (let below = childrenOf(chat, last.id); below.length; below = childrenOf(chat, last.id)) {
+    last = below.at(-1);
+  }
+  chat.leaf = last.id;
+}
+
+/** Take a node away with all that stands below it, and show what stood beside or above it. */
+export function removeNode(chat, node) {
+  const beside = siblingsOf(chat, node).filter((sibling) => sibling !== node);
+  const doomed = [node];
+  for (const each of doomed) doomed.push(...childrenOf(chat, each.id));
+  for (const each of doomed) delete chat.nodes[each.id];
+  if (beside.length) showBranch(chat, beside.at(-1));
+  else chat.leaf = node.parent;
+}
+
+/** A title out of the first question. */
+export function titleOf(chat) {
+  if (chat.title) return chat.title;
+  const first = branch(chat).find((node) => node.role === "user")?.content ?? "";
+  const words = first.trim().split(/\s+/, 40).join(" ");
+  return words.length > 60 ? `${words.slice(0, 59).trimEnd()}…` : words || "New chat";
+}
+
+/** Make a chat of turns that were kept without a tree. */
+export function chatOfTurns(id, title, turns, settings) {
+  const chat = { ...newChat(settings), id, title };
+  for (const { role, content, model, complete, created } of turns) {
+    addNode(chat, chat.leaf, { role, content, model, complete, created });
+  }
+  return chat;
+}

@@ -1,0 +1,35 @@
+// The page's frame: chats at the side, the conversation, and the dialog that is open.
+
+import { html, useStore } from "../lib/ui.js";
+import { show, state } from "../chat/state.js";
+import { Account } from "./account.js";
+import { Composer } from "./composer.js";
+import { Header } from "./header.js";
+import { Keys } from "./keys.js";
+import { Settings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
+import { SignIn } from "./signin.js";
+import { Thread } from "./thread.js";
+
+const DIALOGS = { account: Account, keys: Keys, settings: Settings, signin: SignIn };
+
+export function App() {
+  const dialog = useStore(state, (now) => now.dialog);
+  const closed = useStore(state, (now) => now.closed);
+  const menu = useStore(state, (now) => now.menu);
+  const said = useStore(state, (now) => now.said);
+  const Opened = DIALOGS[dialog];
+  return html`
+    <a class="skip" href="#question">Skip to the question</a>
+    <div class=${`frame ${menu ? "menu-open" : ""}`}>
+      <${Sidebar} />
+      <div class="main">
+        <${Header} />
+        ${closed ? html`<main class="closed"><${SignIn} inline /></main>` : html`
+          <main class="conversation"><${Thread} /></main>
+          <${Composer} />`}
+      </div>
+    </div>
+    <p class="sr-only" role="status" aria-live="polite">${said}</p>
+    ${Opened && !(closed && dialog === "signin") && html`<${Opened} onClose=${() => show(null)} />`}`;
+}
