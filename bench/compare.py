@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import signal
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from bench.peers.bandwidth import read_bandwidth
 from bench.peers.child import Child
 from bench.peers.http_load import http_load, label
 from bench.peers.programs.protocol import SPARE
-from bench.peers.recipes import PEERS, Place
+from bench.peers.recipes import PEERS, SHAPE_NAMES, Place
 from bench.peers.report import markdown, plot
 from bench.peers.rounds import WARM_UP_STEPS, Comparison, Entry, Plan
 
@@ -31,6 +32,18 @@ QUIET_LOAD = 0.5
 """Load average above which a warning is printed: with two other processes on two cores, llama.cpp
 took 1,080 ms per step instead of 7."""
 DEFAULT_PREFILL, FULL_PREFILL = [128, 512], [128, 512, 2048]
+SHAPE_CELLS = ["1x128", "8x128"]
+SHAPE_PREFILL = [512]
+DEFAULT_MODEL = Path("models/HuggingFaceTB--SmolLM2-135M-Instruct")
+FEATURES = {
+    "avx2": "AVX2",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_vnni": "AVX-512 VNNI",
+    "amx_int8": "AMX",
+    "asimddp": "dot products",
+    "i8mm": "I8MM",
+}
+"""What /proc/cpuinfo calls the instructions that integer products run on, and their names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         nargs="+",
-        default=[Path("models/HuggingFaceTB--SmolLM2-135M-Instruct")],
+        default=[DEFAULT_MODEL],
         help="our model folders; ratios are to the first",
+    )
+    parser.add_argument(
+        "--shape",
+        choices=SHAPE_NAMES,
+        help="instead: a model of this size with random weights, made in --into, beside llama.cpp",
     )
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--cells", nargs="+", type=cell, help="batch x context, such as 8x1024")
@@ -78,12 +96,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise SystemExit(
             f"{tokens} steps per cell in all rounds, but a row has room for {SPARE - 1}"
         )
+    place = Place(arguments.into.resolve())
+    if arguments.shape:
+        _make_shape(arguments, place)
     labels = [label(model) for model in arguments.model]
     if len(set(labels)) < len(labels):
         raise SystemExit(
             f"--model: two would have the same label in the table: {', '.join(labels)}"
         )
-    place = Place(arguments.into.resolve())
     if not arguments.no_quality and not place.shared.reference.is_file():
         raise SystemExit(f"{place.shared.reference} is missing: run `python -m bench peers` first")
     # `timeout` and CI end programs like this; the stopped child processes must not stay behind
@@ -111,6 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
                 entry.child.end()
     result: dict[str, Any] = {
         "machine": processor(),
+        "shape": arguments.shape,
         "bytes_per_s": bytes_per_s,
         "load_average_before": busy,
         **asdict(plan),
@@ -124,6 +145,19 @@ def run(arguments: argparse.Namespace) -> None:
         )
         _write(result, arguments.out)
     print(arguments.out.with_suffix(".md").read_text())
+
+
+def _make_shape(arguments: argparse.Namespace, place: Place) -> None:
+    """Have the shape's files made, and let `arguments` ask for them."""
+    if arguments.http:
+        raise SystemExit("--http measures the default model; leave it out with --shape")
+    folder = place.shape(arguments.shape)
+    command = ("bench.peers.shapes", arguments.shape, str(folder), DEFAULT_MODEL / "tokenizer.json")
+    subprocess.run([sys.executable, "-m", *command], check=True)  # noqa: S603
+    arguments.model = [folder / name for name in ("w8a8", "int4")]
+    arguments.no_quality = True
+    arguments.cells = arguments.cells or [cell(c) for c in SHAPE_CELLS]
+    arguments.prefill = SHAPE_PREFILL if arguments.prefill is None else arguments.prefill
 
 
 def _write(result: dict[str, Any], out: Path) -> None:
@@ -155,6 +189,13 @@ def _entries(arguments: argparse.Namespace, place: Place) -> list[Entry]:
             child = Child(python, f"{PROGRAMS}.ours", place.log(f"ours-{model.name}"), mode)
             entries.append(Entry(name, name, child, str(model.resolve())))
     missing = place.missing()
+    if arguments.shape:
+        for kind in ("Q8_0", "Q4_1"):
+            name = f"llama_cpp_{kind}"
+            child = Child(place.bin("llama_cpp"), f"{PROGRAMS}.llamacpp", place.log(f"run-{name}"))
+            model = place.shape(arguments.shape) / f"{kind}.gguf"
+            entries.append(Entry(name, f"llama.cpp {kind}", child, str(model)))
+        return entries
     for name in arguments.peers:
         peer = PEERS[name]
         child = Child(
@@ -168,8 +209,11 @@ def _entries(arguments: argparse.Namespace, place: Place) -> list[Entry]:
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """The name of this machine's processor, with what it has for products of integers."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    told = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    flags = (told.get("flags") or told.get("Features") or "").split()
+    name = told.get("model name") or platform.processor() or platform.machine()
+    features = ", ".join(spoken for flag, spoken in FEATURES.items() if flag in flags)
+    return f"{name} with {features}" if features else name

@@ -125,6 +125,10 @@ PEERS: Final = {
 }
 
 
+SHAPE_NAMES: Final = ("llama-1b", "qwen2.5-0.5b")
+"""What `shapes` can make; named here because only making them needs the exporter's packages."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where everything is below the folder given by `--into`."""
@@ -151,6 +155,10 @@ class Place:
         if peer.gguf:
             return self.shared.gguf
         return self.into / "models" / name if peer.convert else self.shared.hugging_face
+
+    def shape(self, name: str) -> Path:
+        """The folder of a shape's models."""
+        return self.into / "shapes" / name
 
     def llama_server(self) -> Path | None:
         """The binary of llama-server, if its environment was made."""
