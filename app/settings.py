@@ -47,10 +47,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     intra_op_threads: Count = 0
     """Threads of one decoder step; 0: one per physical core."""
     slots: Count = 0
-    """Requests that generate at once, each in a slot of the KV cache; 0: 16, or as many as fit in
-    half of the memory that is free at start."""
+    """Requests that generate at once, each in a slot of the KV cache; 0: 16, or what fits half of
+    the memory that the model and its prefix cache leave free."""
     context_length: Count = 0
-    """Tokens of prompt and answer together; 0: what the model was trained for."""
+    """Tokens of prompt and answer together; 0: what the model was trained for, at most 8,192."""
     prefix_cache_mb: Count = 512
     """Megabytes of each model's prefix cache, which keeps the beginnings of prompts for later ones;
     0: off. On the CPU only."""

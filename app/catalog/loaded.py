@@ -28,6 +28,9 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 MAX_AUTO_SLOTS: Final = 16
+AUTO_CONTEXT: Final = 8192
+"""Tokens of a slot where no setting says so and the model could have more: with all that newer
+models allow, 131,072 tokens, a slot of an 8B is 34 GB, and only one person could be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +112,13 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     """
     manifest = read_manifest(folder)
     graph = manifest.graph
-    capacity = min(settings.context_length or graph.context_length, graph.context_length)
-    slots = settings.slots or auto_slots(graph, capacity)
+    capacity = min(settings.context_length or AUTO_CONTEXT, graph.context_length)
+    cache_mb = settings.prefix_cache_mb
+    slots = settings.slots or auto_slots(manifest, capacity, cache_mb)
     check_arithmetic(manifest.model_id, manifest.quantisation.arithmetic)
     provider = choose_provider(settings.execution_provider)
     if provider == "cpu":  # a GPU's memory is reserved at once: what doesn't fit shows there
-        check_memory(manifest, slots, capacity, settings.prefix_cache_mb)
+        check_memory(manifest, slots, capacity, cache_mb)
     decoder = OrtDecoder(
         folder,
         manifest,
@@ -122,14 +126,16 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
         capacity=capacity,
         provider=provider,
         intra_op_threads=settings.intra_op_threads,
-        pool_blocks=settings.prefix_cache_mb * 2**20 // (graph.kv_bytes_per_token * BLOCK_TOKENS),
+        pool_blocks=cache_mb * 2**20 // (graph.kv_bytes_per_token * BLOCK_TOKENS),
     )
     logger.info(
-        "model_loaded model=%s provider=%s slots=%d context=%d kv_bytes=%d",
+        "model_loaded model=%s provider=%s slots=%d context=%d of=%d kv_bytes=%d "
+        "changed_by=LLMHOST_SLOTS,LLMHOST_CONTEXT_LENGTH",
         manifest.model_id,
         provider,
         slots,
         capacity,
+        graph.context_length,
         slots * capacity * graph.kv_bytes_per_token,
     )
     tokenizer = _read_tokenizer(folder)
@@ -164,11 +170,11 @@ def check_memory(manifest: Manifest, slots: int, capacity: int, prefix_cache_mb:
         )
 
 
-def auto_slots(graph: Graph, capacity: int) -> int:
-    """Rows whose full caches fit half of the memory that is free now: 1 … 16."""
-    row_bytes = capacity * graph.kv_bytes_per_token
-    fitting = psutil.virtual_memory().available // 2 // row_bytes
-    return max(1, min(MAX_AUTO_SLOTS, fitting))
+def auto_slots(manifest: Manifest, capacity: int, prefix_cache_mb: int) -> int:
+    """Slots whose full caches fit half of the memory that the rest of the model leaves: 1 … 16."""
+    slot_bytes = capacity * manifest.graph.kv_bytes_per_token
+    left = psutil.virtual_memory().available - manifest.size_bytes - prefix_cache_mb * 2**20
+    return max(1, min(MAX_AUTO_SLOTS, left // 2 // slot_bytes))
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:

@@ -13,7 +13,7 @@ import pytest
 
 from app.catalog import catalog as catalog_module
 from app.catalog.catalog import Catalog
-from app.catalog.loaded import MAX_AUTO_SLOTS, ModelParts, auto_slots, open_model
+from app.catalog.loaded import AUTO_CONTEXT, MAX_AUTO_SLOTS, ModelParts, auto_slots, open_model
 from app.catalog.shelf import Shelf
 from app.contract.generation import GenerationRequest, collect
 from app.contract.sampling import SamplingParams
@@ -394,13 +394,26 @@ async def test_ten_clients_that_generate_load_and_unload_get_every_answer(
         assert len(catalog.loaded) <= max_loaded_models
 
 
-def test_auto_slots_follow_the_free_memory(models_dir, monkeypatch):
-    graph = read_manifest(models_dir / "tiny--a").graph
-    row_bytes = 256 * graph.kv_bytes_per_token
-    for free_rows, slots in ((0, 1), (6, 3), (1000, MAX_AUTO_SLOTS)):
-        memory = type("Memory", (), {"available": free_rows * row_bytes})
+def test_auto_slots_follow_the_memory_that_files_and_prefixes_leave(models_dir, monkeypatch):
+    manifest = read_manifest(models_dir / "tiny--a")
+    slot_bytes = 256 * manifest.graph.kv_bytes_per_token
+    for slots_free, slots in ((0, 1), (6, 3), (1000, MAX_AUTO_SLOTS)):
+        available = manifest.size_bytes + 3 * 2**20 + slots_free * slot_bytes
+        memory = type("Memory", (), {"available": available})
         monkeypatch.setattr("app.catalog.loaded.psutil.virtual_memory", lambda m=memory: m)
-        assert auto_slots(graph, 256) == slots
+        assert auto_slots(manifest, 256, prefix_cache_mb=3) == slots
+
+
+def test_a_model_with_a_long_context_gets_a_useful_one_by_default(tmp_path):
+    folder = write_model(tmp_path, A)
+    content = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    content["graph"]["context_length"] = 131_072
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(content))
+    for setting, capacity in ((0, AUTO_CONTEXT), (20_000, 20_000), (200_000, 131_072)):
+        settings = Settings(models_dir=tmp_path, slots=1, context_length=setting)
+        parts = open_model(folder, settings)
+        assert parts.decoder.capacity == capacity
+        parts.decoder.close()
 
 
 async def test_settings_that_do_not_fit_the_memory_are_refused_with_the_numbers(models_dir):
