@@ -47,6 +47,12 @@ def report(error: Exception) -> None:
     """Log in one sentence why the server can't start; a bug of ours with its traceback."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # Litestar's
         error = error.exceptions[0]
+    if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+        # the one requirement that no plain install can choose: CPU or CUDA
+        error = InvalidSetting(
+            "ONNX Runtime is not installed, expected one of the extras: "
+            "pip install 'llmhost[cpu]', or 'llmhost[gpu]' for CUDA"
+        )
     foreseen = isinstance(error, (InvalidSetting, Error, PortTaken, OSError))
     for problem in (str(error) or type(error).__name__).splitlines():
         logger.error("start_failed: %s", problem, exc_info=None if foreseen else error)
