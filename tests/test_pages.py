@@ -10,7 +10,7 @@ PAGES = [
     *ROOT.glob("*.md"),
     *(
         page
-        for folder in ("app", "bench", "docs", "models")
+        for folder in ("app", "bench", "deploy", "docs", "models")
         for page in (ROOT / folder).rglob("*.md")
     ),
 ]
