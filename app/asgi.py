@@ -11,6 +11,7 @@ from litestar import Litestar
 from app.auth.auth import create_auth
 from app.catalog.catalog import Catalog
 from app.dialects.accounts import routes as accounts
+from app.dialects.anthropic import routes as anthropic
 from app.dialects.kit.application import assemble
 from app.dialects.kit.host import Host
 from app.dialects.llm_host import routes as llm_host
@@ -26,7 +27,7 @@ from app.runtime.heap import trim_when_grown
 from app.settings import InvalidSetting, Settings
 from app.storage.database import Database, database_url
 
-DIALECTS: Final = (operations, locallab, accounts, llm_host, neptun, openai, pages)
+DIALECTS: Final = (operations, locallab, accounts, llm_host, neptun, openai, anthropic, pages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,6 +151,8 @@ class Finished(msgspec.Struct, frozen=True):
     usage: Usage
     call_cut: bool = False
     """The text ended within the arguments of its last tool call, which are no JSON then."""
+    stop_string: str | None = None
+    """The one of the request's stop strings that the text ended before; None: another end."""
 
 
 Event = PromptLogprobs | TextDelta | ToolCallDelta | Finished
@@ -183,6 +185,10 @@ class Generation(Protocol):
     @property
     def model_id(self) -> str:
         """The model that writes."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far; what was cached is known from the first event on."""
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""
@@ -269,6 +275,7 @@ class Generator(Protocol):
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
+        tools: Sequence[Tool] = (),
         caller: Caller = NOBODY,
     ) -> TokenizedText:
         """Give the tokens of a text, or of a conversation as the model would get it.
@@ -277,6 +284,7 @@ class Generator(Protocol):
             text: as it is, or a conversation.
             model_id: None for the current model.
             add_special_tokens: whether those that begin and end a text are added.
+            tools: what the model is shown with a conversation.
             caller: who asks.
 
         Raises:

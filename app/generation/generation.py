@@ -33,6 +33,11 @@ class EngineGeneration:
         self._ready: deque[Event] = deque()
         self._closed = False
 
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        return self._reader.usage
+
     def __aiter__(self) -> Self:
         return self
 
@@ -72,7 +77,8 @@ class EmptyGeneration:
 
     def __init__(self, model_id: str, prompt_tokens: int) -> None:
         self.model_id = model_id
-        self._finished: Finished | None = Finished(FinishReason.LENGTH, Usage(prompt_tokens, 0))
+        self.usage = Usage(prompt_tokens, 0)
+        self._finished: Finished | None = Finished(FinishReason.LENGTH, self.usage)
 
     def __aiter__(self) -> Self:
         return self

@@ -107,7 +107,11 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
 
 
 def tokenize(
-    model: TextModel, text: str | Sequence[ChatMessage], *, add_special_tokens: bool
+    model: TextModel,
+    text: str | Sequence[ChatMessage],
+    tools: Sequence[Tool] = (),
+    *,
+    add_special_tokens: bool,
 ) -> list[int]:
     """Give the tokens of a text, or of a conversation as the model would get it.
 
@@ -115,7 +119,8 @@ def tokenize(
         InvalidParameter, RequestError, ModelBroken: the conversation can't be written out.
     """
     if not isinstance(text, str):
-        return _encode(model, _write(model, text), add_special_tokens=add_special_tokens)
+        parts = _write(model, text, tools)
+        return _encode(model, parts, add_special_tokens=add_special_tokens)
     return _encode(model, [text], add_special_tokens=add_special_tokens)
 
 

@@ -52,9 +52,18 @@ class TextReader:
     def finished(self) -> Finished:
         """The last event of a text that did not fail."""
         assert isinstance(self.end, FinishReason), self.end
+        return Finished(
+            self.end,
+            self.usage,
+            call_cut=self._calls is not None and self._calls.cut,
+            stop_string=self._stop_strings.found,
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
         num_prompt = len(self._prepared.engine.prompt_ids)
-        usage = Usage(num_prompt, self._completion_tokens, self._cached_tokens)
-        return Finished(self.end, usage, call_cut=self._calls is not None and self._calls.cut)
+        return Usage(num_prompt, self._completion_tokens, self._cached_tokens)
 
     def read(self, events: list[TokenEvent]) -> list[Event]:
         """Take what the engine brought, up to the text's end; return what is certain after it."""

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from app.catalog.fair_thread import FairThread
-from app.contract.conversation import ChatMessage
+from app.contract.conversation import ChatMessage, Tool
 from app.contract.generation import (
     NOBODY,
     Caller,
@@ -90,13 +90,14 @@ class GenerationService:
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
+        tools: Sequence[Tool] = (),
         caller: Caller = NOBODY,
     ) -> TokenizedText:
         """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
         model = await self._models.get(model_id)
         ids = await self._run(
             caller,
-            lambda: tokenize(model, text, add_special_tokens=add_special_tokens),
+            lambda: tokenize(model, text, tools, add_special_tokens=add_special_tokens),
             long=not isinstance(text, str) or len(text) > _LONG_TEXT,
         )
         return TokenizedText(ids, model.capacity)

@@ -17,6 +17,8 @@ class StopStrings:
         self._patterns = [_Pattern(string) for string in strings]
         self._held: deque[str] = deque()
         self._num_held = 0
+        self.found: str | None = None
+        """The string that has ended the text."""
 
     def feed(self, piece: str) -> tuple[str, bool]:
         """Take the next piece; return what is certain to be text, and whether the text has ended.
@@ -28,14 +30,16 @@ class StopStrings:
             self._held.append(piece)
             self._num_held += len(piece)
         for end, character in enumerate(piece, start=before + 1):
-            complete = [p.length for p in self._patterns if p.advance(character)]
+            complete = [p for p in self._patterns if p.advance(character)]
             if complete:
-                text = self._take(end - max(complete))
+                longest = max(complete, key=lambda pattern: pattern.length)
+                self.found = longest.string
+                text = self._take(end - longest.length)
                 self._held.clear()
                 self._num_held = 0
                 return text, True
-        longest = max((p.matched for p in self._patterns), default=0)
-        return self._take(self._num_held - longest), False
+        most = max((p.matched for p in self._patterns), default=0)
+        return self._take(self._num_held - most), False
 
     def flush(self) -> str:
         """Return what was held back; the text has ended by itself."""
@@ -58,7 +62,7 @@ class _Pattern:
     """How much of one string the latest characters match (Knuth, Morris and Pratt)."""
 
     def __init__(self, string: str) -> None:
-        self._string = string
+        self.string = string
         self.length = len(string)
         self.matched = 0
         # _shorter[n]: the longest proper prefix that also ends the first n + 1 characters
@@ -72,6 +76,6 @@ class _Pattern:
         return self.matched == self.length
 
     def _next(self, matched: int, character: str) -> int:
-        while matched and self._string[matched] != character:
+        while matched and self.string[matched] != character:
             matched = self._shorter[matched - 1]
-        return matched + 1 if self._string[matched] == character else 0
+        return matched + 1 if self.string[matched] == character else 0

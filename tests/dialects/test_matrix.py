@@ -16,13 +16,14 @@ from tests.accounts_app import CHAT, HELLO, PASSWORD, running
 from tests.auth.test_guards import BAD_KEYS, PROTECTED, headers_of
 
 TURN = {"messages": [{"role": "user", "content": "Hello"}]}
+MODEL = {"model": "test/fake"}
 LOAD = {"model_id": "nobody/nothing"}
 
 
 class Row(NamedTuple):
     method: str
     path: str
-    dialect: Literal["LocalLab", "LLM Host", "Neptun", "OpenAI"]
+    dialect: Literal["LocalLab", "LLM Host", "Neptun", "OpenAI", "Anthropic"]
     door: Literal["open", "closable", "admin", "users", "logins"]
     """Who may pass: anybody · users where the server is closed, or its administrators · users ·
     users with an access token, not with an API key."""
@@ -66,14 +67,24 @@ ROWS = [
     Row("POST", "/v1/embeddings", "OpenAI", "closable"),
     Row("POST", "/tokenize", "OpenAI", "closable", {"model": "test/fake", "prompt": "x"}),
     Row("POST", "/detokenize", "OpenAI", "closable", {"model": "test/fake", "tokens": [5]}),
+    Row("POST", "/v1/messages", "Anthropic", "closable", {**MODEL, **TURN, "max_tokens": 9}),
+    Row("POST", "/v1/messages/count_tokens", "Anthropic", "closable", {**MODEL, **TURN}),
+    Row("GET", "/anthropic/v1/models", "Anthropic", "closable"),
+    Row("GET", "/anthropic/v1/models/test/fake", "Anthropic", "closable"),
 ]
 TEMPLATES = {
     f"{CHAT}?chat_id=-1": "/api/ai/huggingface/{model_publisher}/{model_name}/chat",
     "/api/chats/1": "/api/chats/{chat_id}",
     "/v1/models/test/fake": "/v1/models/{model_id}",
+    "/anthropic/v1/models/test/fake": "/anthropic/v1/models/{model_id}",
     "/me/keys/1": "/me/keys/{key_id}",
 }
 USERS = ("users", "logins")
+ENVELOPES = {
+    "Neptun": ["statusCode", "statusMessage"],
+    "OpenAI": ["error"],
+    "Anthropic": ["type", "error"],
+}
 GONE = "Service not available anymore."
 BAD_TOKENS = [
     "none",
@@ -154,6 +165,18 @@ OPENAI: dict[type[Error], tuple[int, str, str | None, str]] = {
     errors.ModelTooLarge: (500, "server_error", None, "model_too_large"),
     errors.ProviderUnavailable: (500, "server_error", None, "provider_unavailable"),
 }
+# Anthropic's status and type, by the nearest ancestor
+ANTHROPIC: dict[type[Error], tuple[int, str]] = {
+    Error: (500, "api_error"),
+    errors.RequestError: (400, BAD),
+    errors.BodyTimeout: (408, BAD),
+    errors.UnknownModel: (404, "not_found_error"),
+    errors.NoModelLoaded: (404, "not_found_error"),
+    errors.AccessError: (401, "authentication_error"),
+    errors.Forbidden: (403, "permission_error"),
+    errors.TryAgainLater: (529, "overloaded_error"),
+    errors.RateLimited: (429, "rate_limit_error"),
+}
 TOO_LONG = (
     "This model's maximum context length is 8192 tokens. However, your prompt has 9120 tokens."
 )
@@ -196,6 +219,11 @@ def answer_of(error: Error, dialect: str) -> tuple[int, object]:
         message = TOO_LONG if isinstance(error, errors.ContextOverflow) else error.message
         told = {"message": message, "type": kind, "param": param, "code": code}
         return status, {"error": told}
+    if dialect == "Anthropic":
+        status, kind = next(ANTHROPIC[one] for one in type(error).__mro__ if one in ANTHROPIC)
+        long = isinstance(error, errors.ContextOverflow)
+        message = "prompt is too long: 9120 tokens > 8192 maximum" if long else error.message
+        return status, {"type": "error", "error": {"type": kind, "message": message}}
     if dialect == "Neptun":
         message = words.format(error.message)
         return neptun, {"statusCode": neptun, "statusMessage": message}
@@ -224,10 +252,11 @@ async def test_every_endpoint_answers_every_error_in_its_own_words(
             assert answer.headers["content-type"] == "application/json", row
             later = isinstance(error, errors.TryAgainLater)
             assert answer.headers.get("retry-after") == ("7" if later else None), row
-            openai = row.dialect == "OpenAI"
-            precisely = "7000" if later and openai else None
+            openai, anthropic = row.dialect == "OpenAI", row.dialect == "Anthropic"
+            precisely = "7000" if later and (openai or anthropic) else None
             assert answer.headers.get("retry-after-ms") == precisely, row
             assert ("x-request-id" in answer.headers) is openai, row
+            assert ("request-id" in answer.headers) is anthropic, row
             challenge = "Bearer" if answer.status == 401 else None
             assert answer.headers.get("www-authenticate") == challenge, row
 
@@ -243,8 +272,7 @@ async def test_a_closed_server_refuses_every_such_token_everywhere(tmp_path: Pat
                 continue
             assert answer.status == 401, row
             assert answer.headers["www-authenticate"] == "Bearer", row
-            envelopes = {"Neptun": ["statusCode", "statusMessage"], "OpenAI": ["error"]}
-            assert list(answer.json) == envelopes.get(row.dialect, ["detail"]), row
+            assert list(answer.json) == ENVELOPES.get(row.dialect, ["detail"]), row
         assert server.service.engine.submitted == []
 
 

@@ -24,7 +24,7 @@ from openapi_ui_bundles import swagger_ui
 
 from app.auth.guards import SECURITY_SCHEMES, add_rate_headers
 from app.dialects.kit.connected import ClientGone
-from app.dialects.kit.dialect import Dialect, Owners
+from app.dialects.kit.dialect import Dialect, Owners, Visit
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.host_header import from_known_host
 from app.dialects.kit.receiving import Receiving
@@ -102,7 +102,8 @@ def assemble(
         logging_config=None,
         **options,
     )
-    application.asgi_handler = _receiving(application.asgi_handler, host)
+    visits = [visit for dialect in dialects for visit in dialect.visits]
+    application.asgi_handler = _receiving(application.asgi_handler, host, visits)
     return application
 
 
@@ -146,8 +147,11 @@ async def name_every_method(message: Message, scope: Scope) -> None:
         headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
-def _receiving(inner: ASGIApp, host: Host) -> ASGIApp:
-    """Receive bodies within their time, and read HEAD as GET: the server sends no body for it."""
+def _receiving(inner: ASGIApp, host: Host, visits: Sequence[Visit]) -> ASGIApp:
+    """Receive bodies within their time, and read HEAD as GET: the server sends no body for it.
+
+    What is another dialect's at a path is sent on to where that answers it.
+    """
     settings = host.settings
 
     async def handle(scope: Any, receive: Receive, send: Send) -> None:
@@ -159,6 +163,9 @@ def _receiving(inner: ASGIApp, host: Host) -> ASGIApp:
                 return
             if scope["method"] == "HEAD":
                 scope["method"] = "GET"
+            own = next((path for visit in visits if (path := visit.taken(scope))), None)
+            if own is not None:
+                scope["path"], scope["raw_path"] = own, own.encode()
             receive = Receiving(
                 receive,
                 scope["headers"],

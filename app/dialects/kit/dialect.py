@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from litestar import Response, Router
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.types import HTTPResponseStartEvent, Scope
+from litestar.types import HTTPResponseStartEvent, HTTPScope, Scope
 
 from app.dialects.kit.body import Body
 from app.dialects.kit.host import AnyRequest
@@ -32,6 +32,31 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """Requests to a path of another dialect that are this one's: its clients are known by headers.
+
+    They are routed as if they had been sent to a path of its own.
+    """
+
+    method: str
+    path: str
+    own: str
+    """What `path` becomes."""
+    below: bool = False
+    """Whether paths below it are meant too."""
+    known: Callable[[Mapping[bytes, bytes]], bool]
+    """Whether a request's headers, named in lower case, are those of this dialect's clients."""
+
+    def taken(self, scope: HTTPScope) -> str | None:
+        """Return the path that a request is routed to; None: it is none of these."""
+        path: str = scope["path"]
+        meant = path == self.path or (self.below and path.startswith(f"{self.path}/"))
+        if not (meant and scope["method"] == self.method and self.known(dict(scope["headers"]))):
+            return None
+        return self.own + path.removeprefix(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One API that is spoken here."""
 
@@ -46,6 +71,8 @@ class Dialect:
     """What to add to the headers of each answer below `paths`, whoever made it."""
     claims: Mapping[str, Claim] = field(default_factory=dict)
     """By the key of a body of `POST /generate` that chooses this dialect."""
+    visits: Sequence[Visit] = ()
+    """What it answers at paths of others."""
     close: Callable[[], Awaitable[None]] | None = None
     """Finishes what goes on beside requests, before the database closes."""
 

@@ -51,4 +51,5 @@ class Host:
             "generator": provide(self.generator),
             "embedder": provide(self.embedder),
             "auth": provide(self.auth),
+            "settings": provide(self.settings),
         }

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Final
 
 from app.contract.generation import Event, Finished, Generation, Whole, collect
 from app.dialects.kit.connected import while_connected
@@ -16,6 +17,9 @@ from app.dialects.kit.pieces import Pieces
 from app.errors import Error
 
 logger = logging.getLogger(__name__)
+
+PING_AFTER_S: Final = 10.0
+"""Seconds without an event after which a stream that can ping does."""
 
 
 class Reply:
@@ -70,19 +74,25 @@ class Reply:
         framing: Framing,
         media_type: str = EVENT_STREAM,
         headers: dict[str, str] | None = None,
+        *,
+        ping: Callable[[], bytes] | None = None,
     ) -> Pieces:
         """Wait for the first event, so that a failure before it is a status, then stream.
+
+        With pings the stream begins after `PING_AFTER_S` in any case, so that nobody on the way
+        takes a long prompt for a dead connection.
 
         Args:
             framing: how the stream is written.
             media_type: of the answer.
             headers: of the answer, beside those that every stream has.
+            ping: frames what is sent when nothing has happened for a while; None: nothing is.
 
         Raises:
             Error: a generation failed before the first event of any.
             ClientGone: the client went before it.
         """
-        chunks = self._chunks(framing)
+        chunks = self._chunks(framing, ping)
         try:
             first = await while_connected(self._request.receive, anext(chunks))
         except BaseException:
@@ -141,12 +151,21 @@ class Reply:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]
 
-    async def _chunks(self, framing: Framing) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._events()) as events:
-            yield framing.take(*await anext(events))  # a failure before this is a status
+    async def _chunks(
+        self, framing: Framing, ping: Callable[[], bytes] | None
+    ) -> AsyncGenerator[bytes, None]:
+        def framed(news: tuple[int, Event] | None) -> bytes:
+            if news is None:
+                assert ping is not None, "without pings there is no news of none"
+                return ping()
+            return framing.take(*news)
+
+        source = self._events() if ping is None else _or_none(self._events(), PING_AFTER_S)
+        async with aclosing(source) as events:
+            yield framed(await anext(events))  # a failure before this is a status
             try:
-                async for index, event in events:
-                    if chunk := framing.take(index, event):
+                async for news in events:
+                    if chunk := framed(news):
                         yield chunk
             except Error as error:
                 logger.warning("stream_failed code=%s message=%s", error.code, error)
@@ -154,6 +173,37 @@ class Reply:
                 yield framing.fail(error)
             else:
                 yield framing.finish()
+
+
+async def _or_none(
+    events: AsyncGenerator[tuple[int, Event], None], after_s: float
+) -> AsyncGenerator[tuple[int, Event] | None, None]:
+    """Yield the events, and None whenever none has come for some seconds."""
+    pending: asyncio.Task[tuple[int, Event]] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.create_task(_next(events))
+            # not wait_for: it would cancel the event that is on its way
+            done, _ = await asyncio.wait({pending}, timeout=after_s)
+            if not done:
+                yield None
+                continue
+            try:
+                news = pending.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                pending = None
+            yield news
+    finally:
+        if pending is not None:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+        await events.aclose()
+
+
+async def _next(events: AsyncGenerator[tuple[int, Event], None]) -> tuple[int, Event]:
+    return await anext(events)
 
 
 async def _pump(

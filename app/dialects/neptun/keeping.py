@@ -7,7 +7,7 @@ import asyncio
 from typing import Self
 from uuid import UUID
 
-from app.contract.generation import Event, Generation, TextDelta
+from app.contract.generation import Event, Generation, TextDelta, Usage
 from app.errors import Error
 from app.storage.chats import Quota, Turn, check_room, keep_turn
 from app.storage.database import Database
@@ -69,6 +69,11 @@ class KeptGeneration:
         self._question = question
         self._pieces: list[str] = []
         self._kept = False
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        return self._generation.usage
 
     @property
     def model_id(self) -> str:

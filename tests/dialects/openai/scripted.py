@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from litestar import Litestar
 
 from app.catalog.shelf import facts_of
-from app.contract.conversation import ChatMessage
+from app.contract.conversation import ChatMessage, Tool
 from app.contract.generation import (
     NOBODY,
     Caller,
@@ -68,6 +68,7 @@ class ScriptedGeneration(Generation):
     """Plays events: an asyncio.Event is waited for, an error raised."""
 
     model_id = MODEL_ID
+    usage = Usage(3, 0, 1)
 
     def __init__(self, script: Script) -> None:
         self._script = list(script)
@@ -109,6 +110,8 @@ class ScriptedService(Generator):
         self.callers: list[Caller] = []
         """Who had tokens made to text or the other way."""
         self.tokenized: list[tuple[str | Sequence[ChatMessage], str | None, bool]] = []
+        self.shown: list[Tool] = []
+        """Tools that were shown with what was tokenized."""
 
     async def start(
         self,
@@ -142,9 +145,11 @@ class ScriptedService(Generator):
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
+        tools: Sequence[Tool] = (),
         caller: Caller = NOBODY,
     ) -> TokenizedText:
         self.callers.append(caller)
+        self.shown += tools
         self.tokenized.append((text, model_id, add_special_tokens))
         return TokenizedText([1, 2, 3], 40)
 
