@@ -1,20 +1,21 @@
-"""The environment as typed values.
+"""What an operator chose, as typed values.
 
-Every setting is an environment variable `LLMHOST_<FIELD>`. A wrong value or an unknown
-`LLMHOST_` name is refused at start, so that a typing error never becomes a silent default.
+Every setting is a flag, an environment variable `LLMHOST_<FIELD>` or a line of a file, in this
+order of precedence (`setting_sources.py`). A wrong value or an unknown name is refused at start,
+wherever it stands, so that a typing error never becomes a silent default.
 """
 
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-PREFIX: Final = "LLMHOST_"
+from app.setting_sources import PREFIX, BadSource, Given, given_settings
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -22,7 +23,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 
 class InvalidSetting(ValueError):
-    """One or more environment variables can't be used; the message lists them all."""
+    """One or more settings can't be used; the message lists them all."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     The manual's page of settings is made of this class: of each field, its default and its text,
     and of the comments that head a group (docs/generate/settings.py).
     """
+
+    # Address
+    host: str = "127.0.0.1"
+    """Address on which `llmhost serve` listens; `granian app:app` has a flag of its own."""
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 8000
+    """Port on which `llmhost serve` listens, and where the other commands look for a server."""
 
     # Models and memory
     models_dir: Path = Path("models")
@@ -161,29 +168,74 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit."""
 
 
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings out of `LLMHOST_*` variables.
+class Effective(NamedTuple):
+    """Settings, and where each of them comes from."""
+
+    settings: Settings
+    origins: dict[str, Given]
+    """By name; what has its default is not in it."""
+
+
+def load_settings(
+    environ: Mapping[str, str] = os.environ,
+    flags: Iterable[Given] = (),
+) -> Settings:
+    """Read the settings from flags, the environment and the file.
 
     Raises:
-        InvalidSetting: names every variable that is unknown or has a wrong value.
+        InvalidSetting: names every one that is unknown or has a wrong value, and its place.
+    """
+    return effective_settings(environ, flags).settings
+
+
+def effective_settings(
+    environ: Mapping[str, str] = os.environ,
+    flags: Iterable[Given] = (),
+) -> Effective:
+    """Read the settings, and say where each of them comes from.
+
+    Raises:
+        InvalidSetting: names every one that is unknown or has a wrong value, and its place. A wrong
+            value is refused even where another one counts.
     """
     hints = typing.get_type_hints(Settings, include_extras=True)
-    names = {PREFIX + field.upper(): field for field in Settings.__struct_fields__}
     values: dict[str, object] = {}
+    origins: dict[str, Given] = {}
     problems: list[str] = []
-    for variable in sorted(name for name in environ if name.startswith(PREFIX)):
-        if variable not in names:
-            problems.append(f"{variable}: no such setting; there are {', '.join(names)}")
+    try:
+        all_given = given_settings(flags, environ)
+    except BadSource as error:
+        raise InvalidSetting(str(error)) from error
+    for given in all_given:
+        if given.name not in Settings.__struct_fields__:
+            names = (variable_of(name) for name in Settings.__struct_fields__)
+            if given.kind == "file":
+                names = iter(Settings.__struct_fields__)
+            problems.append(f"{given.place}: no such setting; there are {', '.join(names)}")
             continue
-        field, raw = names[variable], environ[variable]
+        hint = hints[given.name]
         try:
-            # strict=False: an environment variable is always a string
-            values[field] = msgspec.convert(raw, hints[field], strict=False, dec_hook=_path)
+            values[given.name] = _converted(given, hint)
         except msgspec.ValidationError:
-            problems.append(f"{variable}={raw!r}: expected {expected(hints[field])}")
+            problems.append(f"{given.shown}: expected {expected(hint)}")
+        origins[given.name] = given
     if problems:
         raise InvalidSetting("\n".join(problems))
-    return Settings(**values)  # type: ignore[arg-type] # each was converted to its field's type
+    return Effective(Settings(**values), origins)  # type: ignore[arg-type] # each was converted
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def _converted(given: Given, hint: object) -> object:
+    """Make a setting's type of a value.
+
+    An environment variable is always a string, and may stand for any type. A file has types of its
+    own: only what a string alone can say, a path, is read from one there.
+    """
+    return msgspec.convert(given.value, hint, strict=given.kind == "file", dec_hook=_path)
 
 
 def expected(hint: object) -> str:

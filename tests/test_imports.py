@@ -18,6 +18,7 @@ LEAVES = {
     "excerpts",
     "manifest",
     "metrics",
+    "setting_sources",
     "settings",
     "system",
 }
@@ -25,7 +26,8 @@ MAY_IMPORT = {
     "app.errors": {"app.excerpts"},
     "app.excerpts": set(),
     "app.contract": set(),
-    "app.settings": set(),
+    "app.setting_sources": set(),
+    "app.settings": {"app.setting_sources"},
     "app.system": set(),
     "app.manifest": {"app.errors"},
     "app.engine_gauges": set(),

@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from app import settings
-from app.settings import PREFIX, Settings, expected
+from app.setting_sources import PREFIX
+from app.settings import Settings, expected
 from docs.generate.tables import code, table
 
 HEAD = ("variable", "default", "value", "meaning")

@@ -4,7 +4,8 @@ import msgspec
 
 from app.dialects.kit.refusals import ACCOUNT_STATUSES, STATUSES, row_of
 from app.errors import Error
-from app.settings import PREFIX, Settings, load_settings
+from app.setting_sources import PREFIX
+from app.settings import Settings, load_settings
 from docs.generate import PARTS, PLACE, with_parts
 from docs.generate.application import dialects, openapi
 from docs.generate.errors import sample, statuses, tree
