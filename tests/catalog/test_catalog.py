@@ -13,7 +13,8 @@ import pytest
 
 from app.catalog import catalog as catalog_module
 from app.catalog.catalog import Catalog
-from app.catalog.loaded import AUTO_CONTEXT, MAX_AUTO_SLOTS, ModelParts, auto_slots, open_model
+from app.catalog.loaded import ModelParts, open_model
+from app.catalog.memory import AUTO_CONTEXT, MAX_AUTO_SLOTS, auto_slots
 from app.catalog.shelf import Shelf
 from app.contract.generation import GenerationRequest, collect
 from app.contract.sampling import SamplingParams
@@ -400,7 +401,7 @@ def test_auto_slots_follow_the_memory_that_files_and_prefixes_leave(models_dir, 
     for slots_free, slots in ((0, 1), (6, 3), (1000, MAX_AUTO_SLOTS)):
         available = manifest.size_bytes + 3 * 2**20 + slots_free * slot_bytes
         memory = type("Memory", (), {"available": available})
-        monkeypatch.setattr("app.catalog.loaded.psutil.virtual_memory", lambda m=memory: m)
+        monkeypatch.setattr("app.catalog.memory.psutil.virtual_memory", lambda m=memory: m)
         assert auto_slots(manifest, 256, prefix_cache_mb=3) == slots
 
 

@@ -1,8 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from app.__main__ import main
+from app.cli.main import main
 from tests.tiny_model import write_tiny_model
 
 
@@ -42,3 +43,24 @@ def test_an_unknown_model_is_said_in_one_line(run):
         "",
         "model '../tiny--a' is not on this server\n",
     )
+
+
+def test_the_short_commands_say_the_same_and_a_broken_model_too(run, tmp_path: Path):
+    assert run("list") == run("models", "list")
+    assert run("show", "tiny/a") == run("models", "show", "tiny/a")
+    (tmp_path / "tiny--b" / "model.onnx").unlink()
+    status, out, _ = run("list")
+    assert (status, out.splitlines()[1].split("\t")[:2]) == (0, ["tiny/b", "broken"])
+    rows = json.loads(run("list", "--json")[1])
+    assert [row["model"] for row in rows] == ["tiny/a", "tiny/b"]
+    assert rows[1]["broken"].endswith("found missing")
+
+
+def test_a_model_is_removed_when_that_is_confirmed(run, tmp_path: Path):
+    status, _, err = run("rm", "tiny/a")
+    assert (status, "--yes" in err) == (1, True)
+    assert run("rm", "tiny/a", "--yes")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny--b"]
+    status, _, err = run("rm", "tiny/a", "--yes")
+    assert (status, "`llmhost list` shows what is" in err) == (1, True)
+    assert run("rm", "../x", "--yes")[0] == 1

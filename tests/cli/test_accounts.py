@@ -1,10 +1,11 @@
 import io
+import json
 from pathlib import Path
 
 import pytest
 
-from app.__main__ import main
 from app.auth.keys import FILE_NAME
+from app.cli.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +106,12 @@ def test_secrets_rotate(run, tmp_path: Path):
     after = (tmp_path / FILE_NAME).read_text().splitlines()
     assert len(before) == 1
     assert after[1:] == before
+
+
+def test_lists_are_json_where_that_is_asked_for(run):
+    run("users", "create", "ada", "--admin")
+    run("keys", "create", "ada", "ci")
+    [user] = json.loads(run("users", "list", "--json")[1])
+    assert (user["username"], user["role"]) == ("ada", "admin")
+    [key] = json.loads(run("keys", "list", "ada", "--json")[1])
+    assert (key["name"], key["used"], key["expires"]) == ("ci", None, None)

@@ -1,0 +1,1 @@
+"""The command line, `llmhost`. Above everything else: only `__main__.py` knows it."""
