@@ -25,22 +25,20 @@ REQUIRED: Final = (
 """Without one of these llama.cpp refuses a file, where Transformers puts in a number of its own."""
 EPSILONS: Final = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
 """One of these is required too."""
-IGNORED: Final = frozenset({"tensor_data_layout", "pooling_type"})
-"""What changes no logit: how a converter stored rows, and what embeddings are made of."""
+IGNORED: Final = frozenset({"tensor_data_layout", "pooling_type", "rope.scaling.finetuned"})
+"""What changes no logit: how a converter stored rows, what embeddings are made of, and how the
+model came to its rotary scaling."""
 
 
 def refuse_other_kinds(file: GgufFile) -> str:
     """The file's architecture.
 
     Raises:
-        SourceUnusable: the file holds no model, a part of one, or lacks a number that it needs.
+        SourceUnusable: the file holds no model, or lacks a number that it needs.
     """
     kind = file.fields.get("general.type", MODEL_TYPE)
     if kind != MODEL_TYPE:
         raise _refusal(file, f"general.type is {shown(kind)}, expected {MODEL_TYPE!r}")
-    parts = file.fields.get("split.count", 1)
-    if parts not in (0, 1):
-        raise _refusal(file, f"split.count is {shown(parts)}, only a file of one part can be read")
     architecture = file.fields.get("general.architecture")
     if not isinstance(architecture, str):
         raise _refusal(file, f"general.architecture is {shown(architecture)}, expected a text")
@@ -127,6 +125,11 @@ def _feed_forward(config: Any) -> Any:
     return 4 * config.hidden_size if inner is None else inner  # GPT-2's default
 
 
+def _scaling(name: str, otherwise: Any = None) -> Callable[[Any], Any]:
+    """A value of the configuration's rotary scaling; `otherwise` where that doesn't give one."""
+    return lambda config: (getattr(config, "rope_scaling", None) or {}).get(name, otherwise)
+
+
 def _window(config: Any) -> Any:
     """The sliding window; None where the model doesn't use one."""
     used = getattr(config, "use_sliding_window", True)
@@ -161,6 +164,12 @@ EXPECTED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "rope.dimension_count": _rotary_dim,
     "rope.freq_base": _attribute("rope_theta"),
     "rope.freq_base_swa": _attribute("rope_local_base_freq"),
-    "rope.scale_linear": lambda _: 1.0,
+    "rope.scale_linear": _scaling("factor", 1.0),
+    "rope.scaling.type": _scaling("rope_type"),
+    "rope.scaling.factor": _scaling("factor"),
+    "rope.scaling.original_context_length": _scaling("original_max_position_embeddings"),
+    "rope.scaling.attn_factor": lambda _: 1.0,
+    "rope.scaling.yarn_beta_fast": _scaling("beta_fast", 32.0),
+    "rope.scaling.yarn_beta_slow": _scaling("beta_slow", 1.0),
 }
 """What a field must say, given the configuration; None: nothing that it says is supported."""

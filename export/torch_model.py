@@ -20,8 +20,9 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from export.errors import SourceUnusable, UnsupportedModel
 from export.file_checks import read_object, refusing, shown
 from export.folder import CONFIG, num_elements, weight_shapes
-from export.gguf_config import refuse_other_fields
+from export.gguf_config import refuse_other_fields, refuse_other_kinds
 from export.gguf_file import read_gguf
+from export.gguf_rope import FACTORS, scale_by_fields, scale_by_tensor
 from export.observe import refuse_by_config
 from export.source import ModelSource
 
@@ -70,6 +71,7 @@ def load_model(source: ModelSource, dtype: torch.dtype = torch.float32) -> PreTr
     _check_sizes(source, config)
     _check_tokens(source, config)
     if file is not None:
+        scale_by_fields(file, refuse_other_kinds(file), config)
         refuse_other_fields(file, config)
     if shapes is not None and getattr(config, "quantization_config", None) is None:
         _check_room(source, config, shapes)
@@ -77,6 +79,7 @@ def load_model(source: ModelSource, dtype: torch.dtype = torch.float32) -> PreTr
         # Eager attention is the reference: faster implementations omit softcapping (Gemma 2).
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
             dtype=dtype,
             attn_implementation="eager",
             trust_remote_code=False,
@@ -86,6 +89,8 @@ def load_model(source: ModelSource, dtype: torch.dtype = torch.float32) -> PreTr
         )
     model, info = loaded
     _refuse_other_weights(source, model, info, {} if shapes is None else shapes)
+    if file is not None:
+        scale_by_tensor(file, model)
     # A GGUF's output layer is loaded in float32 whatever dtype says.
     model = model.to(dtype).eval()
     for name, tensor in model.named_parameters():
@@ -125,7 +130,7 @@ def _refuse_other_weights(
     stored: dict[str, str] = {}
     if source.gguf is not None:
         stored = {ours: theirs for theirs, ours in get_gguf_hf_weights_map(model).items()}
-        unread = shapes.keys() - {"output.weight", *stored.values()}
+        unread = shapes.keys() - {"output.weight", FACTORS, *stored.values()}
         _refuse_names(source, "have", unread, "which the model doesn't use")
     _refuse_names(source, "lack", info["missing_keys"], "which the model needs")
     _refuse_names(source, "have", info["unexpected_keys"], "which the model doesn't use")
