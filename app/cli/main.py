@@ -3,6 +3,7 @@
 What a command does is in the module of its name; this imports none before it is called.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -16,6 +17,8 @@ NAME: Final = "llmhost"
 SECTIONS: Final = {
     "Serve and ask": {
         "serve": Lazy("app.cli.serve:serve", "Serve models over HTTP."),
+        "chat": Lazy("app.cli.chat:chat", "Chat with a model in the terminal."),
+        "run": Lazy("app.cli.run:run", "Ask a model once; pipes welcome."),
     },
     "Models": {
         "pull": Lazy("app.cli.pull:pull", "Fetch a model and export it for this server."),
@@ -71,32 +74,36 @@ def llmhost() -> None:
 
 def main(arguments: Sequence[str] | None = None, program: str = NAME) -> int:
     """Run one command; returns the exit status."""
+    given = None if arguments is None else list(arguments)
     try:
-        ended = llmhost.main(
-            None if arguments is None else list(arguments), program, standalone_mode=False
-        )
-    except click.Abort:
-        sys.stderr.write("\n")
-        return Exit.INTERRUPTED
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return Exit.USAGE
-    except click.ClickException as error:
-        error.show()
-        return Exit.USAGE
-    except CommandFailed as error:
-        sys.stderr.write(f"{error}\n")
-        return error.status
-    except Exception as error:
-        from app.errors import Error  # noqa: PLC0415 # --version has no time for it
-        from app.settings import InvalidSetting  # noqa: PLC0415 # as above
-
-        if not isinstance(error, Error | InvalidSetting):
-            raise
-        sys.stderr.write(f"{error}\n")
-        return Exit.USAGE if isinstance(error, InvalidSetting) else Exit.FAILED
+        ended = llmhost.main(given, program, standalone_mode=False)
+    except Exception as error:  # noqa: BLE001 # a bug is raised again
+        return _report(error)
     # a command that ends its context early (`--help`, `--version`) is returned as its status
     return ended if isinstance(ended, int) else Exit.DONE
+
+
+def _report(error: Exception) -> Exit:
+    """Say why a command ended before its end; a bug of ours is raised again."""
+    if isinstance(error, click.Abort):
+        sys.stderr.write("\n")
+        return Exit.INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return Exit.USAGE
+    if isinstance(error, CommandFailed):
+        sys.stderr.write(f"{error}\n")
+        return error.status
+    if isinstance(error, BrokenPipeError):  # whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    from app.errors import Error  # noqa: PLC0415 # --version has no time for it
+    from app.settings import InvalidSetting  # noqa: PLC0415 # as above
+
+    if not isinstance(error, Error | InvalidSetting):
+        raise error
+    sys.stderr.write(f"{error}\n")
+    return Exit.USAGE if isinstance(error, InvalidSetting) else Exit.FAILED
 
 
 def run() -> None:
