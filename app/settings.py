@@ -133,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether LocalLab's and OpenAI's endpoints require a token too; LLM Host's and Neptun's always
     do."""
     registration: Literal["open", "closed"] = "open"
-    """Whether anybody may register; `closed`: only `python -m app users create` adds users."""
+    """Whether anybody may register; `closed`: only `llmhost users create` adds users."""
     jwt_secret: str = ""
     """What access tokens are signed with, at least 32 bytes; several, separated by commas: the
     first signs, all verify, so that a key can be replaced without signing everybody out. Empty:
