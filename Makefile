@@ -50,7 +50,7 @@ $(VENV)/serve: pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 $(VENV)/test: $(VENV)/serve
-	$(INSTALL) '.[$(EXTRAS),dev,docs,postgres]'
+	$(INSTALL) '.[$(EXTRAS),dev,docs,otel,postgres]'
 	touch $@
 
 $(BIN)/pip:
@@ -64,7 +64,7 @@ LOCK := $(VENV)/lock
 lock:
 	$(PYTHON) -m venv --clear $(LOCK)
 	$(LOCK)/bin/pip install --quiet --upgrade pip
-	$(LOCK)/bin/pip install --quiet --editable '.[cpu,export,dev,docs,postgres,bench]'
+	$(LOCK)/bin/pip install --quiet --editable '.[cpu,export,dev,docs,otel,postgres,bench]'
 	$(LOCK)/bin/pip freeze --all --exclude-editable --exclude pip > $(LOCK)/frozen.txt
 	(grep '^#' constraints.txt; sed 's/+.*//' $(LOCK)/frozen.txt) > $(LOCK)/constraints.txt
 	mv $(LOCK)/constraints.txt constraints.txt

@@ -26,6 +26,7 @@ from app.metrics import Metrics
 from app.runtime.heap import trim_when_grown
 from app.settings import InvalidSetting, Settings
 from app.storage.database import Database, database_url
+from app.tracing import create_tracing
 
 DIALECTS: Final = (operations, locallab, accounts, llm_host, neptun, openai, anthropic, pages)
 
@@ -53,6 +54,7 @@ def create_server(settings: Settings) -> Server:
         InvalidSetting: a setting can't be used.
     """
     metrics = Metrics()
+    tracing = create_tracing()
     catalog = Catalog(settings, metrics)
     try:
         database = Database(database_url(settings.database_url, settings.data_dir))
@@ -63,7 +65,7 @@ def create_server(settings: Settings) -> Server:
         ) from error
     host = Host(
         models=catalog,
-        generator=GenerationService(catalog),
+        generator=GenerationService(catalog, tracing),
         auth=auth,
         database=database,
         metrics=metrics,
@@ -79,6 +81,8 @@ def create_server(settings: Settings) -> Server:
             for dialect in dialects:
                 if dialect.close is not None:
                     cleanup.push_async_callback(dialect.close)
+            if tracing is not None:
+                cleanup.push_async_callback(tracing.close)
             cleanup.push_async_callback(catalog.close)
             await _migrate(database)
             if settings.model:

@@ -59,6 +59,18 @@ class About(NamedTuple):
     buckets: tuple[float, ...] = ()
 
 
+class RequestTimes(NamedTuple):
+    """When a request was where, in seconds on the engine's clock, and what it cost."""
+
+    submitted_s: float
+    admitted_s: float | None
+    """None: it has never had a slot."""
+    first_token_s: float | None
+    last_token_s: float | None
+    prompt_tokens: int
+    generated_tokens: int
+
+
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """Every series that a request writes: of all models, or with one model's label bound."""
 
@@ -220,6 +232,14 @@ class RequestMeter:
         self._admitted_s: float | None = None
         self._first_s = self._last_s = now_s
         self._tokens = 0
+
+    @property
+    def times(self) -> RequestTimes:
+        """When the request was where, as far as it has come."""
+        first_s, last_s = (self._first_s, self._last_s) if self._tokens else (None, None)
+        return RequestTimes(
+            self._submitted_s, self._admitted_s, first_s, last_s, self._num_prompt, self._tokens
+        )
 
     def admitted(self, at_s: float) -> None:
         """It has a slot; only the first call counts."""

@@ -20,6 +20,7 @@ from app.errors import BatchTooLarge, NoModelLoaded, Overloaded, UnknownModel
 from app.generation.models import ModelSource, TextModel
 from app.generation.service import GenerationService
 from app.manifest import Graph, Manifest, Quality, Quantisation, Tokens
+from app.metrics import Metrics
 
 MODEL_ID = "test/fake"
 CHATML = (
@@ -124,7 +125,8 @@ class FakeEngine:
     def _submit(self, request: EngineRequest) -> TokenStream:
         number = len(self.submitted)
         self.submitted.append(request)
-        stream = TokenStream(lambda _: self._abort(number))
+        meter = Metrics().model("").submitted(len(request.prompt_ids), 0.0)
+        stream = TokenStream(lambda _: self._abort(number), meter)
         steps = self._script(request) if callable(self._script) else self._script
         self._playing[number] = asyncio.create_task(self._play(number, stream, steps))
         return stream

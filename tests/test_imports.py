@@ -21,6 +21,7 @@ LEAVES = {
     "setting_sources",
     "settings",
     "system",
+    "tracing",
 }
 MAY_IMPORT = {
     "app.errors": {"app.excerpts"},
@@ -32,6 +33,7 @@ MAY_IMPORT = {
     "app.manifest": {"app.errors"},
     "app.engine_gauges": set(),
     "app.metrics": {"app.engine_gauges", "app.errors"},
+    "app.tracing": {"app.contract", "app.errors", "app.metrics", "app.settings"},
     "app.process": {"app.asgi", "app.auth", "app.errors", "app.settings"},
     "app.runtime": {"app.errors", "app.manifest"},
     "app.engine": {
@@ -42,7 +44,10 @@ MAY_IMPORT = {
         *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),
         *("app.runtime", "app.engine"),
     },
-    "app.generation": {"app.contract", "app.errors", "app.engine", "app.catalog"},
+    "app.generation": {
+        *("app.contract", "app.errors", "app.engine", "app.catalog", "app.metrics"),
+        "app.tracing",
+    },
     "app.storage": {"app.errors", "app.settings"},
     "app.auth": {"app.errors", "app.settings", "app.storage"},
     # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
@@ -79,6 +84,7 @@ HOMES = {
     "alembic": {"app.storage"},
     "advanced_alchemy": {"app.storage"},
     "prometheus_client": {"app.cli.ps", "app.metrics", "app.engine_gauges"},
+    "opentelemetry": {"app.tracing"},
     "psutil": {"app.cli", "app.system", "app.catalog", "app.process.sockets"},
     "pynvml": {"app.system"},
     "msgspec": {"app", "export"},

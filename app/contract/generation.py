@@ -34,9 +34,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One text to generate: from `messages` by the chat template, from `prompt` or `prompt_ids`.
 
     `prompt_ids` take precedence; of messages and prompt, the messages are used where the model has
-    a chat template, else the prompt. Whoever makes a request has checked that tools have different
-    names, that a required call has tools to choose from and that a named tool is one of them
-    (`dialects.kit.tools`).
+    a chat template, else the prompt. Whoever makes a request has checked its tools, as
+    `dialects.kit.tools` does: different names, and one there for each call that is required.
     """
 
     messages: Sequence[ChatMessage] = ()
@@ -45,7 +44,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_ids: list[int] | None = None
     """Token ids, used as they are; nothing is added."""
     max_tokens: int | None = None
-    """None: as many as the context has room for. 0: none; only the prompt's logprobs are wanted."""
+    """None: as many as the context has room for. 0: only the prompt's logprobs are wanted."""
     sampling: SamplingParams
     stop: tuple[str, ...] = ()
     """The text ends before the first of these."""
@@ -74,6 +73,8 @@ class Caller(msgspec.Struct, frozen=True):
     """Who takes turns with others: a user, or else an address; "" for everybody without a name."""
     tenant: str = ""
     """Whose prefix cache it is: tenants share none of it; "" for everybody without an account."""
+    trace: tuple[str, str] = ("", "")
+    """The headers `traceparent` and `tracestate` of W3C's Trace Context, if they were sent."""
 
 
 NOBODY: Final = Caller()

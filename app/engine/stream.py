@@ -5,15 +5,22 @@ from collections.abc import Callable
 
 from app.contract.sampling import FinishReason
 from app.engine.sequence import TokenEvent
+from app.metrics import RequestMeter, RequestTimes
 
 
 class TokenStream:
     """The event loop's end of one request."""
 
-    def __init__(self, abort: Callable[[FinishReason], None]) -> None:
+    def __init__(self, abort: Callable[[FinishReason], None], meter: RequestMeter) -> None:
         self._abort = abort
+        self._meter = meter
         self._events: list[TokenEvent] = []
         self._arrived = asyncio.Event()
+
+    @property
+    def times(self) -> RequestTimes:
+        """When the request was where."""
+        return self._meter.times
 
     async def next(self) -> list[TokenEvent]:
         """Wait for at least one event and return all there are; the last one says it is."""

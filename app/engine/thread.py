@@ -165,8 +165,8 @@ class EngineThread:
         if self._failure is not None:
             raise EngineFailure("the engine has stopped") from self._failure
         request_id = next(self._ids)
-        stream = TokenStream(lambda reason: self._abort(request_id, reason))
         meter = self._metrics.submitted(len(request.prompt_ids), self._clock_s())
+        stream = TokenStream(lambda reason: self._abort(request_id, reason), meter)
         self._live[request_id] = _Live(client, stream, meter)
         self._room.add(client)
         self._worker.add(request_id, request)

@@ -11,6 +11,7 @@ from app.contract.sampling import FinishReason
 from app.engine.stream import TokenStream
 from app.errors import Error
 from app.generation.reading import TextReader
+from app.metrics import RequestTimes
 
 
 class EngineGeneration:
@@ -37,6 +38,11 @@ class EngineGeneration:
     def usage(self) -> Usage:
         """Tokens so far."""
         return self._reader.usage
+
+    @property
+    def times(self) -> RequestTimes:
+        """When it was where in the engine."""
+        return self._stream.times
 
     def __aiter__(self) -> Self:
         return self
@@ -79,6 +85,10 @@ class EmptyGeneration:
         self.model_id = model_id
         self.usage = Usage(prompt_tokens, 0)
         self._finished: Finished | None = Finished(FinishReason.LENGTH, self.usage)
+
+    @property
+    def times(self) -> None:
+        """It has never been in the engine."""
 
     def __aiter__(self) -> Self:
         return self

@@ -26,6 +26,8 @@ from app.generation.generation import EmptyGeneration, EngineGeneration
 from app.generation.models import ModelSource, TextModel
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize
 from app.generation.reading import TextReader
+from app.generation.traced import start_traced
+from app.tracing import Tracing
 
 T = TypeVar("T")
 
@@ -37,8 +39,15 @@ _LONG_TEXT: Final = 4_000
 class GenerationService:
     """Starts generations on models that are handed out."""
 
-    def __init__(self, models: ModelSource) -> None:
+    def __init__(self, models: ModelSource, tracing: Tracing | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            models: hands models out.
+            tracing: follows each request; None: nobody does.
+        """
         self._models = models
+        self._tracing = tracing
         self._num_started = 0
         self._thread = FairThread("prepare")
 
@@ -64,6 +73,13 @@ class GenerationService:
         caller: Caller = NOBODY,
     ) -> list[Generation]:
         """Start all of the requests or none; see `Generator.start_batch`."""
+        if self._tracing is None:
+            return list(await self._start_batch(requests, model_id, caller))
+        return await start_traced(self._tracing, self._start_batch, requests, model_id, caller)
+
+    async def _start_batch(
+        self, requests: Sequence[GenerationRequest], model_id: str | None, caller: Caller
+    ) -> list[EngineGeneration | EmptyGeneration]:
         model, places = await self._models.reserve(model_id, len(requests), caller.client)
         with places:
             all_prepared = await self._run(
@@ -73,7 +89,7 @@ class GenerationService:
             )
             # one after the other: a request must not take all of the compiler's turns
             constrained = [await _constrained(model, prepared) for prepared in all_prepared]
-            generations: list[Generation] = []
+            generations: list[EngineGeneration | EmptyGeneration] = []
             try:
                 for prepared in constrained:
                     generations.append(_submit(model, places, prepared))  # noqa: PERF401 # those before a failure must be closed
@@ -130,7 +146,9 @@ async def _constrained(model: TextModel, prepared: Prepared) -> Prepared:
     return msgspec.structs.replace(prepared, engine=engine)
 
 
-def _submit(model: TextModel, places: Places, prepared: Prepared) -> Generation:
+def _submit(
+    model: TextModel, places: Places, prepared: Prepared
+) -> EngineGeneration | EmptyGeneration:
     """Hand a request to the engine in one of the places.
 
     Raises:

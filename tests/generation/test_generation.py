@@ -21,6 +21,7 @@ from app.generation.generation import EngineGeneration
 from app.generation.prepare import Prepared
 from app.generation.reading import TextReader
 from app.generation.tool_formats import HERMES, MISTRAL
+from app.metrics import Metrics
 from tests.fakes import BYTES, EOS_ID, byte_ids
 
 PROMPT = byte_ids("Hi")
@@ -43,7 +44,7 @@ def generation(
     **fields,
 ) -> EngineGeneration:
     """One that hears the events of each list at once."""
-    stream = TokenStream(lambda _: None)
+    stream = TokenStream(lambda _: None, Metrics().model("").submitted(len(PROMPT), 0.0))
     request = EngineRequest(
         prompt_ids=PROMPT,
         max_tokens=9,

@@ -25,6 +25,8 @@ async def caller_of(request: AnyRequest, generations: int = 1) -> Caller:
     counted: str | None = request.scope["state"].get("rate_limited_client")
     if counted is not None and generations > 1:
         await access.rate_limit.count_more(counted, generations - 1)
-    if principal is None:
-        return Caller(client=f"address {access.address(request)}")
-    return Caller(client=f"user {principal.user_id}", tenant=str(principal.user_id))
+    return Caller(
+        client=f"user {principal.user_id}" if principal else f"address {access.address(request)}",
+        tenant=str(principal.user_id) if principal else "",
+        trace=(request.headers.get("traceparent", ""), request.headers.get("tracestate", "")),
+    )
