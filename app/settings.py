@@ -66,8 +66,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     alone, proposed from its own text; 0: off. A step of several tokens rounds differently from a
     step of one, so with drafts an answer may depend on whether others are served beside it."""
     strict_parameters: bool = False
-    """Whether Anthropic's and Ollama's endpoints refuse fields that ask for what can't be served
-    but change no answer's meaning; off: an answer names them in its header `x-llmhost-ignored`."""
+    """Whether OpenAI's, Anthropic's and Ollama's endpoints refuse fields that ask for what can't be
+    served but change no answer's meaning; off: an answer names them in its header
+    `x-llmhost-ignored`."""
     special_tokens_in_content: bool = False
     """Whether special tokens that a client types into a conversation (`<|im_end|>`) are the model's
     own, as with most servers. Off: they are text there, so that no user's turn can end itself and

@@ -6,7 +6,7 @@ a program that came with a model. Knows nothing about token ids.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.catalog.call_arguments import called_arguments
@@ -59,6 +59,7 @@ class ChatTemplate:
         messages: Sequence[ChatMessage],
         tools: Sequence[Tool] = (),
         *,
+        options: Mapping[str, Any] | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
         """Write the conversation out, with the opening of the assistant's turn at its end.
@@ -73,6 +74,7 @@ class ChatTemplate:
                 time or memory than it may.
         """
         values = {
+            **(options or {}),  # in front: none of them stands for the conversation
             "messages": [self._turn(message) for message in messages],
             "tools": [_described(tool) for tool in tools] or None,
             "documents": None,

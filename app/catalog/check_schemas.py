@@ -1,7 +1,7 @@
-"""Compile JSON schemas in a process of its own, under limits of time and memory.
+"""Compile JSON schemas and grammars in a process of its own, under limits of time and memory.
 
-A script for `grammars`: reads JSON with schema texts and the library's limits, writes the first
-schema that can't be compiled as [index, why], or null. Deciding whether two patterns can both match
+A script for `grammars`: reads JSON with their texts and the library's limits, writes the first one
+that can't be compiled as [index, why], or null. Deciding whether two patterns can both match
 may take for ever, and the library has no limit for it; here that ends this process and nothing
 else. Each schema is followed for a while too: some are compiled in no time and then cost more than
 the limits at the first digit. Imports nothing of ours.
@@ -60,8 +60,9 @@ def main() -> None:
     tokenizer = LLTokenizer(TokenizerWrapper(_Bytes()))
     limits = LLParserLimits(**asked["limits"])
     verdict = None
-    for index, schema in enumerate(asked["schemas"]):
-        grammar = LLMatcher.grammar_from_json_schema(schema)
+    for index, (text, is_lark) in enumerate(asked["schemas"]):
+        read = LLMatcher.grammar_from_lark if is_lark else LLMatcher.grammar_from_json_schema
+        grammar = read(text)
         matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
         if not matcher.is_error():
             follow(matcher)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import gbnf_to_lark as gbnf
 from tokenizers import Tokenizer
 
 from app.catalog.fair_thread import FairThread
@@ -54,14 +55,29 @@ _IN_OTHER_WORDS: Final = {
 """What the library says, and what that means to the author of a schema."""
 
 
+def lark_of(grammar: str) -> str:
+    """Write a grammar in GBNF, llama.cpp's notation, in Lark.
+
+    Raises:
+        ValueError: it is no grammar in GBNF.
+    """
+    try:
+        written: str = gbnf.gbnf_to_lark(grammar)
+    except Exception as error:  # the library raises bare Exception, and what comes to it
+        raise ValueError(str(error)) from error
+    return written
+
+
 class SchemaText(msgspec.Struct, frozen=True):
-    """A JSON Schema that a client sent."""
+    """A JSON Schema that a client sent, or a whole grammar."""
 
     field: str
     """Which field of the request is blamed for it."""
-    sent: dict[str, Any]
+    sent: object
     text: str
     """As the grammar has it, with options of ours."""
+    lark: bool = False
+    """Whether it is a grammar in Lark and no JSON Schema."""
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -73,6 +89,8 @@ class Grammar(msgspec.Struct, frozen=True):
     """Those inside `lark` that a client wrote, to be checked before anything else."""
     field: str = "response_format"
     """What is blamed where no single schema is."""
+    otherwise: "Grammar | None" = None
+    """What to follow where the schemas can't be enforced; None: the request is refused."""
 
 
 class GrammarConstraint:
@@ -148,9 +166,17 @@ class Grammars:
             InvalidParameter: a schema can't be enforced, or not within the limits; or this
                 model's tokenizer is of a kind that can't be held to a grammar.
         """
+        try:
+            return await self._constraint(grammar, client)
+        except InvalidParameter:
+            if grammar.otherwise is None:
+                raise
+            return await self._constraint(grammar.otherwise, client)
+
+    async def _constraint(self, grammar: Grammar, client: str) -> GrammarConstraint:
         if grammar.schemas:
-            texts = [schema.text for schema in grammar.schemas]
-            digest = hashlib.sha256("\0".join(texts).encode()).digest()
+            texts = [(schema.text, schema.lark) for schema in grammar.schemas]
+            digest = hashlib.sha256(json.dumps(texts).encode()).digest()
             if digest not in self._verdicts:
                 verdict = await self._checker.run(client, lambda: _check(texts))
                 self._verdicts[digest] = verdict
@@ -160,7 +186,8 @@ class Grammars:
             if refused := self._verdicts[digest]:
                 index, why = refused
                 schema = grammar.schemas[index]
-                limit = f"a schema that can be enforced: {why}"
+                what = "grammar" if schema.lark else "schema"
+                limit = f"a {what} that can be enforced: {why}"
                 raise InvalidParameter(schema.field, schema.sent, limit)
         return await self._compiler.run(client, lambda: self._compile(grammar))
 
@@ -186,7 +213,7 @@ class Grammars:
         return GrammarConstraint(matcher)
 
 
-def _check(texts: list[str]) -> tuple[int, str] | None:
+def _check(texts: list[tuple[str, bool]]) -> tuple[int, str] | None:
     """Compile in another process, which may die of it."""
     try:
         done = subprocess.run(  # noqa: S603 # our own script

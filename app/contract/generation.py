@@ -3,23 +3,14 @@
 Token ids appear only where a client speaks of tokens: logprobs, prompts and stops given as ids.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, Self
 
 import msgspec
 
-from app.contract.conversation import ChatMessage, Tool, ToolCall
+from app.contract.conversation import ChatMessage, Tool
+from app.contract.formats import ResponseFormat
 from app.contract.sampling import FinishReason, SamplingParams
-
-
-class JsonSchema(msgspec.Struct, frozen=True, tag="json_schema"):
-    """The answer is JSON that validates against the schema."""
-
-    schema: dict[str, Any]
-
-
-class JsonObject(msgspec.Struct, frozen=True, tag="json_object"):
-    """The answer is any JSON object."""
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -62,7 +53,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
     """False: at most one call per answer."""
-    response_format: JsonSchema | JsonObject | None = None
+    response_format: ResponseFormat | None = None
+    format_field: str = "response_format"
+    """What the client calls it, for errors."""
+    template_options: Mapping[str, Any] = {}
+    """What the chat template is given beside the conversation: numbers, words, switches."""
     max_time_s: float | None = None
 
 
@@ -159,16 +154,6 @@ class Finished(msgspec.Struct, frozen=True):
 Event = PromptLogprobs | TextDelta | ToolCallDelta | Finished
 
 
-class Whole(msgspec.Struct, frozen=True):
-    """All events of a generation in one record."""
-
-    text: str
-    logprobs: tuple[TokenLogprob, ...]
-    prompt_logprobs: PromptLogprobs | None
-    tool_calls: tuple[ToolCall, ...]
-    finished: Finished
-
-
 class TokenizedText(msgspec.Struct, frozen=True):
     """A text's token ids on one model."""
 
@@ -203,38 +188,6 @@ class Generation(Protocol):
 
     async def aclose(self) -> None:
         """End it and free its slot; harmless when repeated or after the end."""
-
-
-async def collect(events: AsyncIterator[Event]) -> Whole:
-    """Wait for the end of a generation and return everything in one record.
-
-    Raises:
-        ServerError, ShuttingDown: the generation failed.
-    """
-    text: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    prompt: PromptLogprobs | None = None
-    heads: list[ToolCallDelta] = []
-    arguments: list[list[str]] = []
-    async for event in events:
-        match event:
-            case TextDelta():
-                text.append(event.text)
-                logprobs += event.logprobs
-            case PromptLogprobs():
-                prompt = event
-            case ToolCallDelta():
-                if event.id is not None:
-                    heads.append(event)
-                    arguments.append([])
-                arguments[event.index].append(event.arguments)
-            case Finished():
-                calls = tuple(
-                    ToolCall(head.id or "", head.name or "", "".join(pieces))
-                    for head, pieces in zip(heads, arguments, strict=True)
-                )
-                return Whole("".join(text), tuple(logprobs), prompt, calls, event)
-    raise AssertionError("iteration ends with Finished")
 
 
 class Generator(Protocol):

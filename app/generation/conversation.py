@@ -4,7 +4,8 @@ Uses the model's chat template, and describes tools in words of our own where th
 them. Knows no token ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from app.catalog.chat_template import ChatTemplate
 from app.contract.conversation import ChatMessage, Tool
@@ -32,8 +33,18 @@ class ConversationWriter:
         """How the model is shown to call tools, and so will."""
         return self._native or HERMES
 
-    def write(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[str]:
+    def write(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> list[str]:
         """Write a conversation with the opening of the assistant's turn at its end.
+
+        Args:
+            messages: the conversation.
+            tools: what it may call.
+            options: further variables of the template.
 
         Returns:
             Parts that are to be tokenized apart: one, unless a client sent special tokens.
@@ -42,14 +53,17 @@ class ConversationWriter:
             InvalidParameter, ModelBroken: as the template does.
         """
         messages, tools, mark = marked(messages, tools, self._special_tokens)
-        text = self._rendered(messages, tools)
+        text = self._rendered(messages, tools, options or {})
         return text.split(mark) if mark else [text]
 
-    def _rendered(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> str:
+    def _rendered(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Tool], options: Mapping[str, Any]
+    ) -> str:
         calls = any(message.role == "tool" or message.tool_calls for message in messages)
         if self._native is not None or not (tools or calls):
-            return self._template.render(messages, tools)
+            return self._template.render(messages, tools, options=options)
         try:
-            return self._template.render(in_plain_turns(messages, tools))
+            return self._template.render(in_plain_turns(messages, tools), options=options)
         except InvalidParameter:  # some templates take no system turn
-            return self._template.render(in_plain_turns(messages, tools, in_system=False))
+            turns = in_plain_turns(messages, tools, in_system=False)
+            return self._template.render(turns, options=options)

@@ -3,7 +3,8 @@
 Synchronous; `service` decides on which thread. Refuses what can be refused. Starts nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,8 @@ from app.generation.conversation import ConversationWriter
 from app.generation.models import TextModel
 from app.generation.structured import response_grammar
 from app.generation.tool_calls import ToolCallParser
-from app.generation.tool_formats import ToolFormat, tool_grammar
+from app.generation.tool_formats import ToolFormat
+from app.generation.tool_grammar import tool_grammar
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +80,7 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
     if calls is not None:
         grammar = tool_grammar(calls, request, model.tokenizer)
     elif request.response_format is not None:
-        grammar = response_grammar(request.response_format)
+        grammar = response_grammar(request.response_format, request.format_field)
     eos_ids = frozenset(model.eos_ids)
     stop_ids = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos_ids)
     engine = EngineRequest(
@@ -145,7 +147,8 @@ def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bo
         if not request.messages:
             raise InvalidParameter("messages", [], "at least one")
         # Tools that may not be called are not shown: a model that doesn't see them calls none.
-        parts = _write(model, request.messages, request.tools if shows_tools else ())
+        tools = request.tools if shows_tools else ()
+        parts = _write(model, request.messages, tools, request.template_options)
         ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
@@ -167,7 +170,10 @@ def _encode(model: TextModel, parts: list[str], *, add_special_tokens: bool) -> 
 
 
 def _write(
-    model: TextModel, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()
+    model: TextModel,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Tool] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write a conversation out.
 
@@ -179,7 +185,7 @@ def _write(
     texts = sum(len(part.text) for message in messages for part in message.content)
     arguments = sum(len(call.arguments) for message in messages for call in message.tool_calls)
     _check_length(model, texts + arguments)
-    return _writer(model).write(messages, tools)
+    return _writer(model).write(messages, tools, options or {})
 
 
 def _check_length(model: TextModel, characters: int) -> None:

@@ -17,7 +17,6 @@ from app.contract.generation import (
     Caller,
     Generation,
     GenerationRequest,
-    JsonSchema,
     TokenizedText,
 )
 from app.engine.places import Places
@@ -167,5 +166,5 @@ def _is_long(requests: Sequence[GenerationRequest]) -> bool:
     """
     length = sum(len(asked.prompt or "") + len(asked.prompt_ids or ()) for asked in requests)
     return length > _LONG_TEXT or any(
-        asked.messages or isinstance(asked.response_format, JsonSchema) for asked in requests
+        asked.messages or asked.response_format is not None for asked in requests
     )

@@ -1,29 +1,20 @@
 """How a model writes tool calls, and how tools are shown to one whose template has none.
 
 A format is fixed text around a name and the arguments, exactly as the model's template writes
-calls. The grammar holds the model to it as soon as a call begins, so what is parsed later
-(`tool_calls`) can't be malformed, only cut off. Knows nothing of streams.
+calls. Knows nothing of grammars (`tool_grammar`) or streams.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
 import msgspec
-from tokenizers import Tokenizer
 
 from app.catalog.chat_template import ChatTemplate
-from app.catalog.grammars import Grammar, SchemaText
 from app.contract.conversation import ChatMessage, Tool
-from app.contract.generation import GenerationRequest
-from app.errors import InvalidParameter
-from app.generation.structured import ANY_OBJECT, enforced, json_rule, response_rule
 
-MAX_CALLS: Final = 16
-"""In one answer: a small model would go on calling until its context is full."""
-_NO_ARGUMENTS: Final[dict[str, Any]] = {
+NO_ARGUMENTS: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {},
     "additionalProperties": False,
@@ -151,126 +142,6 @@ def _in_text(message: ChatMessage) -> ChatMessage:
     return ChatMessage.of(message.role, "\n".join(texts))
 
 
-def tool_grammar(format_: ToolFormat, request: GenerationRequest, tokenizer: Tokenizer) -> Grammar:
-    """Make the grammar of an answer that may, or must, call tools.
-
-    Where calls are up to the model, any text may come until a call begins (or, with a response
-    format, an answer in it). Arguments follow the tool's schema if the tool is strict or a call
-    is required; otherwise they are any JSON object, since a tool that is not strict promises no
-    more.
-
-    Raises:
-        InvalidParameter: a schema that must be enforced can't be, or the request has a response
-            format and the model's calls can't be told from JSON.
-    """
-    literals = _Literals(format_, tokenizer)
-    tools, tool_schemas = _tools(format_, request, literals)
-    start, answer_schemas = _start(format_, request, literals)
-    rules = [
-        *start,
-        f"calls: {literals.write(format_.opening + format_.head)} rest",
-        *_rest(format_, literals, parallel=request.parallel_tool_calls),
-        *tools,
-    ]
-    return Grammar("\n".join(rules), (*tool_schemas, *answer_schemas), field="tools")
-
-
-class _Literals:
-    """Writes fixed text in Lark, with the format's tokens as tokens where the vocabulary has them.
-
-    Their text would not match them: to a grammar, a special token has none.
-    """
-
-    def __init__(self, format_: ToolFormat, tokenizer: Tokenizer) -> None:
-        ids = {token: tokenizer.token_to_id(token) for token in format_.tokens}
-        self._ids = {token: token_id for token, token_id in ids.items() if token_id is not None}
-
-    def has(self, token: str) -> bool:
-        """Whether the text is a single token of the vocabulary."""
-        return token in self._ids
-
-    def write(self, text: str) -> str:
-        """Write text that may hold some of the tokens."""
-        for token, token_id in self._ids.items():
-            before, found, after = text.partition(token)
-            if found:
-                around = [self.write(part) if part else "" for part in (before, after)]
-                return f"{around[0]} <[{token_id}]> {around[1]}".strip()
-        return json.dumps(text)
-
-
-def _start(
-    format_: ToolFormat, request: GenerationRequest, literals: _Literals
-) -> tuple[list[str], list[SchemaText]]:
-    """Write the rules of a whole answer, around `calls`."""
-    if request.tool_choice.mode == "required":
-        return ["start: calls"], []
-    if request.response_format is not None:
-        if not format_.anywhere:
-            limit = "none beside tools: this model's calls can't be told from an answer in JSON"
-            raise InvalidParameter("response_format", "given", limit)
-        rule, schemas = response_rule(request.response_format)
-        return ["start: answer | calls", f"answer: {rule}"], list(schemas)
-    if not format_.anywhere:
-        return ["start: TEXT | calls", _text_without(format_.marker, before="")], []
-    if literals.has(format_.marker):
-        return ["start: TEXT | TEXT? calls", _text_without(format_.marker, before="(?s:.*)")], []
-    # A lazy lexeme ends at the first marker, and the rest of a call is all that can follow.
-    first = (format_.opening + format_.head).removeprefix(format_.marker)
-    return [
-        f"start: TEXT | trigger {literals.write(first)} rest",
-        "TEXT: /(?s:.*)/",
-        f"trigger[lazy]: TEXT {json.dumps(format_.marker)}",
-    ], []
-
-
-def _text_without(marker: str, *, before: str) -> str:
-    """Write the rule of a text that has no marker after what `before` matches."""
-    escaped = re.escape(marker).replace("/", r"\/")
-    return f"TEXT: /(?s:.*)/ & ~/{before}{escaped}(?s:.*)/"
-
-
-def _rest(format_: ToolFormat, literals: _Literals, *, parallel: bool) -> list[str]:
-    """Write the rules of everything after the first call's head."""
-    closing = literals.write(format_.closing) if format_.closing else ""
-    if not parallel or format_.separator is None:
-        return [f"rest: call {closing}"]
-    return [
-        f"rest: call more{{0,{MAX_CALLS - 1}}} {closing}",
-        f"more: {literals.write(format_.separator + format_.head)} call",
-    ]
-
-
-def _tools(
-    format_: ToolFormat, request: GenerationRequest, literals: _Literals
-) -> tuple[list[str], list[SchemaText]]:
-    """Write the rule `call`, a name to a tail, over all tools that may be called."""
-    choice = request.tool_choice
-    rules: list[str] = []
-    names: list[str] = []
-    schemas: list[SchemaText] = []
-    for index, tool in enumerate(request.tools):
-        if choice.name not in (None, tool.name):
-            continue
-        parameters = ANY_OBJECT
-        if tool.strict or choice.mode == "required":
-            schema = _parameters(tool, f"tools[{index}].function.parameters")
-            parameters = json_rule(schema)
-            schemas.append(schema)
-        names.append(f"tool_{index}")
-        name = literals.write(written(tool.name) + format_.middle)
-        rules += [f"tool_{index}: {name} arguments_{index}"]
-        rules += [f"arguments_{index}: {parameters}"]
-    return [f"call: ({' | '.join(names)}) {literals.write(format_.tail)}", *rules], schemas
-
-
-def _parameters(tool: Tool, field: str) -> SchemaText:
-    parameters = {"type": "object", **tool.parameters} if tool.parameters else _NO_ARGUMENTS
-    if parameters["type"] != "object":
-        raise InvalidParameter(f"{field}.type", parameters["type"], "'object'")
-    return enforced(parameters, field)
-
-
 def _description(tools: Sequence[Tool]) -> str:
     lines = []
     for tool in tools:
@@ -278,9 +149,7 @@ def _description(tools: Sequence[Tool]) -> str:
         if tool.description is not None:
             known["description"] = tool.description
         lines.append(
-            json.dumps(
-                {**known, "parameters": tool.parameters or _NO_ARGUMENTS}, ensure_ascii=False
-            )
+            json.dumps({**known, "parameters": tool.parameters or NO_ARGUMENTS}, ensure_ascii=False)
         )
     form = HERMES.head + "<its name>" + HERMES.middle + "<its arguments, a JSON object>"
     return "\n".join(

@@ -16,8 +16,9 @@ from app.catalog.catalog import Catalog
 from app.catalog.loaded import ModelParts, open_model
 from app.catalog.memory import AUTO_CONTEXT, MAX_AUTO_SLOTS, auto_slots
 from app.catalog.shelf import Shelf
-from app.contract.generation import GenerationRequest, collect
+from app.contract.generation import GenerationRequest
 from app.contract.sampling import SamplingParams
+from app.contract.whole import collect
 from app.engine.thread import EngineThread
 from app.errors import (
     EngineFailure,

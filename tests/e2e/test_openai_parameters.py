@@ -29,6 +29,8 @@ ELSEWHERE = {
     *("tools", "tool_choice", "parallel_tool_calls", "response_format", "text"),
     *("max_output_tokens", "include", "reasoning", "best_of"),
     *("user", "store", "metadata", "prompt_cache_key", "safety_identifier"),
+    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    *("json_schema", "regex", "ebnf", "grammar", "chat_template_kwargs", "repeat_penalty"),
 }
 
 

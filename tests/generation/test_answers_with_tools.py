@@ -1,8 +1,10 @@
 import pytest
 
 from app.contract.conversation import Tool
-from app.contract.generation import JsonObject, JsonSchema, ToolChoice, collect
+from app.contract.formats import JsonObject, JsonSchema
+from app.contract.generation import ToolChoice
 from app.contract.sampling import FinishReason
+from app.contract.whole import collect
 from app.errors import InvalidParameter
 from tests.fakes import FakeService, Step
 from tests.generation.asking import asks, says

@@ -4,7 +4,7 @@ import pytest
 
 from app.catalog.chat_template import ChatTemplate
 from app.contract.conversation import ChatMessage, Tool, ToolCall
-from app.contract.generation import collect
+from app.contract.whole import collect
 from tests.fakes import BYTES, EOS_ID, FakeService
 from tests.generation.asking import asks, says
 

@@ -5,15 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contract.conversation import ToolCall
-from app.contract.generation import (
-    Finished,
-    PromptLogprobs,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-    collect,
-)
+from app.contract.generation import Finished, PromptLogprobs, TextDelta, ToolCallDelta, Usage
 from app.contract.sampling import FinishReason, SamplingParams
+from app.contract.whole import collect
 from app.engine.sequence import EngineRequest, ScoredToken, TokenEvent
 from app.engine.stream import TokenStream
 from app.errors import EngineFailure

@@ -9,13 +9,9 @@ from hypothesis import strategies as st
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.token_bounds import longest_token
 from app.contract.conversation import ChatMessage, ToolCall
-from app.contract.generation import (
-    Finished,
-    TextDelta,
-    Usage,
-    collect,
-)
+from app.contract.generation import Finished, TextDelta, Usage
 from app.contract.sampling import FinishReason, SamplingParams
+from app.contract.whole import collect
 from app.errors import (
     BatchTooLarge,
     ContextOverflow,

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from app.catalog.check_schemas import CPU_S
 from app.catalog.grammars import _LIMITS, Grammar, GrammarConstraint, Grammars, _check
-from app.contract.generation import JsonObject, JsonSchema
+from app.contract.formats import Following, JsonObject, JsonSchema, Matching, OneOf
 from app.errors import EngineFailure, InvalidParameter
 from app.generation.schema.document import MAX_LEAST, MAX_NESTING
 from app.generation.structured import response_grammar
@@ -326,7 +326,6 @@ ENDLESS = {
         ({"uniqueItems": True}, "", "as uniqueItems"),
         ({"if": {}, "then": {}}, "", "as if, then"),
         ({"type": "object", "minLenght": 3}, "", "as minLenght"),
-        ({"x-guidance": {"lenient": True}}, "", "as x-guidance"),
         ({"properties": {"a": {"contains": {}}}}, ".properties.a", "as contains"),
         ({"items": [{"propertyNames": {}}]}, ".items[0]", "as propertyNames"),
         ({"anyOf": {}}, ".anyOf", "a list of schemas"),
@@ -347,7 +346,7 @@ ENDLESS = {
         ({"multipleOf": 0}, ".multipleOf", "above 0"),
         ({"properties": {str(i): {} for i in range(301)}}, ".properties", "300 that are not"),
         ({"type": "bogus"}, "", "Invalid type: bogus"),
-        ({"type": "string", "format": "bogus"}, "", "Unknown format: bogus"),
+        ({"type": "string", "format": "iri"}, "", "Unknown format: iri"),
         ({"type": "string", "pattern": "(?=a)b"}, ".pattern", "no look-around"),
         ({"type": "string", "pattern": "("}, ".pattern", "a `)` for every `(` (at character 2)"),
         ({"type": "string", "pattern": "a^b"}, "", "an anchor inside a pattern"),
@@ -477,3 +476,45 @@ async def test_nothing_is_made_before_it_is_needed_nor_kept_after_the_model():
 def test_a_grammar_of_our_own_that_is_wrong_is_said_so():
     with pytest.raises(InvalidParameter, match="schemas that can be enforced"):
         GRAMMARS._compile(Grammar("start: nowhere", field="tools"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "good", "bad"),
+    [
+        (Matching("[0-9]{3}-[a-c/]+"), "123-ab/c", "123-d"),
+        (Matching("a|b"), "b", "ab"),
+        (OneOf(("yes", 'no "really"\n', "nothing")), 'no "really"\n', "not"),
+        (Following('start: "SELECT " COL\nCOL: /[a-z]+/'), "SELECT name", "SELECT N"),
+        (Following('root ::= "x" tail\ntail ::= [0-9]+ | "-"'), "x42", "xy"),
+    ],
+)
+async def test_an_answer_follows_what_is_no_schema(wanted, good, bad):
+    grammar = response_grammar(wanted)
+    for text, fits in ((good, True), (bad, False)):
+        constraint = await GRAMMARS.constraint(grammar)
+        followed = True
+        for token_id in [*byte_ids(text), EOS_ID]:
+            if token_id == EOS_ID and constraint.ended:
+                break
+            if token_id not in allowed(constraint, BYTES.get_vocab_size()):
+                followed = False
+                break
+            constraint.accept(token_id)
+        assert followed == fits, text
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Matching("("),
+        Matching("(?=a)b"),
+        Following("start: missing"),
+        Following("nothing of the kind"),
+        Following("root ::= missing"),
+        Following("x" * 20_000),
+    ],
+)
+async def test_what_is_no_pattern_and_no_grammar_is_refused_by_its_field(wanted):
+    with pytest.raises(InvalidParameter) as refused:
+        await GRAMMARS.constraint(response_grammar(wanted, "guided_regex"))
+    assert refused.value.field == "guided_regex"

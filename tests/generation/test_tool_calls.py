@@ -2,6 +2,7 @@ import json
 import random
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,13 +10,8 @@ from hypothesis import strategies as st
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
 from app.contract.conversation import ChatMessage, Tool, ToolCall
-from app.contract.generation import (
-    GenerationRequest,
-    JsonObject,
-    JsonSchema,
-    ToolCallDelta,
-    ToolChoice,
-)
+from app.contract.formats import JsonObject, JsonSchema
+from app.contract.generation import GenerationRequest, ToolCallDelta, ToolChoice
 from app.contract.sampling import SamplingParams
 from app.errors import InvalidParameter
 from app.generation.conversation import ConversationWriter
@@ -23,13 +19,12 @@ from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import (
     HERMES,
     LLAMA,
-    MAX_CALLS,
     MISTRAL,
     ToolFormat,
     in_plain_turns,
     native_format,
-    tool_grammar,
 )
+from app.generation.tool_grammar import MAX_CALLS, tool_grammar
 from tests.catalog.test_chat_template import TEMPLATES, TOOL_TEMPLATES
 from tests.fakes import BYTES, CHATML, EOS_ID, byte_ids
 from tests.generation.test_structured import GRAMMARS, allowed
@@ -305,19 +300,72 @@ async def test_a_schema_of_a_tool_is_refused_by_its_place():
         tool_grammar(HERMES, asks([NOW, unique]), BYTES)
     assert refused.value.field == "tools[1].function.parameters.properties.x"
     bogus = Tool(name="a", parameters={"properties": {"x": {"type": "bogus"}}}, strict=True)
-    with pytest.raises(InvalidParameter, match="Invalid type: bogus") as refused:
-        await GRAMMARS.constraint(tool_grammar(HERMES, asks([NOW, bogus]), BYTES))
-    assert refused.value.field == "tools[1].function.parameters"
+    with pytest.raises(InvalidParameter, match="'bogus', expected one of array") as refused:
+        tool_grammar(HERMES, asks([NOW, bogus]), BYTES)
+    assert refused.value.field == "tools[1].function.parameters.properties.x.type"
     array = Tool(name="a", parameters={"type": "array"}, strict=True)
     with pytest.raises(InvalidParameter, match="'object'"):
         tool_grammar(HERMES, asks([array]), BYTES)
 
 
-async def test_a_tool_that_is_not_strict_may_have_a_schema_that_nothing_enforces():
-    loose = Tool(name="a", parameters={"properties": {"x": {"uniqueItems": True}}})
-    await GRAMMARS.constraint(tool_grammar(HERMES, asks([loose]), BYTES))
-    with pytest.raises(InvalidParameter, match="uniqueItems"):
-        tool_grammar(HERMES, asks([loose], tool_choice=REQUIRED), BYTES)
+@pytest.mark.parametrize(
+    "unenforced",
+    [
+        {"uniqueItems": True},
+        {"pattern": "(?=look)around"},
+        {"type": "string", "format": "iri"},
+        {"oneOf": [{"type": "string"}, {"minLength": 3}]},
+    ],
+)
+async def test_a_tool_that_is_not_strict_may_have_a_schema_that_nothing_enforces(unenforced):
+    loose = Tool(name="a", parameters={"properties": {"x": unenforced}})
+    for choice in (ToolChoice(), REQUIRED):
+        await GRAMMARS.constraint(tool_grammar(HERMES, asks([loose], tool_choice=choice), BYTES))
+    strict = msgspec.structs.replace(loose, strict=True)
+    with pytest.raises(InvalidParameter):
+        await GRAMMARS.constraint(tool_grammar(HERMES, asks([strict]), BYTES))
+
+
+ANNOTATED = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer", "format": "int64", "nullable": True, "x-order": 1},
+        "s": {"type": "string", "format": "phone", "propertyOrder": 2, "maxLength": 3},
+    },
+    "required": ["n", "s"],
+    "strict": True,
+    "returns": {"type": "string"},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_annotations_of_converters_leave_a_schema_enforced(strict):
+    tool = Tool(name="a", parameters=ANNOTATED, strict=strict)
+    grammar = tool_grammar(HERMES, asks([tool], tool_choice=REQUIRED), BYTES)
+    constraint = await GRAMMARS.constraint(grammar)
+    for token_id in byte_ids(calls(HERMES, ("a", '{"n": 7, "s": "abc'))[: -len("}\n</tool_call>")]):
+        assert token_id in allowed(constraint, BYTES.get_vocab_size())
+        constraint.accept(token_id)
+    assert set(allowed(constraint, BYTES.get_vocab_size())) == set(byte_ids('"')), "three at most"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        ({"properties": []}, ".properties"),
+        ({"properties": {"x": {"type": "strnig"}}}, ".properties.x.type"),
+        ({"properties": {"x": 1}}, ".properties.x"),
+        ({"required": "x"}, ".required"),
+        ({"properties": {"x": {"anyOf": {}}}}, ".properties.x.anyOf"),
+        ({"$defs": {"x": {"items": [{"enum": 1}]}}}, ".$defs.x.items[0].enum"),
+    ],
+)
+@pytest.mark.parametrize("choice", [ToolChoice(), REQUIRED])
+def test_what_is_no_schema_is_refused_whether_or_not_it_is_enforced(wrong, where, choice):
+    with pytest.raises(InvalidParameter) as refused:
+        tool_grammar(HERMES, asks([Tool(name="a", parameters=wrong)], tool_choice=choice), BYTES)
+    assert refused.value.field == f"tools[0].function.parameters{where}"
 
 
 @pytest.mark.parametrize("special", [True, False])

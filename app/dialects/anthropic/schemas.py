@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, Tool
-from app.contract.generation import GenerationRequest, JsonSchema, ToolChoice
+from app.contract.formats import JsonSchema
+from app.contract.generation import GenerationRequest, ToolChoice
 from app.contract.sampling import SamplingParams
 from app.dialects.anthropic.conversation import Message, SystemText, referenced_tools, to_messages
 from app.dialects.kit.body import Body, to_record

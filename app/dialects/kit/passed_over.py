@@ -20,7 +20,8 @@ class PassedOver:
     """What one request asked for in vain."""
 
     def __init__(self, *, strict: bool) -> None:
-        self._strict = strict
+        self.strict = strict
+        """Whether nothing is."""
         self._names: dict[str, None] = {}
 
     def note(self, field: str, value: Any, reason: str) -> None:
@@ -29,7 +30,7 @@ class PassedOver:
         Raises:
             Unsupported: the server is strict, or the field has a name that no header could have.
         """
-        if self._strict or not _NAME.fullmatch(field):
+        if self.strict or not _NAME.fullmatch(field):
             raise Unsupported(field, value, reason)
         self._names[field] = None
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
-from app.contract.generation import Event, Finished, Generation, Whole, collect
+from app.contract.generation import Event, Finished, Generation
+from app.contract.whole import Whole, collect
 from app.dialects.kit.connected import while_connected
 from app.dialects.kit.framing import EVENT_STREAM, STREAM_HEADERS, Framing
 from app.dialects.kit.host import AnyRequest

@@ -3,11 +3,12 @@
 The client's own path of the field is named in a refusal, so that it can find it in its body.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from app.contract.conversation import Tool
-from app.contract.generation import JsonObject, JsonSchema, ToolChoice
+from app.contract.formats import JsonObject, JsonSchema
+from app.contract.generation import ToolChoice
 from app.errors import InvalidParameter
 
 Mode = Literal["none", "auto", "required"]
@@ -52,6 +53,48 @@ def to_tool_choice(mode: Mode, name: str | None, tools: Sequence[Tool], where: s
     if mode == "required" and not names:
         raise InvalidParameter("tool_choice", mode, "tools to choose from")
     return ToolChoice(mode)
+
+
+def allowed_tools(
+    tools: Sequence[Tool], mode: Mode, names: Sequence[str], where: str
+) -> tuple[Sequence[Tool], ToolChoice]:
+    """Leave the tools that may be called: no model is shown others.
+
+    Args:
+        tools: those of the request.
+        mode: whether one of the allowed ones must be called.
+        names: those that may be.
+        where: the path of the allowed tools in the body.
+
+    Raises:
+        InvalidParameter: one that is allowed isn't there, or a call is required and none is.
+    """
+    known = [tool.name for tool in tools]
+    for index, name in enumerate(names):
+        if name not in known:
+            limit = f"the name of one of the tools {known}"
+            raise InvalidParameter(f"{where}.tools[{index}]", name, limit)
+    allowed = [tool for tool in tools if tool.name in names]
+    return allowed, to_tool_choice(mode, None, allowed, where)
+
+
+_RESERVED = {
+    *("messages", "tools", "add_generation_prompt", "continue_final_message", "documents"),
+    *("bos_token", "eos_token"),
+}
+
+
+def to_options(options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Check what a client gives a chat template beside the conversation.
+
+    Raises:
+        InvalidParameter: a name stands for something that has a field of its own.
+    """
+    for name, value in options.items():
+        if name in _RESERVED:
+            limit = "no variable that is the server's to give"
+            raise InvalidParameter(f"{where}.{name}"[:200], value, limit)
+    return options
 
 
 def to_format(

@@ -1,43 +1,44 @@
 """`POST /v1/chat/completions`: what is sent, and the requests that it means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from app.contract.conversation import ChatMessage, TextPart, ToolCall
-from app.contract.generation import GenerationRequest
-from app.dialects.kit.tools import Mode, to_format, to_tool_choice
+from app.contract.conversation import ChatMessage, TextPart, Tool, ToolCall
+from app.contract.generation import GenerationRequest, ToolChoice
+from app.dialects.kit.tools import Mode, allowed_tools, to_options, to_tool_choice
 from app.dialects.openai.schemas import (
-    NO_REASONING,
     NOT_USED,
     TEXT_ALONE,
-    UNSERVED,
     Count,
     GenerationOptions,
     Label,
     Metadata,
-    Unserved,
 )
+from app.dialects.openai.taken import IGNORED, UNSERVED, Rules, Unserved
 from app.dialects.openai.tools import (
-    ChatFormat,
+    ChatAllowedTools,
     ChatNamedTool,
     ChatTool,
     to_tools,
 )
 from app.errors import InvalidParameter, Unsupported
 
-CHAT_UNSERVED: Final[Mapping[str, Unserved]] = {
-    **UNSERVED,
-    "audio": Unserved("models here speak text alone"),
-    "function_call": Unserved("its successor is tool_choice"),
-    "functions": Unserved("its successor is tools"),
-    "modalities": Unserved("models here speak text alone", (["text"],)),
-    "prediction": Unserved("there is no prediction"),
-    "reasoning_effort": Unserved(NO_REASONING, ("none",)),
-    "web_search_options": Unserved("there is no web search"),
-}
+CHAT_RULES: Final = Rules(
+    {
+        **UNSERVED,
+        "audio": Unserved("models here speak text alone"),
+        "function_call": Unserved("its successor is tool_choice"),
+        "functions": Unserved("its successor is tools"),
+        "modalities": Unserved("models here speak text alone", (["text"],)),
+        "web_search_options": Unserved("there is no web search"),
+        "best_of": Unserved("all choices are returned", (1,)),
+        "echo": Unserved("an answer is the assistant's turn alone", (False,)),
+    },
+    {**IGNORED, "reasoning_effort": Unserved("models here don't reason", ("none",))},
+)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +77,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     back with what they put on them (`parsed`, `parsed_arguments`, `provider_specific_fields`).
     """
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            description="`system`, `developer`, `user`, `assistant`, `tool`, or another one that "
+            "the model's chat template knows.",
+        ),
+    ]
     content: Annotated[Content, Meta(description="Parts are joined by newlines.")] = None
     name: str | None = None
     tool_calls: list[MadeCall] | None = None
@@ -103,9 +112,12 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: Annotated[list[ChatTool], Meta(max_length=128)] = []  # noqa: RUF012 # msgspec copies it
-    tool_choice: Mode | ChatNamedTool = "auto"
+    tool_choice: Mode | ChatNamedTool | ChatAllowedTools = "auto"
     parallel_tool_calls: bool = True
-    response_format: ChatFormat = ChatFormat()
+    chat_template_kwargs: Annotated[
+        dict[str, bool | int | float | str | None],
+        Meta(max_length=32, description="Further variables of the model's chat template."),
+    ] = {}  # noqa: RUF012 # msgspec copies it
     store: Annotated[bool, Meta(description="Nothing is stored, whatever it says.")] = False
     metadata: Annotated[Metadata, Meta(description=NOT_USED)] = {}  # noqa: RUF012 # msgspec copies it
     prompt_cache_key: Label = ""
@@ -122,22 +134,27 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         tools = to_tools(
             [tool.function for tool in self.tools], strict=False, where="tools[{}].function.name"
         )
-        mode: Mode = self.tool_choice if isinstance(self.tool_choice, str) else "required"
-        named = None if isinstance(self.tool_choice, str) else self.tool_choice.function.name
-        named_schema = self.response_format.json_schema
+        tools, choice = self._choice(tools)
         return self.choices(
             messages=to_messages(self.messages),
             max_tokens=self._max_tokens(),
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             tools=tools,
-            tool_choice=to_tool_choice(mode, named, tools, "tool_choice.function.name"),
+            tool_choice=choice,
             parallel_tool_calls=self.parallel_tool_calls,
-            response_format=to_format(
-                self.response_format.type,
-                None if named_schema is None else named_schema.schema,
-                "response_format.json_schema",
-            ),
+            template_options=to_options(self.chat_template_kwargs, "chat_template_kwargs"),
         )
+
+    def _choice(self, tools: Sequence[Tool]) -> tuple[Sequence[Tool], ToolChoice]:
+        match self.tool_choice:
+            case ChatAllowedTools(allowed_tools=allowed):
+                names = [one.function.name for one in allowed.tools]
+                return allowed_tools(tools, allowed.mode, names, "tool_choice.allowed_tools")
+            case ChatNamedTool(function=function):
+                where = "tool_choice.function.name"
+                return tools, to_tool_choice("required", function.name, tools, where)
+            case mode:
+                return tools, to_tool_choice(mode, None, tools, "tool_choice")
 
     def _max_tokens(self) -> int | None:
         old, new = self.max_tokens, self.max_completion_tokens

@@ -8,15 +8,9 @@ from uuid import uuid4
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.contract.generation import (
-    Event,
-    Finished,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-    Whole,
-)
+from app.contract.generation import Event, Finished, TextDelta, TokenLogprob, ToolCallDelta
 from app.contract.sampling import FinishReason
+from app.contract.whole import Whole
 from app.dialects.openai.chunks import Chunks
 from app.dialects.openai.schemas import UsageAnswer
 from app.errors import Error

@@ -1,18 +1,24 @@
 """`POST /v1/completions`: what is sent, and the requests that it means."""
 
-from collections.abc import Mapping
 from typing import Annotated, Final, cast
 
 import msgspec
 from msgspec import Meta
 
 from app.contract.generation import GenerationRequest
-from app.dialects.openai.schemas import MAX_CHOICES, GenerationOptions, TokenId, Unserved
+from app.dialects.openai.sampling import TokenId
+from app.dialects.openai.schemas import MAX_CHOICES, GenerationOptions
+from app.dialects.openai.taken import IGNORED, UNSERVED, Rules, Unserved
 from app.errors import InvalidParameter, Unsupported
 
-COMPLETIONS_UNSERVED: Final[Mapping[str, Unserved]] = {
-    "suffix": Unserved("models here only write on, they don't fill in", ("",)),
-}
+COMPLETIONS_RULES: Final = Rules(
+    {
+        **UNSERVED,
+        "suffix": Unserved("models here only write on, they don't fill in", ("",)),
+        "top_logprobs": Unserved("its name here is logprobs", (0,)),
+    },
+    IGNORED,
+)
 Given = str | list[int]
 """One prompt: a text, or its tokens."""
 

@@ -14,8 +14,8 @@ from app.contract.generation import (
     PromptToken,
     TextDelta,
     TokenLogprob,
-    Whole,
 )
+from app.contract.whole import Whole
 from app.dialects.openai.chat_wire import finish_reason, finite
 from app.dialects.openai.chunks import Chunks
 from app.dialects.openai.schemas import UsageAnswer

@@ -117,7 +117,7 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     tool_choice: str | Json
     tools: list[Json]
     top_logprobs: int
-    metadata: dict[str, str]
+    metadata: Json
     usage: ResponseUsage | None = None
     background: bool = False
     previous_response_id: None = None

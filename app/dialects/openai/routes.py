@@ -11,18 +11,21 @@ from app.dialects.kit.callers import caller_of
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.framing import EVENT_STREAM
 from app.dialects.kit.host import AnyRequest, Host, Provided
+from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.streaming import Reply
 from app.dialects.openai import wire
-from app.dialects.openai.chat_schemas import CHAT_UNSERVED, ChatBody
+from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
 from app.dialects.openai.chat_wire import ChatAnswer, ChatChunks
-from app.dialects.openai.completions_schemas import COMPLETIONS_UNSERVED, CompletionBody, Given
+from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody, Given
 from app.dialects.openai.completions_wire import CompletionAnswer, CompletionChunks
 from app.dialects.openai.models import list_models, show_model
 from app.dialects.openai.responses_records import ResponseAnswer
-from app.dialects.openai.responses_schemas import RESPONSES_UNSERVED, ResponseBody
+from app.dialects.openai.responses_schemas import RESPONSES_RULES, ResponseBody, note_harmless
 from app.dialects.openai.responses_wire import Answering, ResponseEvents
-from app.dialects.openai.schemas import read
+from app.dialects.openai.taken import read
 from app.dialects.openai.tokens import detokenize, tokenize
+from app.dialects.openai.tools import without_foreign_tools
+from app.settings import Settings
 
 STREAMS: Final = (EVENT_STREAM,)
 REFUSALS: Final = wire.refusals(400, 401, 404, 413, 429, 500, 503)
@@ -30,39 +33,43 @@ NO_EMBEDDINGS: Final = "this server makes texts: it has no model that makes embe
 
 
 @post(
-    "/v1/chat/completions",
+    ["/v1/chat/completions", "/chat/completions"],
     status_code=200,
     summary="Chat completion",
     operation_class=takes(ChatBody, streams=STREAMS),
     responses=REFUSALS,
 )
-async def chat(request: AnyRequest, generator: Provided[Generator]) -> Response[ChatAnswer]:
+async def chat(
+    request: AnyRequest, generator: Provided[Generator], settings: Provided[Settings]
+) -> Response[ChatAnswer]:
     """Write the assistant's next turn of a conversation, or let it call tools."""
-    asked = read(await read_object(request), ChatBody, CHAT_UNSERVED)
+    passed = PassedOver(strict=settings.strict_parameters)
+    body = without_foreign_tools(await read_object(request), passed)
+    asked = read(body, ChatBody, CHAT_RULES, passed)
     wanted = asked.requests()
     caller = await caller_of(request, len(wanted))
     started = await generator.start_batch(wanted, asked.model, caller)
     reply = Reply(request, *started)
     if asked.stream:
-        return await reply.stream(
-            ChatChunks(reply.model_id, asked.n, include_usage=asked.include_usage)
-        )
-    wholes = await reply.whole()
-    return Response(ChatAnswer.of(reply.model_id, wholes, logprobs=asked.logprobs))
+        chunks = ChatChunks(reply.model_id, asked.n, include_usage=asked.include_usage)
+        return await reply.stream(chunks, headers=passed.headers)
+    answer = ChatAnswer.of(reply.model_id, await reply.whole(), logprobs=asked.logprobs)
+    return Response(answer, headers=passed.headers)
 
 
 @post(
-    "/v1/completions",
+    ["/v1/completions", "/completions"],
     status_code=200,
     summary="Completion",
     operation_class=takes(CompletionBody, streams=STREAMS),
     responses=REFUSALS,
 )
 async def completions(
-    request: AnyRequest, generator: Provided[Generator]
+    request: AnyRequest, generator: Provided[Generator], settings: Provided[Settings]
 ) -> Response[CompletionAnswer]:
     """Go on from a text or from tokens, past the chat template."""
-    asked = read(await read_object(request), CompletionBody, COMPLETIONS_UNSERVED)
+    passed = PassedOver(strict=settings.strict_parameters)
+    asked = read(await read_object(request), CompletionBody, COMPLETIONS_RULES, passed)
     prompts = asked.prompts()
     wanted = asked.requests(prompts)
     caller = await caller_of(request, len(wanted))
@@ -75,33 +82,38 @@ async def completions(
         raise
     if asked.stream:
         return await reply.stream(
-            CompletionChunks(reply.model_id, asked.n, echoes, include_usage=asked.include_usage)
+            CompletionChunks(reply.model_id, asked.n, echoes, include_usage=asked.include_usage),
+            headers=passed.headers,
         )
     wholes, logprobs = await reply.whole(), asked.logprobs is not None
-    return Response(CompletionAnswer.of(reply.model_id, wholes, asked.n, echoes, logprobs=logprobs))
+    answer = CompletionAnswer.of(reply.model_id, wholes, asked.n, echoes, logprobs=logprobs)
+    return Response(answer, headers=passed.headers)
 
 
 @post(
-    "/v1/responses",
+    ["/v1/responses", "/responses"],
     status_code=200,
     summary="Response",
     operation_class=takes(ResponseBody, streams=STREAMS),
     responses=REFUSALS,
 )
 async def responses(
-    request: AnyRequest, generator: Provided[Generator]
+    request: AnyRequest, generator: Provided[Generator], settings: Provided[Settings]
 ) -> Response[ResponseAnswer]:
     """Answer an input, which is the whole conversation: nothing is stored."""
-    asked = read(await read_object(request), ResponseBody, RESPONSES_UNSERVED)
+    passed = PassedOver(strict=settings.strict_parameters)
+    body = without_foreign_tools(await read_object(request), passed)
+    asked = read(body, ResponseBody, RESPONSES_RULES, passed)
+    note_harmless(asked, passed)
     wanted = asked.request()
     started = await generator.start(wanted, asked.model, await caller_of(request))
     reply = Reply(request, started)
     answering = Answering(asked, reply.model_id)
     if asked.stream:
-        return await reply.stream(ResponseEvents(answering))
+        return await reply.stream(ResponseEvents(answering), headers=passed.headers)
     # the events of the stream build the answer; here nobody reads them
     await reply.feed(lambda _, event: list(answering.take(event)))
-    return Response(answering.response)
+    return Response(answering.response, headers=passed.headers)
 
 
 @post(
@@ -119,7 +131,10 @@ def dialect(_: Host) -> Dialect:
     """Make OpenAI's endpoints."""
     generating = [chat, completions, responses, embeddings, tokenize, detokenize]
     return Dialect(
-        paths=("/v1", "/tokenize", "/detokenize"),
+        paths=(
+            *("/v1", "/tokenize", "/detokenize"),
+            *("/chat/completions", "/completions", "/responses"),
+        ),
         router=Router(
             path="/",
             route_handlers=[

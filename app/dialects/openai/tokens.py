@@ -1,25 +1,31 @@
 """`POST /tokenize` and `/detokenize`: a model's tokens, in the form that vLLM gave them."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
-from litestar import post
+from litestar import Response, post
 from msgspec import Meta
 
 from app.contract.generation import Generator
 from app.dialects.kit.body import read_object, takes
 from app.dialects.kit.callers import caller_of
 from app.dialects.kit.host import AnyRequest, Provided
+from app.dialects.kit.passed_over import PassedOver
 from app.dialects.openai.chat_schemas import Message, to_messages
-from app.dialects.openai.schemas import ModelId, TokenId, read
+from app.dialects.openai.sampling import TokenId
+from app.dialects.openai.schemas import ModelId
+from app.dialects.openai.taken import IGNORED, UNSERVED, Rules, read
 from app.dialects.openai.wire import refusals
 from app.errors import InvalidParameter
+from app.settings import Settings
+
+_RULES: Final = Rules(UNSERVED, IGNORED)
 
 
 class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /tokenize`: a prompt or messages."""
 
-    model: ModelId
+    model: ModelId | None = None
     prompt: Annotated[str | None, Meta(examples=["Hello"])] = None
     messages: Annotated[list[Message], Meta(min_length=1)] | None = None
     add_special_tokens: Annotated[
@@ -39,7 +45,7 @@ class Tokenized(msgspec.Struct, frozen=True):
 class DetokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /detokenize`."""
 
-    model: ModelId
+    model: ModelId | None = None
     tokens: Annotated[list[TokenId], Meta(max_length=2**20, examples=[[1, 2, 3]])]
 
 
@@ -56,9 +62,12 @@ class Detokenized(msgspec.Struct, frozen=True):
     operation_class=takes(TokenizeBody),
     responses=refusals(400, 401, 404, 413, 429, 500, 503),
 )
-async def tokenize(request: AnyRequest, generator: Provided[Generator]) -> Tokenized:
+async def tokenize(
+    request: AnyRequest, generator: Provided[Generator], settings: Provided[Settings]
+) -> Response[Tokenized]:
     """Give the tokens of a text, or of a conversation as the model would get it."""
-    asked = read(await read_object(request), TokenizeBody, {})
+    passed = PassedOver(strict=settings.strict_parameters)
+    asked = read(await read_object(request), TokenizeBody, _RULES, passed)
     if (asked.prompt is None) == (asked.messages is None):
         raise InvalidParameter("prompt", asked.prompt, "either it or messages")
     text = to_messages(asked.messages) if asked.messages is not None else asked.prompt
@@ -67,7 +76,8 @@ async def tokenize(request: AnyRequest, generator: Provided[Generator]) -> Token
     special = asked.prompt is not None if special is None else special
     caller = await caller_of(request)
     tokens = await generator.tokenize(text, asked.model, add_special_tokens=special, caller=caller)
-    return Tokenized(len(tokens.ids), tokens.max_model_len, tokens.ids)
+    answer = Tokenized(len(tokens.ids), tokens.max_model_len, tokens.ids)
+    return Response(answer, headers=passed.headers)
 
 
 @post(
@@ -77,8 +87,12 @@ async def tokenize(request: AnyRequest, generator: Provided[Generator]) -> Token
     operation_class=takes(DetokenizeBody),
     responses=refusals(400, 401, 404, 413, 429, 500, 503),
 )
-async def detokenize(request: AnyRequest, generator: Provided[Generator]) -> Detokenized:
+async def detokenize(
+    request: AnyRequest, generator: Provided[Generator], settings: Provided[Settings]
+) -> Response[Detokenized]:
     """Give the text of tokens."""
-    asked = read(await read_object(request), DetokenizeBody, {})
+    passed = PassedOver(strict=settings.strict_parameters)
+    asked = read(await read_object(request), DetokenizeBody, _RULES, passed)
     caller = await caller_of(request)
-    return Detokenized(await generator.detokenize(asked.tokens, asked.model, caller))
+    text = await generator.detokenize(asked.tokens, asked.model, caller)
+    return Response(Detokenized(text), headers=passed.headers)

@@ -7,6 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.conversation import Tool
+from app.dialects.kit.body import Body
+from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.tools import differently_named
 
 Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
@@ -35,11 +37,37 @@ class FunctionName(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str
 
 
-class ChatNamedTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChatNamedTool(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    tag="function",
+):
     """This tool and no other."""
 
-    type: Literal["function"]
     function: FunctionName
+
+
+class ChatAllowed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of the tools may be called, and whether one must be."""
+
+    mode: Literal["auto", "required"] = "auto"
+    tools: Annotated[list[ChatNamedTool], Meta(min_length=1, max_length=128)]
+
+
+class ChatAllowedTools(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    tag="allowed_tools",
+):
+    """Some of the tools and no others."""
+
+    allowed_tools: ChatAllowed
 
 
 class ResponseTool(Function, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,11 +76,31 @@ class ResponseTool(Function, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     type: Literal["function"]
 
 
-class ResponseNamedTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ResponseNamedTool(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    tag="function",
+):
     """This tool and no other."""
 
-    type: Literal["function"]
     name: str
+
+
+class ResponseAllowedTools(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    tag="allowed_tools",
+):
+    """Some of the tools and no others."""
+
+    mode: Literal["auto", "required"] = "auto"
+    tools: Annotated[list[ResponseNamedTool], Meta(min_length=1, max_length=128)]
 
 
 class NamedSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +127,26 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     schema: Schema | None = None
     description: str | None = None
     strict: bool | None = None
+
+
+def without_foreign_tools(body: Body, passed: PassedOver) -> Body:
+    """Leave out tools that no model here can run: none is ever offered one.
+
+    Raises:
+        Unsupported: there is one and the server takes none.
+    """
+    tools = body.get("tools")
+    if not isinstance(tools, list):
+        return body
+    kept = []
+    for index, tool in enumerate(tools):
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if isinstance(kind, str) and kind != "function":
+            reason = "tools here are functions, which the client runs"
+            passed.note(f"tools[{index}].type", kind, reason)
+        else:
+            kept.append(tool)
+    return {**body, "tools": kept}
 
 
 def to_tools(functions: Sequence[Function], *, strict: bool, where: str) -> Sequence[Tool]:

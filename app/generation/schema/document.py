@@ -21,13 +21,14 @@ MAX_LEAST: Final = 10_000
 MAX_OPTIONAL: Final = 300
 """Properties of an object that are not required: at every name the parser follows all of them."""
 
+TYPES: Final = frozenset(("string", "number", "integer", "boolean", "null", "array", "object"))
 Schema = dict[str, Any] | bool
 Pointer = tuple[str | int, ...]
 
-_ONE: Final = {"items", "additionalProperties"}
-_MANY: Final = {"anyOf", "oneOf", "allOf", "prefixItems"}
-_NAMED: Final = {"properties", "patternProperties", "$defs", "definitions"}
-PARTS: Final = _ONE | _MANY | _NAMED
+HOLDS_ONE: Final = {"items", "additionalProperties"}
+HOLDS_MANY: Final = {"anyOf", "oneOf", "allOf", "prefixItems"}
+HOLDS_NAMED: Final = {"properties", "patternProperties", "$defs", "definitions"}
+PARTS: Final = HOLDS_ONE | HOLDS_MANY | HOLDS_NAMED
 """Keywords that hold schemas."""
 _PLAIN: Final = {
     *("$ref", "$schema", "$id", "id", "$anchor", "type", "enum", "const", "required"),
@@ -41,6 +42,18 @@ _REMARKS: Final = {
 }
 """Say nothing about what is valid. `discriminator` only helps to find the branch of a oneOf."""
 _KNOWN: Final = PARTS | _PLAIN | _REMARKS
+UNENFORCED: Final = {
+    *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems"),
+    *("propertyNames", "dependentRequired", "dependentSchemas", "dependencies"),
+    *("unevaluatedItems", "unevaluatedProperties", "additionalItems", "contentSchema"),
+    *("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"),
+}
+"""Keywords that say what is valid and that no grammar here enforces."""
+_FOREIGN: Final = {
+    *("nullable", "xml", "externalDocs", "propertyOrder", "propertyOrdering", "order", "strict"),
+    *("contentEncoding", "contentMediaType", "$vocabulary", "markdownDescription", "optional"),
+}
+"""What OpenAPI, MCP and editors write into schemas; says nothing about what is valid in JSON."""
 
 
 def _is_text(value: object) -> bool:
@@ -63,7 +76,7 @@ def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and _is_number(value) and value > 0
 
 
-_SHAPES: Final[dict[str, tuple[Callable[[object], bool], str]]] = {
+SHAPES: Final[dict[str, tuple[Callable[[object], bool], str]]] = {
     **dict.fromkeys(("$ref", "$schema", "pattern", "format"), (_is_text, "a string")),
     "type": (lambda value: _is_text(value) or _is_texts(value), "a type or a list of types"),
     "enum": (lambda value: isinstance(value, list), "a list"),
@@ -93,21 +106,32 @@ class Place(msgspec.Struct, frozen=True):
     """The URI that its references are relative to."""
 
 
+def place_of(field: str, pointer: Pointer) -> str:
+    """Write the way to a place in a schema after its field."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in pointer)
+    where = field + "".join(steps)
+    # names from the schema may be as long as the schema itself
+    return where if len(where) <= 250 else f"{where[:249]}…"
+
+
 class Document:
     """A schema and those inside it."""
 
-    def __init__(self, schema: dict[str, Any], field: str) -> None:
+    def __init__(self, schema: dict[str, Any], field: str, *, annotated: bool = False) -> None:
         """Read and check.
 
         Args:
             schema: as a client sent it.
             field: the one that is blamed.
+            annotated: whether keywords that nobody knows are annotations, as JSON Schema has it;
+                else they are taken for typing errors.
 
         Raises:
             InvalidParameter: it is too large, nested too deeply, or has a keyword that isn't
                 known or whose value doesn't fit it.
         """
         self.field = field
+        self._annotated = annotated
         self._places: dict[tuple[str, ...], Place] = {}
         self._resources: dict[str, Pointer] = {"": ()}
         self._anchors: dict[tuple[str, str], Pointer] = {}
@@ -162,10 +186,7 @@ class Document:
         self, pointer: Pointer, value: object, limit: str, *more: str | int
     ) -> InvalidParameter:
         """Make the error that blames a place, or something in it."""
-        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in pointer + more)
-        where = self.field + "".join(steps)
-        # names from the schema may be as long as the schema itself
-        return InvalidParameter(where if len(where) <= 250 else f"{where[:249]}…", value, limit)
+        return InvalidParameter(place_of(self.field, pointer + more), value, limit)
 
     def _read(
         self, schema: object, pointer: Pointer, written: Pointer, resource: str, depth: int
@@ -181,7 +202,7 @@ class Document:
         self._places[tuple(map(str, pointer))] = Place(schema, pointer, written, resource)
         if isinstance(schema, bool):
             return
-        if unknown := sorted(schema.keys() - _KNOWN):
+        if unknown := sorted(filter(self._unknown, schema.keys() - _KNOWN)):
             limit = f"no keyword that can't be enforced, as {', '.join(unknown[:5])}"
             raise self.refused(pointer, schema, limit)
         for key in (key for key in schema if key in PARTS):
@@ -189,11 +210,17 @@ class Document:
                 self._read(part, pointer + steps, written + steps_written, resource, depth + 1)
         self._check_values(schema, pointer)
 
+    def _unknown(self, keyword: str) -> bool:
+        """Whether a keyword that isn't followed may mean something for what is valid."""
+        if keyword in UNENFORCED:
+            return True
+        return not (self._annotated or keyword.startswith("x-") or keyword in _FOREIGN)
+
     def _parts(
         self, key: str, value: object, pointer: Pointer
     ) -> Iterator[tuple[Pointer, Pointer, object]]:
         """Give the schemas that a keyword holds, with the way to them."""
-        if key in _NAMED:
+        if key in HOLDS_NAMED:
             if not isinstance(value, dict):
                 raise self.refused(pointer, value, "an object of schemas", key)
             for name, part in value.items():
@@ -204,7 +231,7 @@ class Document:
         elif isinstance(value, list):  # `items` too, before draft 2020-12
             for index, part in enumerate(value):
                 yield (key, index), (key, index), part
-        elif key in _ONE:
+        elif key in HOLDS_ONE:
             yield (key,), (key,), value
         else:
             raise self.refused(pointer, value, "a list of schemas", key)
@@ -242,8 +269,8 @@ class Document:
         return resource
 
     def _check_values(self, schema: dict[str, Any], pointer: Pointer) -> None:
-        for key in schema.keys() & _SHAPES.keys():
-            fits, expected = _SHAPES[key]
+        for key in schema.keys() & SHAPES.keys():
+            fits, expected = SHAPES[key]
             if not fits(schema[key]):
                 raise self.refused(pointer, schema[key], expected, key)
         for key in ("minItems", "minLength", "minProperties"):

@@ -61,3 +61,10 @@ BESIDE_A_PATTERN: Final = FORMATS | {
 """Whether two patterns have a text in common must not take the library too long to tell."""
 LONGEST_BESIDE_A_PATTERN: Final = {"hostname": 4 * 32 + 3, "email": 64 + 1 + 4 * 32 + 3}
 """What they keep to by themselves."""
+KNOWN_TO_THE_LIBRARY: Final = {"duration", "ipv4", "ipv6", "uri", "uuid"}
+"""Formats that it enforces by itself."""
+UNENFORCED_FORMATS: Final = {
+    *("idn-email", "idn-hostname", "iri", "iri-reference", "uri-reference", "uri-template"),
+    *("json-pointer", "relative-json-pointer", "regex"),
+}
+"""Formats of JSON Schema that nothing enforces. Any other name is an annotation: int64, phone."""

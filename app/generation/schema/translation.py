@@ -7,12 +7,17 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from app.errors import InvalidParameter
-from app.generation.schema.document import MAX_LEAST, PARTS, Document, Place, Schema
-from app.generation.schema.formats import BESIDE_A_PATTERN, FORMATS, LONGEST_BESIDE_A_PATTERN
+from app.generation.schema.document import MAX_LEAST, PARTS, TYPES, Document, Place, Schema
+from app.generation.schema.formats import (
+    BESIDE_A_PATTERN,
+    FORMATS,
+    KNOWN_TO_THE_LIBRARY,
+    LONGEST_BESIDE_A_PATTERN,
+    UNENFORCED_FORMATS,
+)
 from app.generation.schema.numbers import NumberError, bounds, check_multiples, constant
 from app.generation.schema.satisfiability import may_be_written, unsatisfiable
 
-_ALL_TYPES: Final = frozenset(("string", "number", "integer", "boolean", "null", "array", "object"))
 _COUNTS: Final = {
     *("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength"),
 }
@@ -148,16 +153,16 @@ class _Translation:
                 del written["maxLength"]
         elif format_ in FORMATS:
             written["pattern"] = FORMATS[format_]
-        elif format_ is not None:
+        elif format_ in KNOWN_TO_THE_LIBRARY or format_ in UNENFORCED_FORMATS:
             written["format"] = format_
 
 
 def _types(schema: dict[str, Any]) -> frozenset[str]:
     """Give the types that a schema lets through."""
-    types = schema.get("type", _ALL_TYPES)
+    types = schema.get("type", TYPES)
     return frozenset((types,)) if isinstance(types, str) else frozenset(types)
 
 
 def _only_integers(schema: Schema) -> bool:
-    types = _types(schema) if isinstance(schema, dict) else _ALL_TYPES
+    types = _types(schema) if isinstance(schema, dict) else TYPES
     return "integer" in types and "number" not in types

@@ -285,9 +285,3 @@ async def test_no_logprobs_are_told_from_logprobs_of_no_tokens():
     assert (answer.status, answer.json["choices"][0]["logprobs"]) == (200, None)
     [choice] = (await post(ScriptedService(empty), COMPLETIONS, logprobs=0)).json["choices"]
     assert choice["logprobs"]["tokens"] == []
-
-
-async def test_only_what_was_sent_of_stream_options_is_quoted():
-    answer = await post(ScriptedService(), CHAT, stream_options={"include_usage": True})
-    assert answer.status == 400
-    assert answer.json["error"]["message"].startswith("stream_options is {'include_usage': True},")

@@ -1,13 +1,16 @@
 """Every field reaches the generation."""
 
+import json
+
 import pytest
 
 from app.contract.conversation import ChatMessage, TextPart, Tool, ToolCall
-from app.contract.generation import GenerationRequest, JsonObject, JsonSchema, ToolChoice
+from app.contract.formats import Following, JsonObject, JsonSchema, Matching, OneOf
+from app.contract.generation import GenerationRequest, ToolChoice
 from app.contract.sampling import SamplingParams
-from app.dialects.openai.chat_schemas import CHAT_UNSERVED, ChatBody
-from app.dialects.openai.completions_schemas import COMPLETIONS_UNSERVED, CompletionBody
-from app.dialects.openai.responses_schemas import RESPONSES_UNSERVED, ResponseBody
+from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
+from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody
+from app.dialects.openai.responses_schemas import RESPONSES_RULES, ResponseBody
 from tests.dialects.openai.scripted import (
     CHAT,
     COMPLETIONS,
@@ -37,9 +40,6 @@ SAMPLING = [
     ({"temperature": 0}, {"temperature": 0.0}),
     ({"top_p": 0.5}, {"top_p": 0.5}),
     ({"top_p": 0}, {"temperature": 0.0}),
-]
-MORE_SAMPLING = [
-    *SAMPLING,
     ({"presence_penalty": -2}, {"presence_penalty": -2.0}),
     ({"frequency_penalty": 1.5}, {"frequency_penalty": 1.5}),
     ({"logit_bias": {"7": -100, "50256": 2.5}}, {"logit_bias": {7: -100.0, 50256: 2.5}}),
@@ -49,20 +49,54 @@ MORE_SAMPLING = [
     ({"top_k": -1}, {}),
     ({"min_p": 0.1}, {"min_p": 0.1}),
     ({"repetition_penalty": 1.2}, {"repetition_penalty": 1.2}),
+    ({"repeat_penalty": 1.2}, {"repetition_penalty": 1.2}),
 ]
-SHARED = [
+ENDING = [
     ({"stop": "END"}, {"stop": ("END",)}),
     ({"stop": ["a", "b"]}, {"stop": ("a", "b")}),
     ({"stop_token_ids": [1, 2]}, {"stop_token_ids": (1, 2)}),
     ({"min_tokens": 3}, {"min_tokens": 3}),
     ({"ignore_eos": True}, {"ignore_eos": True}),
-    ({"user": "ada"}, {}),
-    ({"stream": False}, {}),
 ]
 STRUCTURED = [
     ({"type": "text"}, None, {}),
     ({"type": "json_object"}, None, {"response_format": JsonObject()}),
     ({"type": "json_schema"}, NAMED, {"response_format": JsonSchema(SCHEMA)}),
+]
+SHARED = [
+    *ENDING,
+    ({"user": "ada"}, {}),
+    ({"stream": False}, {}),
+    *(
+        ({field: value}, {"response_format": wanted, "format_field": field})
+        for field, value, wanted in (
+            ("guided_json", SCHEMA, JsonSchema(SCHEMA)),
+            ("json_schema", json.dumps(SCHEMA), JsonSchema(SCHEMA)),
+            ("guided_regex", "a+", Matching("a+")),
+            ("regex", "a+", Matching("a+")),
+            ("guided_choice", ["a", "b"], OneOf(("a", "b"))),
+            ("guided_grammar", 'start: "a"', Following('start: "a"')),
+            ("ebnf", 'root ::= "a"', Following('root ::= "a"')),
+            ("grammar", 'root ::= "a"', Following('root ::= "a"')),
+        )
+    ),
+    *(
+        (
+            {"structured_outputs": {field: value}},
+            {"response_format": wanted, "format_field": f"structured_outputs.{field}"},
+        )
+        for field, value, wanted in (
+            ("json", SCHEMA, JsonSchema(SCHEMA)),
+            ("json_object", True, JsonObject()),
+            ("regex", "a+", Matching("a+")),
+            ("choice", ["a", "b"], OneOf(("a", "b"))),
+            ("grammar", 'start: "a"', Following('start: "a"')),
+        )
+    ),
+    *(
+        ({"response_format": {**kind, **({"json_schema": named} if named else {})}}, changed)
+        for kind, named, changed in STRUCTURED
+    ),
 ]
 TABLE = {
     CHAT: [
@@ -78,10 +112,7 @@ TABLE = {
         ({"logprobs": True, "top_logprobs": 20}, {"top_logprobs": 20}),
         ({"tools": [NESTED]}, {"tools": [LOOK_UP]}),
         ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
-        *(
-            ({"response_format": {**kind, **({"json_schema": named} if named else {})}}, changed)
-            for kind, named, changed in STRUCTURED
-        ),
+        ({"chat_template_kwargs": {"a": True}}, {"template_options": {"a": True}}),
         ({"store": True, "metadata": {"a": "b"}}, {}),
         ({"prompt_cache_key": "a", "safety_identifier": "b"}, {}),
         ({"service_tier": "auto", "modalities": ["text"], "verbosity": "medium"}, {}),
@@ -100,6 +131,8 @@ TABLE = {
         ({"best_of": 1, "suffix": ""}, {}),
     ],
     RESPONSES: [
+        *ENDING,
+        ({"chat_template_kwargs": {"a": True}}, {"template_options": {"a": True}}),
         ({"input": "Yo"}, {"messages": [ChatMessage.of("user", "Yo")]}),
         (
             {"instructions": "Be brief."},
@@ -130,7 +163,7 @@ CASES = [
     *(
         (path, fields, {"sampling": SamplingParams(**changed)})
         for path in TABLE
-        for fields, changed in (SAMPLING if path == RESPONSES else MORE_SAMPLING)
+        for fields, changed in SAMPLING
     ),
 ]
 # of more effect than one request shows: tests below, or of streams and answers
@@ -156,14 +189,10 @@ async def test_a_field_reaches_the_generation(path, fields, expected):
 async def test_the_table_above_has_every_field_and_null_is_its_default(path, kind):
     tried = {name for case_path, fields, _ in CASES if case_path == path for name in fields}
     fields = set(kind.__struct_fields__)
-    unserved = {
-        CHAT: CHAT_UNSERVED,
-        COMPLETIONS: COMPLETIONS_UNSERVED,
-        RESPONSES: RESPONSES_UNSERVED,
-    }
+    rules = {CHAT: CHAT_RULES, COMPLETIONS: COMPLETIONS_RULES, RESPONSES: RESPONSES_RULES}[path]
     assert fields - ELSEWHERE <= tried, "a field has no test"
     service = ScriptedService()
-    optional = (fields | set(unserved[path])) - set(NEEDED[path])
+    optional = (fields | set(rules.unserved) | set(rules.ignored)) - set(NEEDED[path])
     answer = await post(service, path, **dict.fromkeys(optional))
     assert answer.status == 200, answer.body
     assert service.requests == [DEFAULTS[path]]

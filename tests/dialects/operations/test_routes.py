@@ -12,8 +12,9 @@ import pytest
 from app import asgi
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import OrtDecoder, open_model
-from app.contract.generation import GenerationRequest, collect
+from app.contract.generation import GenerationRequest
 from app.contract.sampling import SamplingParams
+from app.contract.whole import collect
 from app.generation.service import GenerationService
 from app.metrics import Metrics
 from app.settings import Settings

@@ -1,0 +1,84 @@
+"""How tokens are chosen and a text ends: fields that all three endpoints have."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from app.contract.generation import GenerationRequest
+from app.contract.sampling import SamplingParams
+from app.errors import InvalidParameter
+
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
+Temperature = Annotated[float, Meta(ge=0, le=2, description="0 is greedy.")]
+TopP = Annotated[float, Meta(ge=0, le=1, description="0 is greedy.")]
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OpenAI's parameters and those that vLLM, SGLang and llama.cpp have beside them."""
+
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    logit_bias: Annotated[
+        dict[str, Annotated[float, Meta(ge=-100, le=100)]],
+        Meta(max_length=1024, description="By token id.", examples=[{"50256": -100}]),
+    ] = {}
+    seed: Annotated[
+        Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None,
+        Meta(description="The same request with the same seed gives the same text."),
+    ] = None
+    stop: Annotated[
+        StopString | Annotated[list[StopString], Meta(max_length=16)],
+        Meta(description="The text ends before the first of these."),
+    ] = []
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 and -1 are off.")] = 0
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Meta(gt=0, le=2, description="1 is off.")] = 1.0
+    repeat_penalty: Annotated[
+        Annotated[float, Meta(gt=0, le=2)] | None,
+        Meta(description="llama.cpp's name of repetition_penalty."),
+    ] = None
+    ignore_eos: Annotated[bool, Meta(description="Go on where the model would end.")] = False
+    min_tokens: Annotated[
+        int, Meta(ge=0, le=2**31 - 1, description="The model can't end before so many.")
+    ] = 0
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=64)] = []
+
+    def sampled(self, **fields: Any) -> GenerationRequest:
+        """Make the request.
+
+        Args:
+            **fields: of the request, what the endpoint has beyond this.
+
+        Raises:
+            InvalidParameter: fields contradict each other.
+        """
+        # top_p 0 leaves the likeliest token alone, as temperature 0 does
+        greedy = self.temperature == 0 or self.top_p == 0
+        return GenerationRequest(
+            sampling=SamplingParams(
+                logit_bias=self._logit_bias(),
+                repetition_penalty=self.repeat_penalty or self.repetition_penalty,
+                presence_penalty=self.presence_penalty,
+                frequency_penalty=self.frequency_penalty,
+                temperature=0.0 if greedy else self.temperature,
+                top_k=max(0, self.top_k),
+                top_p=self.top_p or 1.0,
+                min_p=self.min_p,
+                seed=None if self.seed is None else self.seed % 2**64,
+            ),
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+            stop_token_ids=tuple(self.stop_token_ids),
+            min_tokens=self.min_tokens,
+            ignore_eos=self.ignore_eos,
+            **fields,
+        )
+
+    def _logit_bias(self) -> dict[int, float]:
+        for token_id in self.logit_bias:
+            if not (token_id.isascii() and token_id.isdigit() and len(token_id) <= 10):
+                raise InvalidParameter("logit_bias", self.logit_bias, "token ids as its keys")
+        return {int(token_id): bias for token_id, bias in self.logit_bias.items()}
