@@ -1,0 +1,122 @@
+"""Every code block of the manual and of the notes beside the code works.
+
+They are run page by page against one server. Those that can't be run here say why, and are parsed:
+their tests are named after the reason.
+"""
+
+import configparser
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from app.settings import PREFIX, load_settings
+from tests.docs.blocks import PAGES, Block, blocks_of
+from tests.docs.running import fits, output_of, run_page
+from tests.e2e.server import ROOT, Server, running_server
+
+BLOCKS: Final = {page.relative_to(ROOT).as_posix(): blocks_of(page) for page in PAGES}
+ALL: Final = [block for blocks in BLOCKS.values() for block in blocks]
+RUN: Final = ("sh", "python")
+SETTING: Final = re.compile(rf"\b({PREFIX}[A-Z0-9_]+)=(\"[^\"]*\"|'[^']*'|[^\s'\"`)]*)")
+
+
+def to_run(page: str) -> list[Block]:
+    return [b for b in BLOCKS[page] if b.language in RUN and not b.not_run and not b.is_output]
+
+
+def check_shell(text: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def check_unit(text: str) -> None:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign] # as typeshed has it
+    parser.read_string(text)
+    assert parser.sections()
+
+
+def check_caddyfile(text: str) -> None:
+    check_with(["caddy", "validate", "--adapter", "caddyfile", "--config"], text)
+
+
+def check_nginx(text: str) -> None:
+    assert text.count("{") == text.count("}")
+
+
+def check_with(command: list[str], text: str) -> None:
+    """Let the program itself read a file, where it is there."""
+    if shutil.which(command[0]) is None:
+        assert text.count("{") == text.count("}")
+        return
+    done = subprocess.run(
+        [*command, "/dev/stdin"], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+PARSERS: Final[dict[str, Callable[[str], object]]] = {
+    "sh": check_shell,
+    "python": lambda text: compile(text, "block", "exec"),
+    "json": json.loads,
+    "yaml": yaml.safe_load,
+    "toml": tomllib.loads,
+    "ini": check_unit,
+    "caddyfile": check_caddyfile,
+    "nginx": check_nginx,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    # short answers: some pages can't ask for any
+    settings: dict[str, object] = {"default_max_tokens": 40, "context_length": 1024, "slots": 4}
+    with running_server(tmp_path_factory.mktemp("manual"), **settings) as running:
+        yield running
+
+
+@pytest.mark.parametrize("page", [page for page in BLOCKS if to_run(page)])
+def test_blocks_of_a_page_run_in_their_order(page: str, server: Server, tmp_path: Path) -> None:
+    blocks = to_run(page)
+    run_page(blocks, tmp_path, server.url, server.log.parent)
+    for shown in (block for block in BLOCKS[page] if block.is_output):
+        number = max(n for n, block in enumerate(blocks) if block.line < shown.line)
+        said = output_of(tmp_path, number).replace(server.url, "http://127.0.0.1:8000")
+        assert fits(said, shown.text), f"{shown.place} shows\n{shown.text}\nand it was\n{said}"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b for b in ALL if b.not_run],
+    ids=lambda block: f"{block.place} because {block.not_run}",
+)
+def test_what_is_not_run_is_at_least_written_right(block: Block) -> None:
+    PARSERS[block.language](block.text)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b for b in ALL if b.language not in RUN and not b.not_run and not b.is_output],
+    ids=lambda block: block.place,
+)
+def test_files_are_written_right(block: Block) -> None:
+    PARSERS[block.language](block.text)
+
+
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.place)
+def test_settings_in_it_exist_and_have_a_value_that_is_allowed(block: Block) -> None:
+    load_settings({name: "".join(shlex.split(v)) for name, v in SETTING.findall(block.text)})
+
+
+def test_most_are_run() -> None:
+    run = [block for page in BLOCKS for block in to_run(page)]
+    assert len(run) > len([block for block in ALL if block.not_run])
