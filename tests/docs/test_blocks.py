@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -84,13 +85,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def ran(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Path]]:
+    """Run all pages side by side, each in a folder of its own: the server batches what they ask."""
+    folders = {page: tmp_path_factory.mktemp("page") for page in BLOCKS if to_run(page)}
+
+    def run(page: str) -> Path:
+        run_page(to_run(page), folders[page], server.url, server.log.parent)
+        return folders[page]
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return {page: pool.submit(run, page) for page in folders}
+
+
 @pytest.mark.parametrize("page", [page for page in BLOCKS if to_run(page)])
-def test_blocks_of_a_page_run_in_their_order(page: str, server: Server, tmp_path: Path) -> None:
-    blocks = to_run(page)
-    run_page(blocks, tmp_path, server.url, server.log.parent)
+def test_blocks_of_a_page_run_in_their_order(
+    page: str, ran: dict[str, Future[Path]], server: Server
+) -> None:
+    folder, blocks = ran[page].result(), to_run(page)
     for shown in (block for block in BLOCKS[page] if block.is_output):
         number = max(n for n, block in enumerate(blocks) if block.line < shown.line)
-        said = output_of(tmp_path, number).replace(server.url, "http://127.0.0.1:8000")
+        said = output_of(folder, number).replace(server.url, "http://127.0.0.1:8000")
         assert fits(said, shown.text), f"{shown.place} shows\n{shown.text}\nand it was\n{said}"
 
 
