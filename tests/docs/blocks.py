@@ -17,7 +17,11 @@ ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(
     [
         *ROOT.glob("*.md"),
-        *(page for folder in ("app", "bench", "docs") for page in (ROOT / folder).rglob("*.md")),
+        *(
+            page
+            for folder in ("app", "bench", "deploy", "docs")
+            for page in (ROOT / folder).rglob("*.md")
+        ),
         ROOT / "models" / "README.md",
     ]
 )

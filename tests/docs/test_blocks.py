@@ -4,11 +4,9 @@ They are run page by page against one server. Those that can't be run here say w
 their tests are named after the reason.
 """
 
-import configparser
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -39,30 +37,11 @@ def check_shell(text: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def check_unit(text: str) -> None:
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign] # as typeshed has it
-    parser.read_string(text)
-    assert parser.sections()
-
-
-def check_caddyfile(text: str) -> None:
-    check_with(["caddy", "validate", "--adapter", "caddyfile", "--config"], text)
-
-
-def check_nginx(text: str) -> None:
-    assert text.count("{") == text.count("}")
-
-
-def check_with(command: list[str], text: str) -> None:
-    """Let the program itself read a file, where it is there."""
-    if shutil.which(command[0]) is None:
-        assert text.count("{") == text.count("}")
-        return
-    done = subprocess.run(
-        [*command, "/dev/stdin"], input=text, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def check_variables(text: str) -> None:
+    """A file of variables, as systemd and container engines read it: all are settings."""
+    variables = dict(line.split("=", 1) for line in text.splitlines())
+    assert variables
+    load_settings(variables)
 
 
 PARSERS: Final[dict[str, Callable[[str], object]]] = {
@@ -71,9 +50,7 @@ PARSERS: Final[dict[str, Callable[[str], object]]] = {
     "json": json.loads,
     "yaml": yaml.safe_load,
     "toml": tomllib.loads,
-    "ini": check_unit,
-    "caddyfile": check_caddyfile,
-    "nginx": check_nginx,
+    "ini": check_variables,
 }
 
 
@@ -132,6 +109,7 @@ def test_settings_in_it_exist_and_have_a_value_that_is_allowed(block: Block) -> 
     load_settings({name: "".join(shlex.split(v)) for name, v in SETTING.findall(block.text)})
 
 
-def test_most_are_run() -> None:
+def test_blocks_are_found_and_reasons_are_given() -> None:
     run = [block for page in BLOCKS for block in to_run(page)]
-    assert len(run) > len([block for block in ALL if block.not_run])
+    assert len(run) > 20
+    assert all(len(block.not_run.split()) > 2 for block in ALL if block.not_run)
