@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from docs.generate import endpoints, errors, metrics, settings
+from docs.generate import command_line, endpoints, errors, metrics, settings
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    "command-line": command_line.markdown,
     "endpoints": endpoints.markdown,
     "errors": errors.markdown,
     "metrics": metrics.markdown,

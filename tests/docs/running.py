@@ -12,10 +12,13 @@ from typing import Final
 from tests.docs.blocks import ROOT, Block
 
 ADDRESS: Final = re.compile(r"(?:127\.0\.0\.1|localhost):8000\b")
-CURL: Final = """#!/bin/sh
-# a refusal is a failure here
-exec {curl} --fail-with-body --silent --show-error "$@"
-"""
+PROGRAMS: Final = {
+    "curl": "curl --fail-with-body --silent --show-error",  # a refusal is a failure here
+    "granian": f"{Path(sys.executable).with_name('granian')}",
+    "llmhost": f"{sys.executable} -m app",
+    "python": sys.executable,
+}
+"""What stands in for the programs that pages call; those of the same name that there are."""
 
 
 def run_page(blocks: Sequence[Block], folder: Path, url: str, data: Path) -> None:
@@ -44,7 +47,7 @@ def run_page(blocks: Sequence[Block], folder: Path, url: str, data: Path) -> Non
         ["bash", "-c", "\n".join(script)],
         cwd=folder,
         env=os.environ
-        | {"PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        | {"PATH": f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}"}
         | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -69,13 +72,14 @@ def fits(said: str, shown: str) -> bool:
 
 
 def _prepare(folder: Path, data: Path) -> None:
-    """Make what a checkout has, and a curl that fails where the server refuses."""
-    curl = shutil.which("curl")
-    assert curl is not None, "the pages ask the server with curl"
-    wrapper = folder / "bin" / "curl"
-    wrapper.parent.mkdir(parents=True)
-    wrapper.write_text(CURL.format(curl=curl))
-    wrapper.chmod(0o755)
-    (folder / ".venv").symlink_to(sys.prefix)
+    """Make what a checkout has."""
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, command in PROGRAMS.items():
+        program, *arguments = command.split()
+        found = shutil.which(program)
+        assert found is not None, f"pages call {program}"
+        (programs / name).write_text(f'#!/bin/sh\nexec {found} {" ".join(arguments)} "$@"\n')
+        (programs / name).chmod(0o755)
     (folder / "models").symlink_to(ROOT / "models")
     (folder / "data").symlink_to(data)

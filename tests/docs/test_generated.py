@@ -2,6 +2,7 @@
 
 import msgspec
 
+from app.cli.main import SECTIONS
 from app.dialects.kit.refusals import ACCOUNT_STATUSES, STATUSES, row_of
 from app.errors import Error
 from app.setting_sources import PREFIX
@@ -52,6 +53,14 @@ def test_a_field_is_told_with_its_type_limits_default_and_text() -> None:
     rows = PARTS["endpoints"]().splitlines()
     assert "| `temperature` | number, 0 to 2 | `0.7` | 0 is greedy. |" in rows
     assert "| `password` | string, 8 to 1,024 characters | required |  |" in rows
+
+
+def test_every_command_has_a_heading_and_its_options() -> None:
+    page = PARTS["command-line"]().splitlines()
+    for command in (name for section in SECTIONS.values() for name in section):
+        assert f"### llmhost {command}" in page
+    assert "### llmhost users create" in page
+    assert "| `--admin` | As an administrator. |" in page
 
 
 def test_metrics_are_named_as_queries_write_them() -> None:
