@@ -53,7 +53,7 @@ def described(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> str:
-    """Write a help text: `\\b` keeps the lines of the paragraph that it begins as they are."""
+    r"""Write a help text: `\\b` keeps the lines of the paragraph that it begins as they are."""
     parts = []
     for part in inspect.cleandoc(text).split("\n\n"):
         first, _, rest = part.partition("\n")

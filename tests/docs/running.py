@@ -48,7 +48,12 @@ def run_page(blocks: Sequence[Block], folder: Path, url: str, data: Path) -> Non
         cwd=folder,
         env=os.environ
         | {"PATH": f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}"}
-        | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"},
+        | {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "ignore",
+            "NO_COLOR": "1",
+            "LLMHOST_URL": url,
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
