@@ -47,13 +47,14 @@ highlight_language = "text"
 html_theme = "pydata_sphinx_theme"
 html_title = f"llmhost {release}"
 html_extra_path = ["extra"]
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["manual.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
-    "show_toc_level": 2,
+    "header_links_before_dropdown": 5,
+    "show_toc_level": 1,
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
     "footer_end": [],

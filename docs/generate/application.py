@@ -15,7 +15,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.storage.database import Database, database_url
 
-UNTAGGED: Final = {"llm_host": "LLM Host"}
+UNTAGGED: Final = {"llm_host": "LLM Host", "pages": "Pages"}
 """What dialects are called that have no route of their own, by their folder."""
 
 

@@ -1,4 +1,4 @@
-"""The table of errors: the tree of `app.errors`, and the status that each dialect answers."""
+"""The tables of errors: the tree of `app.errors`, and the status that each dialect answers."""
 
 import inspect
 import typing
@@ -15,21 +15,23 @@ SAMPLES: Final[dict[object, object]] = {str: "x", object: "x", int: 1, float: 1.
 
 
 def markdown() -> str:
-    """Write one table: a row for each error, a column for dialects with the same statuses."""
-    answered = statuses()
-    columns: dict[tuple[int, ...], list[str]] = {}
-    for dialect, column in answered.items():
-        columns.setdefault(tuple(column), []).append(dialect)
+    """Write what each error says, then its status in each dialect."""
     kinds = list(tree(Error))
-    rows = [
-        (
-            "&nbsp;" * 4 * (len(kind.__mro__) - len(Error.__mro__)) + f"`{kind.code}`",
-            summary(kind),
-            *(str(column[index]) for column in columns),
-        )
-        for index, kind in enumerate(kinds)
+    says = [(_indented(kind), summary(kind)) for kind in kinds]
+    columns: dict[tuple[int, ...], list[str]] = {}
+    for dialect, column in statuses().items():
+        columns.setdefault(tuple(column), []).append(dialect)
+    # of those with the same statuses, one column
+    answered = [
+        (f"`{kind.code}`", *(str(column[row]) for column in columns))
+        for row, kind in enumerate(kinds)
     ]
-    return table(("code", "when", *(", ".join(names) for names in columns.values())), rows)
+    head = ("code", *(", ".join(names) for names in columns.values()))
+    return f"## Codes\n\n{table(('code', 'when'), says)}\n## Statuses\n\n{table(head, answered)}"
+
+
+def _indented(kind: type[Error]) -> str:
+    return "&nbsp;" * 4 * (len(kind.__mro__) - len(Error.__mro__)) + f"`{kind.code}`"
 
 
 def statuses() -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""The table of settings: fields of `app.settings.Settings`, their defaults, limits and texts."""
+"""The list of settings: fields of `app.settings.Settings`, their defaults, limits and texts."""
 
 import ast
 import inspect
@@ -6,32 +6,37 @@ import typing
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 from app import settings
 from app.setting_sources import PREFIX
 from app.settings import Settings, expected
-from docs.generate.tables import code, table
+from docs.generate.tables import code
 
-HEAD = ("variable", "default", "value", "meaning")
+WORDS: Final = {
+    "int": "whole number",
+    "float": "number",
+    " and <= ": " to ",
+    " >= ": " from ",
+    " > ": " above ",
+}
 
 
 def markdown() -> str:
-    """Write a section per group of settings."""
+    """Write a section per group of settings, with a part for each of them."""
     text, default = described(), Settings()
     hints = typing.get_type_hints(Settings, include_extras=True)
-    sections = []
+    parts = []
     for group, fields in grouped().items():
-        rows = [
-            (
-                f"`{PREFIX}{field.upper()}`",
-                code(as_variable(getattr(default, field))),
-                in_words(hints[field]),
+        parts.append(f"## {group}")
+        for field in fields:
+            shown = as_variable(getattr(default, field))
+            parts += [
+                f"### {PREFIX}{field.upper()}",
+                f"*{in_words(hints[field])}; default: {code(shown) or 'empty'}*",
                 text[field],
-            )
-            for field in fields
-        ]
-        sections.append(f"## {group}\n\n{table(HEAD, rows)}")
-    return "\n".join(sections)
+            ]
+    return "\n\n".join(parts) + "\n"
 
 
 def as_variable(value: object) -> str:
@@ -43,9 +48,13 @@ def as_variable(value: object) -> str:
 
 def in_words(hint: object) -> str:
     """Say what a variable may hold."""
-    names = {"str": "text", "bool": "`true` or `false`", "Path": "a folder"}
+    names = {"str": "text", "bool": "true or false", "Path": "a folder"}
     words = expected(hint)
-    return names.get(words, words.replace("float", "number").replace("int", "whole number"))
+    if words in names:
+        return names[words]
+    for of_ours, of_readers in WORDS.items():
+        words = words.replace(of_ours, of_readers)
+    return words
 
 
 def described() -> dict[str, str]:

@@ -20,11 +20,13 @@ def test_every_setting_is_in_one_group_and_has_a_text() -> None:
     assert all(described()[field].endswith(".") for field in fields)
 
 
-def test_every_setting_is_a_row_with_its_default() -> None:
-    page = PARTS["settings"]()
+def test_every_setting_has_a_heading_and_tells_its_default() -> None:
+    lines = PARTS["settings"]().splitlines()
     for field in Settings.__struct_fields__:
-        (row,) = [line for line in page.splitlines() if f"`{PREFIX}{field.upper()}` |" in line]
-        assert f"`{as_variable(getattr(Settings(), field))}`".replace("``", "") in row
+        below = lines[lines.index(f"### {PREFIX}{field.upper()}") + 2]
+        shown = as_variable(getattr(Settings(), field))
+        assert below.endswith(f"default: {f'`{shown}`' if shown else 'empty'}*")
+    assert "*whole number from 0; default: `0`*" in lines
 
 
 def test_a_default_as_the_page_shows_it_is_the_value_without_the_variable() -> None:
