@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from export import hub
 from export.errors import SourceUnusable
-from export.file_checks import refusing, sentence, shown
+from export.file_checks import refusing, shown
 from export.folder import CONFIG, GENERATION_CONFIG, check_folder, end_ids_of
 from export.gguf_config import refuse_other_kinds
 from export.gguf_file import GgufFile, read_gguf
@@ -57,6 +56,8 @@ def model_id_of(source: str | None) -> str:
     """The `publisher/name` of a source, derived from its name before anything is fetched."""
     if source is None:
         return DEFAULT_MODEL_ID
+    if hub.is_address(source):
+        return hub.model_id_of(source)
     path = Path(source)
     if _is_gguf(path) or path.exists():
         name = name_of(path.resolve()) if _is_gguf(path) else path.resolve().stem
@@ -85,6 +86,14 @@ def resolve(source: str | None, work: Path) -> ModelSource:
             license="Apache-2.0",
             description=DEFAULT_DESCRIPTION,
         )
+    elif hub.is_address(source):
+        fetched = hub.download(source)
+        if fetched.is_file():
+            found = _from_gguf(whole(fetched, work), model_id, work)
+        else:
+            found = _from_folder(fetched, model_id, source, work)
+        commit = next(x.name for x in (fetched, *fetched.parents) if x.parent.name == "snapshots")
+        found = msgspec.structs.replace(found, described=f"huggingface.co/{source} at {commit}")
     elif _is_gguf(Path(source)):
         path = Path(source).resolve()
         found = _from_gguf(whole(path, work), model_id, work)
@@ -92,8 +101,10 @@ def resolve(source: str | None, work: Path) -> ModelSource:
     elif Path(source).is_dir():
         found = _from_folder(Path(source).resolve(), model_id, f"folder {source}", work)
     else:
-        folder = _from_hub(source)
-        found = _from_folder(folder, model_id, f"huggingface.co/{source} at {folder.name}", work)
+        raise SourceUnusable(
+            f"{source!r} is neither a file, nor a folder, nor a model's name on the Hub, which "
+            "would be publisher/name, publisher/name/file.gguf or publisher/name@revision"
+        )
     (work / SOURCE_FILE).write_bytes(msgspec.json.encode(found))
     return found
 
@@ -155,17 +166,6 @@ def _text(file: GgufFile, field: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise SourceUnusable(f"{file.path}: {field} is {shown(value)}, expected a text")
     return value
-
-
-def _from_hub(name: str) -> Path:
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise SourceUnusable(
-            f"{name!r} is neither a file, a folder nor a reachable model on the Hub: "
-            f"{sentence(error)}"
-        ) from error
 
 
 def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> ModelSource:
