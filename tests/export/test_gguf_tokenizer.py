@@ -56,7 +56,7 @@ def test_end_ids_are_the_end_of_sequence_first_then_ends_of_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("tokenizer.ggml.model", "llama"), ("tokenizer.ggml.pre", "tekken")]
+    ("field", "value"), [("tokenizer.ggml.model", "t5"), ("tokenizer.ggml.pre", "superbpe")]
 )
 def test_unknown_tokenizer_is_refused_by_name(field: str, value: str) -> None:
     with pytest.raises(SourceUnusable, match=value):
