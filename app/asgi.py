@@ -10,6 +10,7 @@ from litestar import Litestar
 
 from app.auth.auth import create_auth
 from app.catalog.catalog import Catalog
+from app.catalog.library import Library
 from app.dialects.accounts import routes as accounts
 from app.dialects.anthropic import routes as anthropic
 from app.dialects.kit.application import assemble
@@ -17,6 +18,7 @@ from app.dialects.kit.host import Host
 from app.dialects.llm_host import routes as llm_host
 from app.dialects.locallab import routes as locallab
 from app.dialects.neptun import routes as neptun
+from app.dialects.ollama import routes as ollama
 from app.dialects.openai import routes as openai
 from app.dialects.operations import routes as operations
 from app.dialects.pages import routes as pages
@@ -28,7 +30,17 @@ from app.settings import InvalidSetting, Settings
 from app.storage.database import Database, database_url
 from app.tracing import create_tracing
 
-DIALECTS: Final = (operations, locallab, accounts, llm_host, neptun, openai, anthropic, pages)
+DIALECTS: Final = (
+    operations,
+    locallab,
+    accounts,
+    llm_host,
+    neptun,
+    openai,
+    anthropic,
+    ollama,
+    pages,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,7 @@ def create_server(settings: Settings) -> Server:
         ) from error
     host = Host(
         models=catalog,
+        library=Library(settings.models_dir, catalog),
         generator=GenerationService(catalog, tracing),
         auth=auth,
         database=database,

@@ -151,6 +151,7 @@ def test_no_dialect_imports_another():
         "locallab",
         "llm_host",
         "neptun",
+        "ollama",
         "openai",
         "operations",
         "pages",

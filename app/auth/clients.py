@@ -58,6 +58,16 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Iterable[Ne
     return str(address)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address, in the form of `client_address`, is the machine's own."""
+    try:
+        network = ip_network(address)
+    except ValueError:  # the path of a Unix socket, or what no proxy should have said
+        return False
+    # ::1 is counted as its /64
+    return network.is_loopback or network == ip_network("::/64")
+
+
 def _from_the_right(values: Sequence[str]) -> Iterator[str]:
     left = MAX_HOPS
     for value in reversed(values):

@@ -17,7 +17,7 @@ from litestar.types import Message, Scope
 
 from app.auth import security_log
 from app.auth.api_keys import ApiKeys
-from app.auth.clients import Network, client_address
+from app.auth.clients import Network, client_address, is_loopback
 from app.auth.limits import RateLimit, RateStatus
 from app.auth.logins import Logins, Principal
 from app.auth.security_log import Event, Visitor
@@ -176,6 +176,23 @@ async def admin_if_required(connection: Connection, _: BaseRouteHandler) -> None
         principal = connection.scope["user"] = await access.principal(connection)
         if principal.role is not Role.ADMIN:
             raise Forbidden(f"user {principal.username!r} is no administrator")
+
+
+async def admin_or_loopback(connection: Connection, route: BaseRouteHandler) -> None:
+    """Let administrators pass, and where the server is open whoever is on the machine itself.
+
+    Raises:
+        NotAuthenticated: the server is closed, and there is no token that holds.
+        Forbidden: the user is no administrator, or comes from another machine.
+    """
+    access = _access(connection)
+    if access.require_auth:
+        await admin_if_required(connection, route)
+        return
+    with _noted(connection):
+        address = access.address(connection)
+        if not is_loopback(address):
+            raise Forbidden(f"an open server allows this from the machine itself, not {address}")
 
 
 async def from_no_other_site(connection: Connection, _: BaseRouteHandler) -> None:

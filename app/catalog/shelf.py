@@ -53,6 +53,8 @@ def facts_of(manifest: Manifest) -> ModelFacts:
     return ModelFacts(
         model_id=manifest.model_id,
         description=manifest.description,
+        architecture=manifest.architecture,
+        chat=manifest.chat,
         created=datetime.fromisoformat(manifest.created),
         context_length=manifest.graph.context_length,
         quantisation=manifest.quantisation.scheme,

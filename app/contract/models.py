@@ -1,6 +1,6 @@
 """Models as dialects see them: what is on disk, what is in memory, and who manages both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -13,6 +13,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     """`publisher/name`, as clients write it."""
     description: str
+    architecture: str = ""
+    chat: bool = True
+    """Whether it takes a conversation, and not prompts alone."""
     created: datetime
     """When it was exported."""
     context_length: int
@@ -97,6 +100,44 @@ class ModelRegistry(Protocol):
 
         Returns:
             Its id; None when there was none to unload.
+        """
+
+
+class PullStep(msgspec.Struct, frozen=True):
+    """How far a model has come that is being fetched."""
+
+    name: str
+    """What is being done; "" before the first step."""
+    done: int
+    """Steps that are done."""
+    total: int
+
+
+class ModelLibrary(Protocol):
+    """Changes which models there are on disk."""
+
+    def pull(self, name: str) -> AsyncGenerator[PullStep, None]:
+        """Fetch a model from the Hugging Face Hub and export it; closing it ends that.
+
+        Raises:
+            InvalidParameter: it is no name of a repository there.
+            TryAgainLater: another one is being fetched.
+            ModelBroken: it was refused, or could not be fetched.
+        """
+
+    async def delete(self, model_id: str) -> None:
+        """Let a model leave memory and delete its folder.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+
+    async def copy(self, model_id: str, name: str) -> None:
+        """Give a model a further name.
+
+        Raises:
+            UnknownModel: there is no such model.
+            InvalidParameter: the name can't be one, or is taken.
         """
 
 

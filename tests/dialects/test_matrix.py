@@ -23,7 +23,7 @@ LOAD = {"model_id": "nobody/nothing"}
 class Row(NamedTuple):
     method: str
     path: str
-    dialect: Literal["LocalLab", "LLM Host", "Neptun", "OpenAI", "Anthropic"]
+    dialect: Literal["LocalLab", "LLM Host", "Neptun", "OpenAI", "Anthropic", "Ollama"]
     door: Literal["open", "closable", "admin", "users", "logins"]
     """Who may pass: anybody · users where the server is closed, or its administrators · users ·
     users with an access token, not with an API key."""
@@ -71,6 +71,16 @@ ROWS = [
     Row("POST", "/v1/messages/count_tokens", "Anthropic", "closable", {**MODEL, **TURN}),
     Row("GET", "/anthropic/v1/models", "Anthropic", "closable"),
     Row("GET", "/anthropic/v1/models/test/fake", "Anthropic", "closable"),
+    Row("POST", "/api/chat", "Ollama", "closable", {**MODEL, **TURN}),
+    Row("POST", "/api/generate", "Ollama", "closable", {**MODEL, "prompt": "x"}),
+    Row("GET", "/api/tags", "Ollama", "closable"),
+    Row("GET", "/api/ps", "Ollama", "closable"),
+    Row("POST", "/api/show", "Ollama", "closable", MODEL),
+    Row("POST", "/api/pull", "Ollama", "admin", {"model": ""}),
+    Row("POST", "/api/copy", "Ollama", "admin", {"source": "no/such", "destination": "a/b"}),
+    Row("DELETE", "/api/delete", "Ollama", "admin", {"model": "no/such"}),
+    Row("GET", "/api/version", "Ollama", "open"),
+    Row("GET", "/ollama", "Ollama", "open"),
 ]
 TEMPLATES = {
     f"{CHAT}?chat_id=-1": "/api/ai/huggingface/{model_publisher}/{model_name}/chat",
@@ -84,6 +94,7 @@ ENVELOPES = {
     "Neptun": ["statusCode", "statusMessage"],
     "OpenAI": ["error"],
     "Anthropic": ["type", "error"],
+    "Ollama": ["error"],
 }
 GONE = "Service not available anymore."
 BAD_TOKENS = [
@@ -177,6 +188,18 @@ ANTHROPIC: dict[type[Error], tuple[int, str]] = {
     errors.TryAgainLater: (529, "overloaded_error"),
     errors.RateLimited: (429, "rate_limit_error"),
 }
+# Ollama's status, by the nearest ancestor
+OLLAMA: dict[type[Error], int] = {
+    Error: 500,
+    errors.RequestError: 400,
+    errors.BodyTimeout: 408,
+    errors.UnknownModel: 404,
+    errors.NoModelLoaded: 404,
+    errors.AccessError: 401,
+    errors.Forbidden: 403,
+    errors.TryAgainLater: 503,
+    errors.RateLimited: 429,
+}
 TOO_LONG = (
     "This model's maximum context length is 8192 tokens. However, your prompt has 9120 tokens."
 )
@@ -225,6 +248,9 @@ def answer_of(error: Error, dialect: str) -> tuple[int, object]:
         long = isinstance(error, errors.ContextOverflow)
         message = "prompt is too long: 9120 tokens > 8192 maximum" if long else error.message
         return status, {"type": "error", "error": {"type": kind, "message": message}}
+    if dialect == "Ollama":
+        status = next(OLLAMA[one] for one in type(error).__mro__ if one in OLLAMA)
+        return status, {"error": error.message}
     if dialect == "Neptun":
         message = words.format(error.message)
         return neptun, {"statusCode": neptun, "statusMessage": message}

@@ -12,6 +12,8 @@ from tests.asgi_client import ask
 from tests.fakes import FakeService
 from tests.hosts import app_over, host_over
 
+BROWSER = {"accept": "text/html,*/*;q=0.8"}
+"""Whoever doesn't ask for a page gets Ollama's hello."""
 NOT_SERVED = {"vendor/lock.json"}
 
 
@@ -25,7 +27,7 @@ def asset_url(name: str) -> str:
 
 
 async def test_the_page_names_files_that_are_there(app: Litestar) -> None:
-    page = await ask(app, "GET", "/")
+    page = await ask(app, "GET", "/", headers=BROWSER)
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     named = re.findall(r'(?:src|href)="(assets/[^"]+)"', page.body.decode())
     assert len(named) >= 3
@@ -34,7 +36,7 @@ async def test_the_page_names_files_that_are_there(app: Litestar) -> None:
 
 
 async def test_a_page_may_run_its_own_scripts_and_reach_no_other_host(app: Litestar) -> None:
-    headers = (await ask(app, "GET", "/")).headers
+    headers = (await ask(app, "GET", "/", headers=BROWSER)).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
@@ -88,11 +90,11 @@ async def test_what_does_not_get_smaller_is_sent_as_it_is(app: Litestar) -> None
 
 
 async def test_pages_are_asked_for_anew_and_their_files_never_again(app: Litestar) -> None:
-    page = await ask(app, "GET", "/")
+    page = await ask(app, "GET", "/", headers=BROWSER)
     assert page.headers["cache-control"] == "no-cache"
-    again = await ask(app, "GET", "/", headers={"if-none-match": page.headers["etag"]})
+    again = await ask(app, "GET", "/", headers={**BROWSER, "if-none-match": page.headers["etag"]})
     assert (again.status, again.body) == (304, b"")
-    other = await ask(app, "GET", "/", headers={"if-none-match": 'W/"other"'})
+    other = await ask(app, "GET", "/", headers={**BROWSER, "if-none-match": 'W/"other"'})
     assert other.status == 200
     kept = await ask(app, "GET", asset_url("css/base.css"))
     assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"

@@ -6,6 +6,14 @@ from app.auth.guards import Access
 from app.auth.logins import Principal
 from app.contract.generation import Caller
 from app.dialects.kit.host import AnyRequest
+from app.storage.models import Role
+
+
+def may_manage(request: AnyRequest) -> bool:
+    """Whether who asks may load and unload models: administrators, or anybody on an open server."""
+    access = cast("Access", request.app.state["access"])
+    principal: Principal | None = request.scope.get("user")
+    return not access.require_auth or (principal is not None and principal.role is Role.ADMIN)
 
 
 async def caller_of(request: AnyRequest, generations: int = 1) -> Caller:

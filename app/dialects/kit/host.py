@@ -13,7 +13,7 @@ from litestar.params import SkipValidationMarker
 
 from app.auth.auth import Auth
 from app.contract.generation import Generator
-from app.contract.models import Embedder, ModelRegistry
+from app.contract.models import Embedder, ModelLibrary, ModelRegistry
 from app.metrics import Metrics
 from app.settings import Settings
 from app.storage.database import Database
@@ -32,6 +32,8 @@ class Host:
     """The server as a dialect sees it."""
 
     models: ModelRegistry
+    library: ModelLibrary | None = None
+    """None: which models there are can't be changed from here."""
     generator: Generator
     embedder: Embedder | None = None
     """None: no model here makes embeddings."""
@@ -50,6 +52,7 @@ class Host:
             "models": provide(self.models),
             "generator": provide(self.generator),
             "embedder": provide(self.embedder),
+            "library": provide(self.library),
             "auth": provide(self.auth),
             "settings": provide(self.settings),
         }
