@@ -9,9 +9,9 @@ from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from app.contract.conversation import ChatMessage, TextPart, ToolCall
+from app.contract.formats import JsonSchema
 from app.contract.generation import (
     Finished,
-    JsonSchema,
     TextDelta,
     ToolCallDelta,
     ToolChoice,
