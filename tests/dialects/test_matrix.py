@@ -64,7 +64,6 @@ ROWS = [
     Row("POST", "/v1/chat/completions", "OpenAI", "closable", {"model": "test/fake", **TURN}),
     Row("POST", "/v1/completions", "OpenAI", "closable", {"model": "test/fake", "prompt": "x"}),
     Row("POST", "/v1/responses", "OpenAI", "closable", {"model": "test/fake", "input": "x"}),
-    Row("GET", "/models", "OpenAI", "closable"),
     Row("POST", "/chat/completions", "OpenAI", "closable", {"model": "test/fake", **TURN}),
     Row("POST", "/completions", "OpenAI", "closable", {"model": "test/fake", "prompt": "x"}),
     Row("POST", "/responses", "OpenAI", "closable", {"model": "test/fake", "input": "x"}),

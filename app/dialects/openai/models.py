@@ -43,7 +43,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 Models = Provided[ModelRegistry]
 
 
-@get(["/v1/models", "/models"], summary="All models", responses=refusals(401))
+@get("/v1/models", summary="All models", responses=refusals(401))
 async def list_models(models: Models) -> ModelList:
     """List the models on this server's disk."""
     return ModelList(data=[Model.of(facts, models) for facts in await models.available()])

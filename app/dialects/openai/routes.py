@@ -8,7 +8,7 @@ from app.auth.guards import signed_in_if_required, within_rate_limit
 from app.contract.generation import Caller, Generator
 from app.dialects.kit.body import read_object, takes
 from app.dialects.kit.callers import caller_of
-from app.dialects.kit.dialect import Dialect
+from app.dialects.kit.dialect import Dialect, Visit
 from app.dialects.kit.framing import EVENT_STREAM
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.passed_over import PassedOver
@@ -155,6 +155,8 @@ def dialect(_: Host) -> Dialect:
         refuse=wire.refuse,
         envelope=wire.envelope,
         headers=wire.own_headers,
+        # `/models/…` is LocalLab's
+        visits=[Visit(method="GET", path="/models", own="/v1/models", known=lambda _: True)],
     )
 
 
