@@ -92,5 +92,5 @@ async def test_options_name_every_method_of_a_path(tmp_path):
         answer = await server.ask("OPTIONS", "/api/chats/1", token=await server.token("ada"))
         assert (answer.status, answer.headers["allow"]) == (
             204,
-            "DELETE, GET, HEAD, OPTIONS, PATCH",
+            "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
         )

@@ -1,4 +1,4 @@
-"""Chats of a user: keep a turn, list, read, rename, delete.
+"""Chats of a user: keep a turn or all of them, list, read, rename, delete.
 
 Every function names the user, so that nothing of another user's can be reached by any id.
 Knows no HTTP, and not where a reply comes from.
@@ -6,7 +6,7 @@ Knows no HTTP, and not where a reply comes from.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -40,6 +40,15 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     complete: bool
     """False: the reply broke off."""
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as a client keeps it."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    model_id: str | None
+    complete: bool
 
 
 def bytes_of(*contents: str) -> int:
@@ -87,6 +96,10 @@ async def keep_turn(session: AsyncSession, user_id: UUID, chat_id: str, turn: Tu
             return
     # The row of the chat is locked: turns that end at the same time don't interleave.
     chat.updated_at = now
+    # a client's record of the chat knows nothing of this turn
+    if chat.document is not None:
+        chat.num_bytes -= len(chat.document.encode())
+        chat.document = None
     question = Message(
         chat=chat.id,
         role="user",
@@ -106,6 +119,55 @@ async def keep_turn(session: AsyncSession, user_id: UUID, chat_id: str, turn: Tu
     messages = [question, reply] if turn.question else [reply]
     chat.num_bytes += bytes_of(*(message.content for message in messages))
     session.add_all(messages)
+
+
+async def replace_chat(
+    session: AsyncSession,
+    user_id: UUID,
+    chat_id: str,
+    *,
+    title: str,
+    messages: Sequence[Said],
+    document: str | None,
+    quota: Quota,
+) -> Chat:
+    """Keep a whole chat in the place of what was kept under its name, or under our id.
+
+    Raises:
+        ChatsFull: there is no room for it; what was kept stays.
+    """
+    now = datetime.now(UTC)
+    title, document = title.translate(NUL), document and document.translate(NUL)
+    chat = await _own(session, user_id, chat_id, lock=True)
+    if chat is None:
+        chat = await _own_by_key(session, user_id, chat_id)
+    num_bytes = bytes_of(*(said.content for said in messages)) + len((document or "").encode())
+    kept = select(func.count(), func.sum(Chat.num_bytes)).where(Chat.user_id == user_id)
+    chats, used = (await session.execute(kept)).one()
+    if chat is None and 0 < quota.chats <= chats:
+        raise ChatsFull(chats + 1, quota.chats, "chats")
+    wanted = int(used or 0) - (0 if chat is None else chat.num_bytes) + num_bytes
+    if 0 < quota.num_bytes < wanted:
+        raise ChatsFull(wanted, quota.num_bytes, "bytes of chats")
+    if chat is None:
+        chat = Chat(user_id=user_id, chat_id=chat_id, created_at=now)
+        session.add(chat)
+    else:
+        await session.execute(delete(Message).where(Message.chat == chat.id))
+    chat.title, chat.document, chat.num_bytes, chat.updated_at = title, document, num_bytes, now
+    await session.flush()
+    session.add_all(
+        Message(
+            chat=chat.id,
+            role=said.role,
+            content=said.content.translate(NUL),
+            model_id=said.model_id,
+            complete=said.complete,
+            created_at=now,
+        )
+        for said in messages
+    )
+    return chat
 
 
 async def list_chats(

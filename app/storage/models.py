@@ -17,6 +17,7 @@ NAME_CHARACTERS: Final = 64
 KEY_NAME_CHARACTERS: Final = 64
 CHAT_ID_CHARACTERS: Final = 128
 TITLE_CHARACTERS: Final = 200
+MODEL_ID_CHARACTERS: Final = 256
 
 
 class Role(StrEnum):
@@ -109,7 +110,10 @@ class Chat(DefaultBase, AuditColumns):
     chat_id: Mapped[str] = mapped_column(String(CHAT_ID_CHARACTERS))
     title: Mapped[str] = mapped_column(String(TITLE_CHARACTERS))
     num_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Bytes that its messages count for in the quota: see `chats.bytes_of`."""
+    """Bytes that it counts for in the quota: its document, and its messages as `chats.bytes_of`
+    says."""
+    document: Mapped[str | None]
+    """What a client keeps of it beside the messages, which nobody here reads; None: nothing."""
 
 
 class Message(DefaultBase):
@@ -124,7 +128,7 @@ class Message(DefaultBase):
     chat: Mapped[UUID] = mapped_column(ForeignKey("chats.id", ondelete="CASCADE"), index=True)
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str]
-    model_id: Mapped[str | None] = mapped_column(String(256))
+    model_id: Mapped[str | None] = mapped_column(String(MODEL_ID_CHARACTERS))
     """The model that wrote it; None: the user did."""
     complete: Mapped[bool]
     """False: the reply broke off here."""

@@ -455,3 +455,52 @@ async def test_nobody_reads_on_for_a_client_that_has_gone(
         "GET", "/api/chats/1", token=token, gone=gone, on_chunk=lambda _: gone.set()
     )
     assert not answer.complete
+
+
+KEPT = {
+    "title": "Kept",
+    "messages": [
+        {"role": "user", "content": "question"},
+        {"role": "assistant", "content": "half", "model": "a/b", "complete": False},
+    ],
+    "document": '{"nodes": {}}',
+}
+
+
+async def test_a_chat_held_elsewhere_is_kept_whole_and_read_back(server: Server):
+    token = await server.token("ada")
+    for document in ('{"nodes": {}}', None):
+        answer = await server.ask(
+            "PUT", "/api/chats/mine", {**KEPT, "document": document}, token=token
+        )
+        assert (answer.status, answer.json["title"]) == (200, "Kept")
+        read = (await server.ask("GET", "/api/chats/mine", token=token)).json
+        assert shown(read["messages"]) == [("user", "question", True), ("assistant", "half", False)]
+        assert [message["model"] for message in read["messages"]] == [None, "a/b"]
+        assert read["document"] == document
+    # by the server's own id too, and nobody else's
+    key = answer.json["id"]
+    renamed = await server.ask("PUT", f"/api/chats/{key}", {**KEPT, "title": "New"}, token=token)
+    assert (renamed.json["chat_id"], renamed.json["title"]) == ("mine", "New")
+    other = await server.token("bob")
+    theirs = await server.ask("PUT", f"/api/chats/{key}", KEPT, token=other)
+    assert theirs.json["id"] != key
+    assert len((await server.ask("GET", "/api/chats", token=token)).json["chats"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "word"),
+    [
+        ("mine", {**KEPT, "title": ""}, "title"),
+        ("mine", {**KEPT, "messages": [{"role": "system", "content": ""}]}, "messages[0].role"),
+        ("mine", {**KEPT, "document": {}}, "document"),
+        ("x" * 129, KEPT, "chat_id"),
+        ("a\0b", KEPT, "chat_id"),
+    ],
+)
+async def test_a_chat_that_can_not_be_kept_is_refused_by_name(
+    server: Server, path: str, body: object, word: str
+):
+    answer = await server.ask("PUT", f"/api/chats/{path}", body, token=await server.token("ada"))
+    assert answer.status == 400
+    assert word in answer.json["statusMessage"]

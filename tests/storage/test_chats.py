@@ -11,6 +11,7 @@ from app.errors import ChatsFull, UnknownChat
 from app.storage.chats import (
     ROW_BYTES,
     Quota,
+    Said,
     Turn,
     bytes_of,
     check_room,
@@ -18,6 +19,7 @@ from app.storage.chats import (
     find_chat,
     keep_turn,
     messages_of,
+    replace_chat,
 )
 from app.storage.database import Database
 from app.storage.models import Chat, User
@@ -149,3 +151,61 @@ class Text(str):
 async def test_no_more_words_than_a_title_holds_are_split(database: Database, ada: User):
     await keep(database, ada, "1", Text("a " * 100_000), "a")
     assert 0 < Text.words <= 201
+
+
+async def test_a_chat_that_is_kept_whole_takes_the_place_of_its_turns(
+    database: Database, ada: User
+):
+    await keep(database, ada, "1", "first", "reply")
+    said = [Said(role="user", content="other\0", model_id=None, complete=True)]
+    kept = {"title": "Mine", "messages": said, "document": '{"a": "ä"}'}
+    async with database.write() as session:
+        await replace_chat(session, ada.id, "1", quota=Quota(chats=1, num_bytes=0), **kept)
+    async with database.read() as session:
+        chat = await find_chat(session, ada.id, "1")
+        messages = await messages_of(session, chat)
+    assert (chat.title, chat.document) == ("Mine", '{"a": "ä"}')
+    assert [(message.role, message.content) for message in messages] == [("user", "other\ufffd")]
+    assert chat.num_bytes == bytes_of("other\0") + len('{"a": "ä"}'.encode())
+
+
+async def test_a_turn_from_elsewhere_drops_the_document_that_does_not_know_it(
+    database: Database, ada: User
+):
+    async with database.write() as session:
+        quota = Quota(chats=0, num_bytes=0)
+        await replace_chat(
+            session, ada.id, "1", title="t", messages=[], document="d" * 50, quota=quota
+        )
+    await keep(database, ada, "1", "question", "reply")
+    async with database.read() as session:
+        chat = await find_chat(session, ada.id, "1")
+    assert (chat.document, chat.num_bytes) == (None, bytes_of("question", "reply"))
+
+
+async def test_a_chat_kept_whole_is_refused_without_room_and_what_was_there_stays(
+    database: Database, ada: User
+):
+    await keep(database, ada, "1", "question", "reply")
+    said = [Said(role="user", content="x" * 500, model_id=None, complete=True)]
+    room = bytes_of("x" * 500)
+    for chat_id, quota in (
+        ("2", Quota(chats=1, num_bytes=0)),
+        ("1", Quota(chats=0, num_bytes=room - 1)),
+        ("2", Quota(chats=0, num_bytes=room)),  # beside the other
+    ):
+        with pytest.raises(ChatsFull):
+            async with database.write() as session:
+                await replace_chat(
+                    session, ada.id, chat_id, title="t", messages=said, document=None, quota=quota
+                )
+    async with database.write() as session:  # in the place of the other there is just enough
+        await replace_chat(
+            session,
+            ada.id,
+            "1",
+            title="t",
+            messages=said,
+            document=None,
+            quota=Quota(chats=1, num_bytes=room),
+        )

@@ -157,7 +157,7 @@ def _receiving(inner: ASGIApp, host: Host, visits: Sequence[Visit]) -> ASGIApp:
     async def handle(scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["path"] == "*":  # OPTIONS of the server in general: a way to say hello
-                headers = [(b"allow", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST")]
+                headers = [(b"allow", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")]
                 await send({"type": "http.response.start", "status": 204, "headers": headers})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return

@@ -18,7 +18,7 @@ class ChatKeeper:
 
     def __init__(self, database: Database, quota: Quota) -> None:
         self.database = database
-        self._quota = quota
+        self.quota = quota
         self._writing: set[asyncio.Task[None]] = set()
 
     async def check_room(self, user_id: UUID, chat_id: str, question: str) -> None:
@@ -28,7 +28,7 @@ class ChatKeeper:
             ChatsFull: the user's chats are as many, or as large, as anybody's may be.
         """
         async with self.database.read(str(user_id)) as session:
-            await check_room(session, user_id, chat_id, question, self._quota)
+            await check_room(session, user_id, chat_id, question, self.quota)
 
     async def keep(self, user_id: UUID, chat_id: str, turn: Turn) -> None:
         """Put a turn on disk. When the caller is cancelled meanwhile, writing goes on."""

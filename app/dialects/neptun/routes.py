@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import msgspec
-from litestar import MediaType, Response, Router, delete, get, patch, post
+from litestar import MediaType, Response, Router, delete, get, patch, post, put
 from litestar.di import Provide
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
@@ -28,6 +28,7 @@ from app.dialects.neptun.schemas import (
     ChatQuery,
     ChatRequest,
     ChatSummary,
+    KeptChat,
     Page,
     Renaming,
     StoredChat,
@@ -42,8 +43,10 @@ from app.dialects.neptun.wire import (
     refuse,
     uncached,
 )
+from app.errors import InvalidParameter
 from app.storage import chats
 from app.storage.chats import Quota
+from app.storage.models import CHAT_ID_CHARACTERS
 
 # The document has no parameters: those of LocalLab's that don't depend on the model.
 SAMPLING: Final = SamplingParams(temperature=0.7, top_p=0.9)
@@ -152,9 +155,40 @@ async def read_chat(
             written = [msgspec.json.encode(StoredMessage.of(message)) for message in messages]
             yield between + b",".join(written)
             last, between = messages[-1].id, b","
-        yield b"]}"
+        yield b'],"document":%b}' % msgspec.json.encode(found.document)
 
     return Pieces(pieces(), MediaType.JSON)
+
+
+@put(
+    "/chats/{chat_id:str}",
+    summary="Keep a chat",
+    operation_class=takes(KeptChat),
+    security=SECURITY,
+    responses=refusals(400, 401),
+)
+async def keep_chat(
+    request: SignedInRequest, keeper: Provided[ChatKeeper], chat_id: FromPath[str]
+) -> ChatSummary:
+    """Keep a chat that was held elsewhere, in the place of what was kept under its name.
+
+    For clients that answer over another API and edit or branch what was said.
+    """
+    ChatQuery(chat_id).check()
+    if len(chat_id) > CHAT_ID_CHARACTERS:
+        raise InvalidParameter("chat_id", chat_id, f"at most {CHAT_ID_CHARACTERS} characters")
+    body, user_id = to_record(await read_object(request), KeptChat), request.user.user_id
+    async with keeper.database.write(str(user_id)) as session:
+        chat = await chats.replace_chat(
+            session,
+            user_id,
+            chat_id,
+            title=body.title,
+            messages=[message.to_said() for message in body.messages],
+            document=body.document,
+            quota=keeper.quota,
+        )
+        return ChatSummary.of(chat)
 
 
 @patch(
@@ -196,7 +230,7 @@ def dialect(host: Host) -> Dialect:
     stored = Router(
         path="/",
         guards=[signed_in],
-        route_handlers=[list_chats, read_chat, rename_chat, delete_chat],
+        route_handlers=[list_chats, read_chat, keep_chat, rename_chat, delete_chat],
     )
 
     return Dialect(

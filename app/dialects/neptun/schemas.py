@@ -9,7 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.errors import InvalidParameter
 from app.storage import models
-from app.storage.models import CHAT_ID_CHARACTERS, TITLE_CHARACTERS
+from app.storage.chats import Said
+from app.storage.models import CHAT_ID_CHARACTERS, MODEL_ID_CHARACTERS, TITLE_CHARACTERS
 
 # In the schema only: `check` says it in words.
 Content = Annotated[
@@ -139,14 +140,51 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+Document = Annotated[
+    str | None,
+    Meta(
+        description="What a client keeps beside the messages; read by nobody else, and dropped "
+        "when the chat route keeps a turn"
+    ),
+]
+Title = Annotated[str, Meta(min_length=1, max_length=TITLE_CHARACTERS)]
+
+
 class StoredChat(msgspec.Struct, frozen=True):
     """Answer of `GET /api/chats/{chat_id}`; written piece by piece, see `routes.read_chat`."""
 
     chat: ChatSummary
     messages: list[StoredMessage]
+    document: Document = None
+
+
+class KeptMessage(msgspec.Struct, frozen=True):
+    """One turn of a chat that a client keeps."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    model: Annotated[str, Meta(max_length=MODEL_ID_CHARACTERS)] | None = None
+    complete: bool = True
+
+    def to_said(self) -> Said:
+        """Make what is stored."""
+        return Said(
+            role=self.role,
+            content=self.content,
+            model_id=self.model and self.model.replace("\0", "\ufffd"),
+            complete=self.complete,
+        )
+
+
+class KeptChat(msgspec.Struct, frozen=True):
+    """Body of `PUT /api/chats/{chat_id}`."""
+
+    title: Title
+    messages: list[KeptMessage]
+    document: Document = None
 
 
 class Renaming(msgspec.Struct, frozen=True):
     """Body of `PATCH /api/chats/{chat_id}`."""
 
-    title: Annotated[str, Meta(min_length=1, max_length=TITLE_CHARACTERS)]
+    title: Title

@@ -34,6 +34,7 @@ class PageFile:
     media_type: str
     content: bytes
     etag: str
+    """Weak, for it names the content in either coding."""
     compressed: bytes | None
     """By gzip; None: that would not make it smaller."""
 

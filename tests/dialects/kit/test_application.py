@@ -88,7 +88,7 @@ async def test_options_are_answered_everywhere(path):
     if path == "/bug":
         assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
     if path == "*":
-        assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
+        assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 async def test_head_is_answered_where_get_is_and_nowhere_else():

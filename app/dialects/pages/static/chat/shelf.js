@@ -75,7 +75,8 @@ export function browserShelf() {
 
 /** The chats of who is signed in, which their other browsers and Neptun's clients have too. */
 export function accountShelf() {
-  const path = (id) => `api/chats/${encodeURIComponent(id)}`;
+  const keys = new Map(); // the server's ids: another client's chat may have a name with a slash
+  const path = (id) => `api/chats/${encodeURIComponent(keys.get(id) ?? id)}`;
   return {
     async list() {
       const all = [];
@@ -83,16 +84,15 @@ export function accountShelf() {
         page = (await ask(`api/chats?limit=${PAGE}&offset=${all.length}`)).chats;
         all.push(...page);
       }
-      return all.map((chat) => (
-        { id: chat.chat_id, key: chat.id, title: chat.title, updated: Date.parse(chat.updated_at) }
-      ));
+      for (const chat of all) keys.set(chat.chat_id, chat.id);
+      return all.map((chat) => ({ id: chat.chat_id, title: chat.title, updated: Date.parse(chat.updated_at) }));
     },
-    async read(id, key = id) {
-      const { chat, messages, document: kept } = await ask(path(key));
-      // without a tree of ours it was written by another client
-      if (kept?.nodes) return { ...kept, id, title: chat.title };
+    async read(id) {
+      const { chat, messages, document: kept } = await ask(path(id));
+      if (kept !== null) return { ...JSON.parse(kept), id, title: chat.title };
+      // the last turn is another client's: it keeps no tree
       const turns = messages.map(({ created_at: created, ...turn }) => (
-        { ...turn, created: Date.parse(created) }
+        { ...turn, created: Date.parse(created), finish: turn.complete ? "stop" : undefined }
       ));
       return chatOfTurns(id, chat.title, turns, EMPTY_SETTINGS);
     },
@@ -104,11 +104,12 @@ export function accountShelf() {
           ...(node.model ? { model: node.model } : {}),
         }));
       await ask(path(chat.id), {
-        method: "PUT", body: { title: titleOf(chat), messages, document: chat },
+        method: "PUT", body: { title: titleOf(chat), messages, document: JSON.stringify(chat) },
       });
     },
-    async remove(id, key = id) {
-      await ask(path(key), { method: "DELETE" });
+    async remove(id) {
+      await ask(path(id), { method: "DELETE" });
+      keys.delete(id);
     },
   };
 }

@@ -53,11 +53,11 @@ export function startChat() {
 
 /** A chat as it is now, wherever that is; null: it is gone. */
 export async function readChat(id) {
-  const { chat, chats } = state.get();
+  const { chat } = state.get();
   if (chat.id === id) return chat;
   // one that is written beside this is further than what is kept of it
   const beside = [...writing].find((other) => other.id === id);
-  return beside ?? attempt(() => shelf.read(id, chats.find((other) => other.id === id)?.key));
+  return beside ?? attempt(() => shelf.read(id));
 }
 
 export async function openChat(id) {
@@ -68,14 +68,12 @@ export async function openChat(id) {
 }
 
 export async function deleteChat(id) {
-  const { chats, chat } = state.get();
-  const key = chats.find((other) => other.id === id)?.key;
-  if (chat.id === id) {
+  if (state.get().chat.id === id) {
     stop();
     startChat();
   }
   await saving.get(id)?.running;
-  await attempt(() => shelf.remove(id, key));
+  await attempt(() => shelf.remove(id));
   await refreshChats();
   say("Chat deleted");
 }

@@ -82,8 +82,6 @@ export function titleOf(chat) {
 /** Make a chat of turns that were kept without a tree. */
 export function chatOfTurns(id, title, turns, settings) {
   const chat = { ...newChat(settings), id, title };
-  for (const { role, content, model, complete, created } of turns) {
-    addNode(chat, chat.leaf, { role, content, model, complete, created });
-  }
+  for (const turn of turns) addNode(chat, chat.leaf, turn);
   return chat;
 }
