@@ -11,12 +11,14 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 MODEL := models/HuggingFaceTB--SmolLM2-135M-Instruct/manifest.json
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs model lock clean
+.PHONY: help serve test check docs model lock browser vendor clean
 
 help:
 	@echo 'make serve   install, export the default model, serve it on http://127.0.0.1:8000'
 	@echo 'make test    install, export the default model, run every check and test'
 	@echo 'make check   ruff and mypy alone'
+	@echo 'make browser install Chromium for the tests of the pages, where that can be done'
+	@echo 'make vendor  fetch the libraries of the pages anew, in the versions of their lock'
 	@echo 'make docs    make the manual in site/: open site/index.html'
 	@echo 'make lock    write constraints.txt anew, with the newest versions'
 	@echo 'make clean   remove the environment and the caches, keep models/ and data/'
@@ -24,7 +26,7 @@ help:
 serve: $(VENV)/serve $(MODEL)
 	$(BIN)/granian app:app
 
-test: $(VENV)/test $(MODEL)
+test: $(VENV)/test $(MODEL) browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -37,6 +39,23 @@ check: $(VENV)/test
 
 docs: $(VENV)/test
 	$(BIN)/sphinx-build -W --keep-going -q -c docs -d $(VENV)/doctrees . site
+
+# Tests that need it are skipped where it can't be had.
+CHROMIUM := /usr/bin/chromium
+browser:
+	@if [ -x $(CHROMIUM) ]; then \
+		echo 'browser: $(CHROMIUM) is there'; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo 'browser: installing Debian'"'"'s package chromium'; \
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null) \
+		|| echo 'browser: that failed: the tests of the pages will be skipped'; \
+	else \
+		echo 'browser: no $(CHROMIUM), and only root can install it: the tests of the pages will be skipped'; \
+	fi
+
+vendor: $(VENV)/test
+	$(BIN)/python -m tests.browser.vendor
 
 model: $(MODEL)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from pathlib import Path
 
 import pytest
 from litestar import Litestar
@@ -46,7 +47,7 @@ async def test_a_page_may_run_its_own_scripts_and_reach_no_other_host(app: Lites
 
 
 @pytest.mark.parametrize("page", [*FOLDER.glob("*.html")], ids=lambda page: page.name)
-def test_no_page_has_inline_code_or_a_name_of_another_host(page) -> None:
+def test_no_page_has_inline_code_or_a_name_of_another_host(page: Path) -> None:
     text = page.read_text()
     assert not re.search(r"<script(?![^>]*\bsrc=)", text)
     assert not re.search(r"<style|\sstyle=|\son\w+=|https?://|src=\"//", text)
@@ -131,6 +132,25 @@ def test_relative_imports_of_scripts_and_styles_lead_to_files() -> None:
             assert (path.parent / name).is_file(), f"{path.name}: {name}"
             found += 1
     assert found > 3
+
+
+@pytest.mark.parametrize("page", [*FOLDER.glob("*.html")], ids=lambda page: page.name)
+def test_a_page_asks_at_once_for_all_modules_that_its_script_imports(page: Path) -> None:
+    """Else a browser learns of them one level after the other."""
+    text = page.read_text()
+    [script] = re.findall(r'<script type="module" src="{assets}/([^"]+)"', text)
+    wanted, found = [FOLDER / script], set()
+    while wanted:
+        path = wanted.pop().resolve()
+        found.add(path.relative_to(FOLDER).as_posix())
+        imports = re.findall(r'\bfrom ?"(\.[^"]+)"', path.read_text())
+        wanted += [
+            path.parent / name
+            for name in imports
+            if (path.parent / name).resolve().relative_to(FOLDER).as_posix() not in found
+        ]
+    preloaded = re.findall(r'<link rel="modulepreload" href="{assets}/([^"]+)">', text)
+    assert sorted(preloaded) == sorted(found - {script})
 
 
 def test_a_page_stands_in_no_folder_of_its_own() -> None:

@@ -28,12 +28,12 @@ export function messagesOf(chat, leaf) {
 }
 
 /**
- * Have one answer per node written, all by one request. Resolves when all have ended, however;
- * what went wrong is each node's `error`.
+ * Have one answer per node written, all by one request, once the model is `ready`. Resolves when all
+ * have ended, however; what went wrong is each node's `error`.
  */
-export async function writeAnswers(chat, nodes, model) {
+export async function writeAnswers(chat, nodes, model, ready) {
   const controller = new AbortController();
-  const began = performance.now();
+  let began = performance.now();
   const followers = new Set();
   const tell = () => {
     for (const follower of [...followers]) follower();
@@ -52,6 +52,9 @@ export async function writeAnswers(chat, nodes, model) {
       stream_options: { include_usage: true }, ...(nodes.length > 1 ? { n: nodes.length } : {}),
     };
     if (nodes.length === 1) delete body.n;
+    await ready();
+    controller.signal.throwIfAborted();
+    began = performance.now();
     const answer = await send("v1/chat/completions", { method: "POST", body, signal: controller.signal });
     for await (const data of events(answer)) {
       if (data === "[DONE]") break;

@@ -59,6 +59,10 @@ export const PARAMETERS = [
     hint: "Added to the logits of tokens before one is drawn, by token id: {\"50256\": -100}.",
   },
   {
+    name: "chat_template_kwargs", label: "For the template", initial: "", kind: "json",
+    hint: "Given to the model's chat template, which may know it: {\"enable_thinking\": false}.",
+  },
+  {
     name: "ignore_eos", label: "Ignore the end", initial: false, kind: "flag",
     hint: "Goes on where the model would end, up to the most tokens. For measuring.",
   },

@@ -130,9 +130,15 @@ export function stop() {
 /** Whether an answer in the chat that is shown is being written. */
 export const isWriting = ({ chat }) => [...live.keys()].some((id) => chat.nodes[id]);
 
+/** Change settings of the chat that is shown; `keepSettings` is called when that is over. */
 export function changeSettings(changes) {
   Object.assign(state.get().chat.settings, changes);
-  touch({ keep: Object.keys(state.get().chat.nodes).length > 0 });
+  touch({ keep: false });
+}
+
+export function keepSettings() {
+  // a chat in which nothing was said isn't kept
+  if (state.get().chat.leaf !== null) touch();
 }
 
 /** Have new chats begin with this chat's settings. */
@@ -160,11 +166,7 @@ async function answer(parent = state.get().chat.leaf) {
   }));
   chat.leaf = nodes[0].id;
   name(chat.id);
-  if (!model.loaded) {
-    touch();
-    await loadModel(model.id);
-  }
-  const written = writeAnswers(chat, nodes, model.id);
+  const written = writeAnswers(chat, nodes, model.id, () => loadModel(model.id));
   state.set({ error: null });
   touch();
   say("Answering");
@@ -198,6 +200,20 @@ async function save(chat) {
     await refreshChats();
   })();
   return mine.running;
+}
+
+/** How many chats lie in this browser while somebody is signed in. */
+export async function countChatsHere() {
+  return ((await attempt(() => browserShelf().list())) ?? []).length;
+}
+
+/** Put the chats of this browser into the account too; those of the same id are written over. */
+export async function adoptChats() {
+  const here = browserShelf();
+  await attempt(async () => {
+    for (const { id } of await here.list()) await shelf.save(await here.read(id));
+  });
+  await refreshChats();
 }
 
 async function refreshChats() {

@@ -61,16 +61,6 @@ export function showBranch(chat, node) {
   chat.leaf = last.id;
 }
 
-/** Take a node away with all that stands below it, and show what stood beside or above it. */
-export function removeNode(chat, node) {
-  const beside = siblingsOf(chat, node).filter((sibling) => sibling !== node);
-  const doomed = [node];
-  for (const each of doomed) doomed.push(...childrenOf(chat, each.id));
-  for (const each of doomed) delete chat.nodes[each.id];
-  if (beside.length) showBranch(chat, beside.at(-1));
-  else chat.leaf = node.parent;
-}
-
 /** A title out of the first question. */
 export function titleOf(chat) {
   if (chat.title) return chat.title;

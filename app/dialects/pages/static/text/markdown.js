@@ -20,6 +20,13 @@ export function blocksOf(text) {
 
 /** Make the nodes of blocks. `final` is false for what may still change: it isn't coloured yet. */
 export function nodesOf(tokens, final = true) {
+  const fragment = fragmentOf(tokens, final);
+  // a block runs as its first letters do, and what is in it runs with it
+  for (const block of fragment.children) if (!block.dir) block.dir = "auto";
+  return fragment;
+}
+
+function fragmentOf(tokens, final) {
   const fragment = document.createDocumentFragment();
   for (const token of tokens) append(fragment, token, final);
   return fragment;
@@ -47,14 +54,14 @@ const MAKERS = {
   def: () => null,
   hr: () => document.createElement("hr"),
   br: () => document.createElement("br"),
-  // h1 and h2 are the page's
-  heading: ({ depth, tokens }, final) => element(`h${Math.min(6, depth + 2)}`, tokens, final, { dir: "auto" }),
-  paragraph: ({ tokens }, final) => element("p", tokens, final, { dir: "auto" }),
-  blockquote: ({ tokens }, final) => element("blockquote", tokens, final, { dir: "auto" }),
+  // h1 is the page's
+  heading: ({ depth, tokens }, final) => element(`h${Math.min(6, depth + 1)}`, tokens, final),
+  paragraph: ({ tokens }, final) => element("p", tokens, final),
+  blockquote: ({ tokens }, final) => element("blockquote", tokens, final),
   code: ({ text, lang }, final) => codeBlock(text, lang ?? "", final),
   list: listNode,
   table: tableNode,
-  text: ({ tokens, text }, final) => (tokens ? nodesOf(tokens, final) : decoded(text)),
+  text: ({ tokens, text }, final) => (tokens ? fragmentOf(tokens, final) : decoded(text)),
   escape: ({ text }) => document.createTextNode(text),
   strong: ({ tokens }, final) => element("strong", tokens, final),
   em: ({ tokens }, final) => element("em", tokens, final),
@@ -70,10 +77,9 @@ const MAKERS = {
 
 function listNode({ ordered, start, items }, final) {
   const list = document.createElement(ordered ? "ol" : "ul");
-  list.dir = "auto";
   if (ordered && start !== 1) list.setAttribute("start", start);
   for (const item of items) {
-    const entry = element("li", item.tokens, final, { dir: "auto" });
+    const entry = element("li", item.tokens, final);
     if (item.task) entry.className = "task";
     list.append(entry);
   }
@@ -119,7 +125,7 @@ function linkNode({ type, href, title, tokens, text }, final) {
 
 function htmlNode(text, block) {
   if (/^<br\s*\/?>$/i.test(text.trim())) return document.createElement("br");
-  return block ? element("p", text.trimEnd(), true, { dir: "auto" }) : document.createTextNode(text);
+  return block ? element("p", text.trimEnd(), true) : document.createTextNode(text);
 }
 
 function decoded(text) {

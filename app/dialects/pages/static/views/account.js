@@ -4,7 +4,7 @@ import { Dialog, html, useEffect, useRef, useState, useStore } from "../lib/ui.j
 import { ask, signOut } from "../lib/api.js";
 import { copyText } from "../lib/clipboard.js";
 import { keepSession, session } from "../lib/session.js";
-import { fail, say, state } from "../chat/state.js";
+import { adoptChats, countChatsHere, fail, say, state } from "../chat/state.js";
 
 export function Account({ onClose }) {
   const user = useStore(state, (now) => now.user);
@@ -17,10 +17,24 @@ export function Account({ onClose }) {
       <p class="small muted">Your chats are kept in this account.</p>
       <button type="button" class="button" onClick=${leave}>Sign out</button>
     </div>
+    <${Adoption} />
     <${Keys} />
     <${Password} />
     <${Deletion} onClose=${onClose} />
   <//>`;
+}
+
+function Adoption() {
+  const [count, setCount] = useState(0);
+  useEffect(() => { countChatsHere().then(setCount); }, []);
+  if (count === 0) return null;
+  const adopt = async () => {
+    await adoptChats();
+    setCount(0);
+    say("The chats are in the account");
+  };
+  return html`<div class="row between"><p class="small muted">${count} ${count === 1 ? "chat lies" : "chats lie"} in this browser alone.</p>
+    <button type="button" class="button" onClick=${adopt}>Copy into the account</button></div>`;
 }
 
 function Keys() {

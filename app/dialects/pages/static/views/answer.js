@@ -2,6 +2,7 @@
 
 import { html, Icon, IconButton, useEffect, useLayoutEffect, useRef, useState, useStore } from "../lib/ui.js";
 import { live, splitThinking, spoken } from "../chat/answer.js";
+import { models } from "../chat/models.js";
 import { choose, giveResults, isWriting, regenerate, state } from "../chat/state.js";
 import { Branches, CopyButton } from "./question.js";
 
@@ -135,13 +136,15 @@ function Calls({ node, open, busy }) {
 }
 
 function Figures({ node }) {
-  const { stats } = node;
+  const { stats, model } = node;
+  const chosen = useStore(models, (now) => now.chosen);
   if (!stats) return null;
   const about = stats.estimated ? "≈ " : "";
   const parts = [
     stats.perSecond && [`${stats.perSecond.toFixed(1)} tok/s`, "Tokens per second after the first"],
     [`${stats.ttftMs.toLocaleString()} ms`, "Time to first token"],
     [`${about}${stats.tokens.toLocaleString()} tokens`, "Tokens of this answer"],
+    model !== chosen && [model.slice(model.indexOf("/") + 1), "Model"],
     stats.cached > 0 && [`${stats.cached.toLocaleString()} cached`, "Tokens of the prompt that were computed before"],
   ].filter(Boolean);
   return html`<dl class="figures tiny muted number">${parts.map(([value, meaning]) => html`<div title=${meaning}>

@@ -1,7 +1,8 @@
 // The page's frame: chats at the side, the conversation, and the dialog that is open.
 
-import { html, useStore } from "../lib/ui.js";
+import { html, useEffect, useStore } from "../lib/ui.js";
 import { show, state } from "../chat/state.js";
+import { titleOf } from "../chat/tree.js";
 import { Account } from "./account.js";
 import { Composer } from "./composer.js";
 import { Header } from "./header.js";
@@ -18,16 +19,20 @@ export function App() {
   const closed = useStore(state, (now) => now.closed);
   const menu = useStore(state, (now) => now.menu);
   const said = useStore(state, (now) => now.said);
+  const title = useStore(state, (now) => titleOf(now.chat));
   const Opened = DIALOGS[dialog];
+  useEffect(() => { document.title = `${title} · llmhost`; }, [title]);
   return html`
     <a class="skip" href="#question">Skip to the question</a>
     <div class=${`frame ${menu ? "menu-open" : ""}`}>
       <${Sidebar} />
       <div class="main">
         <${Header} />
-        ${closed ? html`<main class="closed"><${SignIn} inline /></main>` : html`
-          <main class="conversation"><${Thread} /></main>
-          <${Composer} />`}
+        <main class=${closed ? "closed" : "conversation"}>
+          <h1 class="sr-only" dir="auto">${title}</h1>
+          ${closed ? html`<${SignIn} inline />` : html`<${Thread} />`}
+        </main>
+        ${!closed && html`<${Composer} />`}
       </div>
     </div>
     <p class="sr-only" role="status" aria-live="polite">${said}</p>

@@ -36,7 +36,7 @@ export function Branches({ chat, node, what }) {
   return html`<span class="branches" role="group" aria-label=${`Branches of this ${what}`}>
     <${IconButton} small icon="left" label=${`Previous ${what}`} disabled=${index === 0}
       onClick=${() => choose(all[index - 1])} />
-    <span class="tiny number">${index + 1}<span aria-hidden="true">/</span><span class="sr-only"> of </span>${all.length}</span>
+    <span class="tiny number">${index + 1} of ${all.length}</span>
     <${IconButton} small icon="right" label=${`Next ${what}`} disabled=${index === all.length - 1}
       onClick=${() => choose(all[index + 1])} />
   </span>`;

@@ -1,12 +1,13 @@
 // The settings of one chat: system prompt, parameters, tools, a JSON schema.
 
-import { Dialog, html, useStore } from "../lib/ui.js";
+import { Dialog, html, useEffect, useState, useStore } from "../lib/ui.js";
 import { PARAMETERS } from "../chat/parameters.js";
-import { changeSettings, keepDefaults, state } from "../chat/state.js";
+import { changeSettings, keepDefaults, keepSettings, state } from "../chat/state.js";
 
 export function Settings({ onClose }) {
   useStore(state, (now) => now.version);
   const { settings } = useStore(state, (now) => now.chat);
+  useEffect(() => keepSettings, []);
   const set = (name) => (event) => changeSettings({ [name]: event.target.value });
   const setParameter = (name, value) => {
     const parameters = { ...settings.parameters };
@@ -17,7 +18,7 @@ export function Settings({ onClose }) {
   return html`<${Dialog} title="Settings of this chat" onClose=${onClose} className="settings">
     <div class="field">
       <label for="system">System prompt</label>
-      <textarea id="system" rows="4" dir="auto" value=${settings.system} onChange=${set("system")}
+      <textarea id="system" rows="4" dir="auto" value=${settings.system} onInput=${set("system")}
         aria-describedby="system-hint"></textarea>
       <p class="hint" id="system-hint">Said to the model before everything else. Empty: the model's own, if it has one.</p>
     </div>
@@ -29,7 +30,7 @@ export function Settings({ onClose }) {
     <div class="field">
       <label for="tools">Tools</label>
       <textarea id="tools" class="mono" rows="3" spellcheck="false" dir="ltr" value=${settings.tools}
-        onChange=${set("tools")} aria-describedby="tools-hint"
+        onInput=${set("tools")} aria-describedby="tools-hint"
         placeholder=${'[{"type": "function", "function": {"name": "weather", "parameters": {…}}}]'}></textarea>
       <p class="hint" id="tools-hint">What the model may call, as in OpenAI's API. The page shows calls and asks you for their results; it runs nothing.</p>
       ${problem(settings.tools)}
@@ -43,7 +44,7 @@ export function Settings({ onClose }) {
     <div class="field">
       <label for="schema">JSON schema of answers</label>
       <textarea id="schema" class="mono" rows="3" spellcheck="false" dir="ltr" value=${settings.schema}
-        onChange=${set("schema")} aria-describedby="schema-hint"
+        onInput=${set("schema")} aria-describedby="schema-hint"
         placeholder=${'{"type": "object", "properties": {…}}'}></textarea>
       <p class="hint" id="schema-hint">Answers follow it token by token. Empty: answers are text.</p>
       ${problem(settings.schema)}
@@ -73,22 +74,31 @@ function Parameter({ parameter, value, onChange }) {
   if (kind !== "number") {
     return html`<div class="parameter"><label for=${id}>${label}</label>
       <textarea ...${hinted} rows=${kind === "lines" ? 2 : 1} class=${kind === "lines" ? "" : "mono"} spellcheck="false"
-        value=${value ?? ""} onChange=${(event) => onChange(event.target.value || undefined)}></textarea>
+        value=${value ?? ""} onInput=${(event) => onChange(event.target.value || undefined)}></textarea>
       ${explanation}${kind === "json" && problem(value ?? "")}</div>`;
   }
-  const { min, max, step } = parameter;
-  const take = (event) => {
-    const typed = event.target.valueAsNumber;
-    onChange(Number.isNaN(typed) ? undefined : Math.min(max, Math.max(min, typed)));
-  };
-  const slides = max <= 2 && initial !== null;
   return html`<div class="parameter"><label for=${id}>${label}</label>
-    <div class="row">
-      ${slides && html`<input type="range" class="grow" aria-label=${label} min=${min} max=${max} step=${step}
-        value=${value ?? initial} onInput=${take} />`}
-      <input type="number" ...${hinted} class="number" min=${min} max=${max} step=${step}
-        placeholder=${said === "empty" ? "" : said} value=${value ?? ""} onChange=${take} />
-    </div>${explanation}</div>`;
+    <${Amount} parameter=${parameter} value=${value} onChange=${onChange} hinted=${hinted} />${explanation}</div>`;
+}
+
+/** A number that is typed, and where its range is short drawn. What is typed is left as it is meanwhile. */
+function Amount({ parameter: { label, min, max, step, initial }, value, onChange, hinted }) {
+  const [typed, setTyped] = useState(null);
+  const within = (number) => Math.min(max, Math.max(min, number));
+  const take = (event) => {
+    const number = event.target.valueAsNumber;
+    onChange(Number.isNaN(number) ? undefined : within(number));
+  };
+  const type = (event) => {
+    setTyped(event.target.value);
+    take(event);
+  };
+  return html`<div class="row">
+    ${max <= 2 && html`<input type="range" class="grow" aria-label=${label} min=${min} max=${max} step=${step}
+      value=${value ?? initial} onInput=${take} />`}
+    <input type="number" ...${hinted} class="number" min=${min} max=${max} step=${step} placeholder=${initial ?? ""}
+      value=${typed ?? value ?? ""} onInput=${type} onBlur=${() => setTyped(null)} />
+  </div>`;
 }
 
 function problem(text) {

@@ -14,7 +14,7 @@ export function Sidebar() {
   const found = words ? chats.filter(({ title }) => title.toLowerCase().includes(words)) : chats;
   return html`<aside id="chats" class="side" aria-label="Chats">
     <div class="row between side-head">
-      <h1>llmhost</h1>
+      <p class="brand">llmhost</p>
       <${IconButton} icon="close" label="Hide chats" className="menu-close"
         onClick=${() => state.set({ menu: false })} />
     </div>
