@@ -22,6 +22,7 @@ from app.dialects.ollama import routes as ollama
 from app.dialects.openai import routes as openai
 from app.dialects.operations import routes as operations
 from app.dialects.pages import routes as pages
+from app.embedding.service import EmbeddingService
 from app.errors import UnknownModel
 from app.generation.service import GenerationService
 from app.metrics import Metrics
@@ -79,6 +80,7 @@ def create_server(settings: Settings) -> Server:
         models=catalog,
         library=Library(settings.models_dir, catalog),
         generator=GenerationService(catalog, tracing),
+        embedder=EmbeddingService(catalog),
         auth=auth,
         database=database,
         metrics=metrics,

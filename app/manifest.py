@@ -16,6 +16,8 @@ The decoder graph that it describes:
 
 Outputs: `logits` float32 [B, L, vocab_size]; `present.N.key`, `present.N.value`, bound to
 the memory of the past.
+
+The encoder graph is described in `app.encoder_manifest`.
 """
 
 import hashlib
@@ -26,16 +28,11 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from app.encoder_manifest import EncoderManifest, check_encoder
 from app.errors import ModelBroken
+from app.model_files import FORMAT, Described, FileName, ModelFile, TokenId
 
 MANIFEST_NAME: Final = "manifest.json"
-FORMAT: Final = 1
-
-
-# Limits are far above any model: a manifest beyond them is damaged, and would take all memory.
-FileName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}$)[^/\\\x00]{1,255}$")]
-"""A file in the model's own folder."""
-TokenId = Annotated[int, Meta(ge=0, lt=2**24)]
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,39 +94,27 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     reference_perplexity: float
 
 
-class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of the folder."""
+class Manifest(Described, frozen=True, kw_only=True):
+    """One exported model that generates text."""
 
-    size_bytes: Annotated[int, Meta(ge=0)]
-    sha256: str
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One exported model."""
-
-    format: int = FORMAT
-    model_id: str
-    """`publisher/name`, as clients write it."""
-    description: str = ""
-    architecture: str
-    """Transformers' `model_type`."""
-    source: str
-    """Where the weights came from, with the version or revision."""
-    license: str = ""
-    created: str
-    """ISO 8601, UTC."""
+    kind: Literal["text"] = "text"
+    """Manifests from before there were others don't say it."""
     graph: Graph
     tokens: Tokens
     quantisation: Quantisation
     quality: Quality
     chat: bool
     """Whether `chat_template.jinja` is there."""
-    files: dict[FileName, ModelFile]
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes on disk."""
-        return sum(file.size_bytes for file in self.files.values())
+
+AnyManifest = Manifest | EncoderManifest
+
+
+class _Kind(msgspec.Struct):
+    """What is read of a manifest before it is known which one it is."""
+
+    format: int = FORMAT
+    kind: str = "text"
 
 
 def folder_name(model_id: str) -> str:
@@ -144,7 +129,7 @@ def describe_file(path: Path) -> ModelFile:
     return ModelFile(size_bytes=path.stat().st_size, sha256=digest)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: AnyManifest) -> None:
     """Write the manifest in one move, so that a reader sees none or a whole one."""
     part = folder / f"{MANIFEST_NAME}.part"
     part.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
@@ -152,6 +137,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a model that generates text; see `read_any_manifest`.
+
+    Raises:
+        ModelBroken: it is of another kind, or as there.
+    """
+    manifest = read_any_manifest(folder)
+    if not isinstance(manifest, Manifest):
+        raise ModelBroken(f"{folder / MANIFEST_NAME}: kind is {manifest.kind!r}, expected 'text'")
+    return manifest
+
+
+def read_any_manifest(folder: Path) -> AnyManifest:
     """Read a folder's manifest and check that its files are there in their sizes.
 
     Contents are not hashed here: that would read every weight at each start.
@@ -162,7 +159,13 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        content = path.read_bytes()
+        told = msgspec.json.decode(content, type=_Kind)
+        manifest: AnyManifest
+        if told.kind == "text":
+            manifest = msgspec.json.decode(content, type=Manifest)
+        else:
+            manifest = msgspec.json.decode(content, type=EncoderManifest)
     except FileNotFoundError as error:
         raise ModelBroken(f"{path} does not exist") from error
     except (OSError, msgspec.DecodeError) as error:
@@ -179,14 +182,19 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _check(path: Path, manifest: Manifest) -> None:
+def _check(path: Path, manifest: AnyManifest) -> None:
     """Refuse what the types can't say.
 
     Raises:
         ModelBroken: with the field and its value.
     """
     vocab_size = manifest.graph.vocab_size
-    for token_id in (*manifest.tokens.eos_ids, manifest.tokens.bos_id or 0):
+    if isinstance(manifest, Manifest):
+        ids: tuple[int, ...] = (*manifest.tokens.eos_ids, manifest.tokens.bos_id or 0)
+    else:
+        ids = (manifest.graph.pad_id,)
+        check_encoder(path, manifest)
+    for token_id in ids:
         if token_id >= vocab_size:
             raise ModelBroken(
                 f"{path}: token id {token_id} is outside the vocabulary, {vocab_size}"

@@ -264,6 +264,14 @@ class RequestMeter:
         self._tokens += 1
         self._last_s = now_s
 
+    def encoded(self, now_s: float) -> None:
+        """Its texts have their vectors; no token is generated for it."""
+        series = self._model.series
+        self._model.ended["stop"].inc()
+        series.prompt_tokens.inc(self._num_prompt)
+        series.prompt_length.observe(self._num_prompt)
+        series.whole.observe(now_s - self._submitted_s)
+
     def ended(self, reason: str, now_s: float) -> None:
         """It is over, by one of our finish reasons."""
         model = self._model

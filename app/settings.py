@@ -47,12 +47,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_loaded_models: Positive = 1
     """Models in memory at once; loading another unloads the least recently used. While it loads,
     memory holds one more."""
+    max_loaded_encoders: Positive = 2
+    """Models for embeddings and reranking in memory at once, beside those that generate text."""
     idle_unload_s: Seconds = 0.0
     """Seconds without a request after which a model is unloaded; 0: never."""
     execution_provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the decoder runs; `auto` takes CUDA if the installed ONNX Runtime has it."""
     intra_op_threads: Count = 0
     """Threads of one decoder step; 0: one per physical core."""
+    encoder_threads: Count = 0
+    """Threads of one run of a model for embeddings or reranking; 0: one per physical core. On Linux
+    they step back for everything else that the server does."""
+    encoder_run_tokens: Positive = 2048
+    """Tokens of such a run, padding included: more texts wait for the next one. A longer text runs
+    alone. What a run takes of memory and time grows with it."""
     slots: Count = 0
     """Requests that generate at once, each in a slot of the KV cache; 0: 16, or what fits half of
     the memory that the model and its prefix cache leave free."""

@@ -14,12 +14,15 @@ from typing import Literal
 import onnxruntime as ort
 from tqdm import tqdm
 
-from app.manifest import folder_name, read_manifest
+from app.encoder_manifest import EncoderManifest
+from app.manifest import folder_name, read_any_manifest
 from app.runtime.arithmetic import multiplies_exactly
+from export.encoders.closeness import figures as encoder_figures
+from export.encoders.steps import ENCODER_STEPS
 from export.errors import ExportError
 from export.records import Findings, figures, read_findings, read_shape
-from export.source import model_id_of
-from export.steps import STEPS, ExportOptions
+from export.source import model_id_of, read_source
+from export.steps import STEPS, ExportOptions, Step
 
 PROFILES: dict[str, tuple[Literal["int4"] | None, str]] = {
     "exact": (None, ""),
@@ -50,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--profile",
         choices=tuple(PROFILES),
         help="exact: 8 bit, answers don't depend on what else is served; fast: 4 bit, exported "
-        "beside it as …-fast",
+        "beside it as …-fast; of an encoder exact is float32, the default, and fast is 8 bit",
     )
     weights.add_argument(
         "--quantise",
@@ -62,7 +65,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--dtype", choices=("float32", "float16"), default="float32", help="float16 is for CUDA"
     )
     parser.add_argument(
-        "--gate", type=float, default=0.02, help="largest mean KL from torch, nats per token"
+        "--gate",
+        type=float,
+        help="largest mean KL from torch, nats per token, default 0.02; of an encoder the largest "
+        "mean distance, 1 - cosine, default 0.01",
     )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--from", dest="first", choices=names, help="start with this step")
@@ -77,13 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the chosen steps; returns 0 if they succeeded, 1 if the model was refused."""
     args = parse(arguments)
     scheme, suffix = PROFILES[args.profile] if args.profile else (args.quantise, "")
-    scheme = scheme or best_scheme(args.dtype)
     out: Path = args.out or args.models_dir / folder_name(model_id_of(args.source) + suffix)
     options = ExportOptions(
         source=args.source,
         out=out,
         work=out.parent / ".work" / out.name,
-        scheme=scheme,
+        scheme=scheme or best_scheme(args.dtype),
+        encoder_scheme=encoder_scheme(args.profile, args.quantise),
         suffix=suffix,
         dtype=args.dtype,
         gate=args.gate,
@@ -114,6 +120,22 @@ def best_scheme(dtype: str) -> Literal["w8a8", "int8"]:
     return "w8a8" if on_cpu and multiplies_exactly() else "int8"
 
 
+def encoder_scheme(
+    profile: str | None, asked: Literal["none", "w8a8", "int8", "int4"] | None
+) -> Literal["none", "w8a8", "int8", "int4"]:
+    """What an encoder's weights are stored in: vectors of float32 agree with everybody's."""
+    if profile == "fast":
+        return best_scheme("float32")
+    return asked or "none"
+
+
+def steps_of(work: Path) -> dict[str, Step]:
+    """The steps of the kind of model that `resolve` found."""
+    if (work / "source.json").is_file() and read_source(work).kind != "text":
+        return ENCODER_STEPS
+    return STEPS
+
+
 def run(
     options: ExportOptions, chosen: list[str], rows: list[tuple[str, float, str]]
 ) -> ExportError | None:
@@ -124,11 +146,12 @@ def run(
         for name in bar:
             bar.set_description(name)
             start = time.perf_counter()
-            missing = STEPS[name].missing_input(options.work)
+            step = steps_of(options.work)[name] if name != "resolve" else STEPS[name]
+            missing = step.missing_input(options.work)
             if missing is not None:
                 return ExportError(f"{name}: {missing} is missing, run the step before it")
             try:
-                said = STEPS[name].run(options)
+                said = step.run(options)
             except ExportError as error:
                 return error
             rows.append((name, time.perf_counter() - start, said))
@@ -141,7 +164,11 @@ def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> Non
         print(f"{name:<10}{seconds:7.1f} s  {said}")
     if not rows or rows[-1][0] != "publish":
         return
-    manifest = read_manifest(options.out)
+    manifest = read_any_manifest(options.out)
+    if isinstance(manifest, EncoderManifest):
+        lines = describe_encoder(manifest)
+        print("\n" + "\n".join(f"{name:<10}{text}" for name, text in lines.items()))
+        return
     shape, findings = read_shape(options.work), read_findings(options.work)
     kv_kb = manifest.graph.kv_bytes_per_token / 1024
     lines = {
@@ -162,6 +189,23 @@ def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> Non
     print()
     for name, text in lines.items():
         print(f"{name:<10}{text}")
+
+
+def describe_encoder(manifest: EncoderManifest) -> dict[str, str]:
+    """What a published encoder is like, line by line."""
+    graph = manifest.graph
+    what = "scores" if manifest.kind == "reranking" else f"vectors of {graph.width} numbers"
+    prompts = ", ".join(manifest.prompts) or "none"
+    return {
+        "model": f"{manifest.model_id}, {manifest.architecture}, {manifest.source}",
+        "weights": f"{manifest.scheme}, {manifest.size_bytes / 1e6:.1f} MB",
+        "makes": f"{what}, of texts of up to {graph.context_length} tokens"
+        + (", of length 1" if manifest.normalised else ""),
+        "pooling": manifest.pooling or "none",
+        "prompts": prompts,
+        "quality": encoder_figures(manifest.closeness),
+        "files": ", ".join(f"{n} {f.size_bytes / 1e6:.1f}" for n, f in manifest.files.items()),
+    }
 
 
 def independence(findings: Findings) -> str:

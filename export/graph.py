@@ -15,7 +15,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 Array = npt.NDArray[np.generic]
 Dim = int | str
 MICROSOFT = "com.microsoft"
-SHAPE_OF_FIRST_INPUT = {"SimplifiedLayerNormalization", "GroupQueryAttention"}
+SHAPE_OF_FIRST_INPUT = {
+    *("SimplifiedLayerNormalization", "GroupQueryAttention", "MultiHeadAttention"),
+}
 """Operators unknown to ONNX's shape inference; output 0 is shaped like input 0."""
 
 

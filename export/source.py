@@ -17,6 +17,7 @@ import msgspec
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from export import hub
+from export.encoders.recipe import Kind, kind_of
 from export.errors import SourceUnusable
 from export.file_checks import refusing, shown
 from export.folder import CONFIG, GENERATION_CONFIG, check_folder, end_ids_of
@@ -33,6 +34,8 @@ DEFAULT_MODEL_ID: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEFAULT_DESCRIPTION: Final = "A small English chat model, 135 million parameters"
 SOURCE_FILE: Final = "source.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
+NO_LIMIT: Final = 1 << 22
+"""Tokens; a limit beyond it is none."""
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,12 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     chat: bool = False
+    kind: Kind = "text"
+    pad_id: int | None = None
+    max_tokens: int | None = None
+    """Tokens that the tokenizer's files limit a text to."""
+    pairs_told: bool = False
+    """Whether the tokenizer's files say which token belongs to which text of a pair."""
 
 
 def model_id_of(source: str | None) -> str:
@@ -191,6 +200,11 @@ def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Mod
         bos_id=tokenizer.bos_token_id,
         eos_ids=tuple(dict.fromkeys(ends)),
         chat=template is not None,
+        kind=kind_of(folder),
+        pad_id=tokenizer.pad_token_id,
+        # Transformers writes a number beyond all models' for "no limit"
+        max_tokens=limit if 0 < (limit := int(tokenizer.model_max_length)) < NO_LIMIT else None,
+        pairs_told="token_type_ids" in tokenizer.model_input_names,
     )
 
 

@@ -48,6 +48,8 @@ from export.vocabulary import fit_tokenizer
 MODEL_FILE: Final = "model.onnx"
 CLEAN: Final = (f"clean/{MODEL_FILE}", f"clean/{MODEL_FILE}.data")
 FINAL: Final = (f"final/{MODEL_FILE}", f"final/{MODEL_FILE}.data")
+GATE: Final = 0.02
+"""The largest mean KL from torch, nats per token, unless the command line says otherwise."""
 LEAST_CONTEXT: Final = 40
 """A page of fewer tokens can't be compared; see `export.validate.refuse_poor_page`."""
 PAGE_SPARE: Final = 8
@@ -62,10 +64,13 @@ class ExportOptions:
     out: Path
     work: Path
     scheme: Literal["none", "w8a8", "int8", "int4"] = "int8"
+    encoder_scheme: Literal["none", "w8a8", "int8", "int4"] = "none"
+    """The scheme if the source is an encoder."""
     suffix: str = ""
     """Appended to the model's name."""
     dtype: Literal["float32", "float16"] = "float32"
-    gate: float = 0.02
+    gate: float | None = None
+    """The largest distance from torch; None: `GATE`, or an encoder's own."""
     text_tokens: int = TEXT_TOKENS
 
 
@@ -83,9 +88,9 @@ def run_trace(options: ExportOptions) -> str:
     )
     plan = observe(model if options.dtype == "float32" else load_torch_model(source))
     shape = describe(model.config, plan, options.dtype)
-    folder = _empty(options.work / "traced")
+    folder = empty_folder(options.work / "traced")
     trace(model, plan, folder)
-    _write(options.work / "shape.json", shape)
+    write_record(options.work / "shape.json", shape)
     without = f", {dropped} special tokens beyond the embedding dropped" if dropped else ""
     return f"{shape.architecture}, {len(plan.layers)} layers{without}"
 
@@ -128,13 +133,13 @@ def run_clean(options: ExportOptions) -> str:
     graph = OnnxGraph(load_onnx_model(options.work / "traced" / MODEL_FILE))
     before = len(graph.node_list)
     clean(graph)
-    save_model(graph.finish(), _empty(options.work / "clean") / MODEL_FILE)
+    save_model(graph.finish(), empty_folder(options.work / "clean") / MODEL_FILE)
     return f"{before} nodes → {len(graph.node_list)}"
 
 
 def run_quantise(options: ExportOptions) -> str:
     """clean/model.onnx → final/model.onnx."""
-    target = _empty(options.work / "final")
+    target = empty_folder(options.work / "final")
     clean_file = options.work / "clean" / MODEL_FILE
     if options.scheme == "w8a8":
         tokenizer = Tokenizer.from_file(str(options.work / sources.TOKENIZER_FILE))
@@ -178,10 +183,11 @@ def run_validate(options: ExportOptions) -> str:
         raise QualityRefused(
             f"{source.model_id} in {options.scheme} is not finite: {figures(quality)}"
         )
-    if quality.mean_kl > options.gate:
+    gate = GATE if options.gate is None else options.gate
+    if quality.mean_kl > gate:
         raise QualityRefused(
             f"{source.model_id} in {options.scheme} is too far from torch: {figures(quality)}; "
-            f"the gate is {options.gate}"
+            f"the gate is {gate}"
         )
     invariance = measure_invariance(session, ids)
     findings = Findings(
@@ -194,7 +200,7 @@ def run_validate(options: ExportOptions) -> str:
         chunk_difference=invariance.chunk_difference,
         min_first_chunk=invariance.min_first_chunk,
     )
-    _write(options.work / "findings.json", findings)
+    write_record(options.work / "findings.json", findings)
     return figures(quality)
 
 
@@ -217,7 +223,7 @@ def run_publish(options: ExportOptions) -> str:
     """final/ and the tokenizer → the model's folder; its manifest is written last."""
     source, shape = sources.read_source(options.work), read_shape(options.work)
     findings = read_findings(options.work)
-    part = _empty(options.out.with_name(f".{options.out.name}.part"))
+    part = empty_folder(options.out.with_name(f".{options.out.name}.part"))
     names = [sources.TOKENIZER_FILE, *(["chat_template.jinja"] if source.chat else [])]
     for file in (options.work / "final").iterdir():
         shutil.copy2(file, part / file.name)
@@ -246,7 +252,9 @@ def run_publish(options: ExportOptions) -> str:
     contract.write_manifest(part, manifest)
     if options.out.exists():
         # Two renames: a server that starts in between sees the old model, none, or the new one.
-        shutil.rmtree(options.out.rename(_empty(options.work / "replaced") / options.out.name))
+        shutil.rmtree(
+            options.out.rename(empty_folder(options.work / "replaced") / options.out.name)
+        )
     part.rename(options.out)
     return f"{manifest.size_bytes / 1e6:.1f} MB in {options.out}"
 
@@ -277,11 +285,12 @@ STEPS: Final[dict[str, Step]] = {
 }
 
 
-def _write(path: Path, value: msgspec.Struct) -> None:
+def write_record(path: Path, value: msgspec.Struct) -> None:
+    """Write what a step leaves for later ones."""
     path.write_bytes(msgspec.json.encode(value))
 
 
-def _empty(folder: Path) -> Path:
+def empty_folder(folder: Path) -> Path:
     """Make a folder, or empty it of what an earlier run left in it."""
     if folder.exists():
         shutil.rmtree(folder)

@@ -68,7 +68,7 @@ def load_model(source: ModelSource, dtype: torch.dtype = torch.float32) -> PreTr
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModel(config.model_type, "it is not a decoder-only language model")
     refuse_by_config(config)
-    _check_sizes(source, config)
+    check_sizes(source, config)
     _check_tokens(source, config)
     if file is not None:
         scale_by_fields(file, refuse_other_kinds(file), config)
@@ -131,9 +131,9 @@ def _refuse_other_weights(
     if source.gguf is not None:
         stored = {ours: theirs for theirs, ours in get_gguf_hf_weights_map(model).items()}
         unread = shapes.keys() - {"output.weight", FACTORS, *stored.values()}
-        _refuse_names(source, "have", unread, "which the model doesn't use")
-    _refuse_names(source, "lack", info["missing_keys"], "which the model needs")
-    _refuse_names(source, "have", info["unexpected_keys"], "which the model doesn't use")
+        refuse_names(source, "have", unread, "which the model doesn't use")
+    refuse_names(source, "lack", info["missing_keys"], "which the model needs")
+    refuse_names(source, "have", info["unexpected_keys"], "which the model doesn't use")
     for name in info["mismatched_keys"]:
         found, wanted = shapes.get(stored.get(name, name)), model.state_dict()[name].shape
         raise SourceUnusable(
@@ -141,7 +141,12 @@ def _refuse_other_weights(
         )
 
 
-def _refuse_names(source: ModelSource, verb: str, names: Iterable[str], what: str) -> None:
+def refuse_names(source: ModelSource, verb: str, names: Iterable[str], what: str) -> None:
+    """Refuse a source if there are such weights.
+
+    Raises:
+        SourceUnusable: with the first of their names.
+    """
     found = sorted(names)
     if found:
         some = ", ".join(found[:NAMES_SHOWN])
@@ -149,8 +154,12 @@ def _refuse_names(source: ModelSource, verb: str, names: Iterable[str], what: st
         raise SourceUnusable(f"{source.described}: its weights {verb} {some}{more}, {what}")
 
 
-def _check_sizes(source: ModelSource, config: Any) -> None:
-    """Bound what is allocated, or computed with, before there is a model."""
+def check_sizes(source: ModelSource, config: Any) -> None:
+    """Bound what is allocated, or computed with, before there is a model.
+
+    Raises:
+        SourceUnusable: with the field and its value.
+    """
     for name, limit in LIMITS.items():
         value = getattr(config, name, None)
         if value is not None and (type(value) is not int or not 1 <= value <= limit):

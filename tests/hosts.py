@@ -10,8 +10,9 @@ from litestar import Litestar
 
 from app.asgi import DIALECTS
 from app.auth.auth import create_auth
+from app.contract.embedding import Embedder
 from app.contract.generation import Generator
-from app.contract.models import Embedder, ModelRegistry
+from app.contract.models import ModelRegistry
 from app.dialects.kit.application import assemble
 from app.dialects.kit.host import Host
 from app.metrics import Metrics

@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 LEAVES = {
     "contract",
+    "encoder_manifest",
     "engine_gauges",
     "errors",
     "excerpts",
     "manifest",
     "metrics",
+    "model_files",
     "setting_sources",
     "settings",
     "system",
@@ -30,19 +32,28 @@ MAY_IMPORT = {
     "app.setting_sources": set(),
     "app.settings": {"app.setting_sources"},
     "app.system": set(),
-    "app.manifest": {"app.errors"},
+    "app.model_files": set(),
+    "app.encoder_manifest": {"app.errors", "app.model_files"},
+    "app.manifest": {"app.encoder_manifest", "app.errors", "app.model_files"},
     "app.engine_gauges": set(),
     "app.metrics": {"app.engine_gauges", "app.errors"},
     "app.tracing": {"app.contract", "app.errors", "app.metrics", "app.settings"},
     "app.process": {"app.asgi", "app.auth", "app.errors", "app.settings"},
-    "app.runtime": {"app.errors", "app.manifest"},
+    "app.runtime": {"app.encoder_manifest", "app.errors", "app.manifest"},
     "app.engine": {
         *("app.contract", "app.engine_gauges", "app.errors", "app.excerpts", "app.metrics"),
         "app.runtime",
     },
+    "app.encoding": {
+        *("app.contract", "app.engine_gauges", "app.errors", "app.metrics", "app.runtime"),
+    },
     "app.catalog": {
         *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),
-        *("app.runtime", "app.engine"),
+        *("app.encoder_manifest", "app.runtime", "app.engine", "app.encoding"),
+    },
+    "app.embedding": {
+        *("app.contract", "app.encoder_manifest", "app.encoding", "app.errors", "app.catalog"),
+        "app.runtime",
     },
     "app.generation": {
         *("app.contract", "app.errors", "app.engine", "app.catalog", "app.metrics"),
@@ -59,7 +70,7 @@ MAY_IMPORT = {
     "app.cli": None,  # beside what it hands over to: export
     "app": {"app.process"},
     "app.asgi": None,  # knows them all
-    "export": {"app.errors", "app.manifest", "app.runtime"},
+    "export": {"app.encoder_manifest", "app.errors", "app.manifest", "app.runtime"},
 }
 """Beside itself; the parts of app/ by name, None: anything."""
 
@@ -68,7 +79,7 @@ DIALECTS = {path.parent.name for path in (ROOT / "app/dialects").glob("*/__init_
 HOMES = {
     "onnxruntime": {"app.cli.doctor", "app.runtime", "export"},
     "numpy": {"app.runtime", "app.engine", "export"},
-    "tokenizers": {"app.catalog", "app.generation", "export"},
+    "tokenizers": {"app.catalog", "app.embedding", "app.generation", "export"},
     "jinja2": {"app.catalog.render_template"},
     "llguidance": {"app.catalog.grammars", "app.catalog.check_schemas"},
     "litestar": {"app.dialects", "app.auth.guards", "app.asgi", "app.process"},

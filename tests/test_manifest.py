@@ -7,10 +7,12 @@ import msgspec
 import pytest
 
 from app.catalog.catalog import Catalog
+from app.encoder_manifest import EncoderManifest
 from app.errors import ModelBroken
-from app.manifest import MANIFEST_NAME, read_manifest
+from app.manifest import MANIFEST_NAME, read_any_manifest, read_manifest
 from app.settings import Settings
 from tests.fakes import BYTES
+from tests.tiny_encoder import write_tiny_encoder
 from tests.tiny_model import write_tiny_model
 
 GOOD, BAD = "tiny/good", "tiny/bad"
@@ -93,3 +95,57 @@ def test_a_manifest_that_is_no_manifest_is_a_broken_model(tmp_path, content):
     (folder / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(ModelBroken):
         read_manifest(folder)
+
+
+def test_a_manifest_from_before_there_were_kinds_is_a_text_model(tmp_path):
+    folder = write_tiny_model(tmp_path, GOOD)
+    file = folder / MANIFEST_NAME
+    told: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+    assert told.pop("kind") == "text"
+    file.write_bytes(msgspec.json.encode(told))
+    assert read_manifest(folder).kind == "text"
+
+
+DAMAGED_ENCODERS = [
+    (("kind",), "painting"),
+    (("kind",), "reranking"),
+    (("graph", "width"), 0),
+    (("graph", "context_length"), 0),
+    (("graph", "num_heads"), -1),
+    (("graph", "pad_id"), 258),
+    (("graph", "file"), "other.onnx"),
+    (("scheme",), "int3"),
+    (("dimensions",), [4, 9]),
+    (("default_prompt",), "query"),
+    (("closeness", "mean_cosine"), "near"),
+    (("files",), {}),
+    (("format",), 99),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), DAMAGED_ENCODERS)
+async def test_an_encoder_that_can_not_be_is_a_broken_model(tmp_path, path, value):
+    for model_id in (GOOD, BAD):
+        folder = write_tiny_encoder(tmp_path, model_id)
+    assert isinstance(read_any_manifest(folder), EncoderManifest)
+    damage(folder, *path, value=value)
+    with pytest.raises(ModelBroken):
+        read_any_manifest(folder)
+    catalog = Catalog(Settings(models_dir=tmp_path))
+    assert [facts.model_id for facts in await catalog.available()] == [GOOD]
+    with pytest.raises(ModelBroken):
+        await catalog.load(BAD)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [(("graph", "width"), 9), (("graph", "token_types"), True)]
+)
+async def test_an_encoder_of_another_graph_is_a_broken_model(tmp_path, path, value):
+    damage(write_tiny_encoder(tmp_path, BAD), *path, value=value)
+    with pytest.raises(ModelBroken, match=r"model\.onnx"):
+        await Catalog(Settings(models_dir=tmp_path)).load(BAD)
+
+
+def test_an_encoder_is_not_read_as_a_text_model(tmp_path):
+    with pytest.raises(ModelBroken, match="kind is 'embedding', expected 'text'"):
+        read_manifest(write_tiny_encoder(tmp_path, GOOD))

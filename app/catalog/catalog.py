@@ -7,21 +7,23 @@ disk leaves it. Knows no HTTP and no text.
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from app.catalog.loaded import LoadedModel, ModelParts, open_model
+from app.catalog.loaded import LoadedModel
+from app.catalog.loaded_encoder import LoadedEncoder
 from app.catalog.loads import Loads
+from app.catalog.opening import open_parts, start
+from app.catalog.residents import Loaded, Residents
 from app.catalog.shelf import Shelf, facts_of
-from app.contract.models import ModelFacts, ModelState
+from app.contract.models import ModelFacts, ModelKind, ModelState
+from app.encoding.thread import EncoderThread
 from app.engine.places import Places
 from app.engine.thread import EngineThread
 from app.errors import NoModelLoaded, ShuttingDown
-from app.manifest import Manifest
+from app.manifest import AnyManifest
 from app.metrics import Metrics
 from app.runtime.heap import trim_heap
 from app.settings import Settings
@@ -44,14 +46,15 @@ class Catalog:
         self._settings = settings
         self._shelf = Shelf(settings.models_dir)
         self._metrics = metrics or Metrics()
-        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
-        """Least recently used first."""
+        self._loaded = Residents(settings)
+        self._coming: dict[str, ModelKind] = {}
+        """What models are that are on their way, as soon as that is known."""
         self._loads = Loads()
         self._gone: str | None = None
         """The model last unloaded to make room, until the one that needed the room is there."""
         self._healed_at_s: dict[str, float] = {}
         """When a model was last loaded anew because its engine had stopped."""
-        self._leaving: dict[EngineThread, str] = {}
+        self._leaving: dict[EngineThread | EncoderThread, str] = {}
         """Engines of models that requests can't reach any more, still finishing what they run."""
         self._one_at_a_time = asyncio.Lock()
         """Held while a model is opened and room made for it."""
@@ -59,8 +62,8 @@ class Catalog:
 
     @property
     def current(self) -> ModelState | None:
-        """The model that was used last: what a request that names none gets."""
-        model = self._current
+        """The text model that was used last: what a request that names none gets."""
+        model = self._loaded.current
         return None if model is None else model.state()
 
     @property
@@ -71,7 +74,7 @@ class Catalog:
     @property
     def loaded(self) -> list[ModelState]:
         """Models in memory, the one used last first."""
-        return [model.state() for model in reversed(self._loaded.values())]
+        return [model.state() for model in self._loaded.newest_first()]
 
     @property
     def loading(self) -> Mapping[str, float]:
@@ -132,12 +135,33 @@ class Catalog:
         """
         if self._closing:  # what is loaded is on its way out, and is not missing
             raise ShuttingDown
-        if model_id is None and self._current is not None:
-            return self._current
+        if model_id is None and self._loaded.current is not None:
+            return self._loaded.current
         model_id = model_id or self._to_be_current
         if model_id is None:
             raise NoModelLoaded
-        return await self._bring(model_id)
+        await self._loaded.check_kind(model_id, "text", self._shelf)
+        model = await self._bring(model_id)
+        assert isinstance(model, LoadedModel), "its kind was checked"
+        return model
+
+    async def encoder(self, model_id: str | None, kind: ModelKind) -> LoadedEncoder:
+        """Give an encoder that is ready; see `app.embedding.models.EncoderSource`."""
+        if self._closing:
+            raise ShuttingDown
+        if model_id is None:
+            current = self._loaded.current_encoder(kind)
+            on_disk = [] if current else await self.available()
+            names = (facts.model_id for facts in on_disk if facts.kind == kind)
+            model_id = current.model_id if current else next(names, None)
+        if model_id is None:
+            raise NoModelLoaded
+        await self._loaded.check_kind(model_id, kind, self._shelf)
+        model = await self._bring(model_id)
+        if model.engine.failure is not None and self._may_heal(model_id):
+            model = await self._heal(model_id)
+        assert isinstance(model, LoadedEncoder), "its kind was checked"
+        return model
 
     async def load(self, model_id: str) -> ModelState:
         """Bring a model into memory; loading one that is there, or on its way, is no error.
@@ -160,7 +184,7 @@ class Catalog:
             Its name; None when there was none to unload.
         """
         if model_id is None:
-            model_id = next(reversed(self._loaded), None)
+            model_id = None if self._loaded.current is None else self._loaded.current.model_id
         self._gone = None
         if model_id is None or model_id not in self._loaded:
             return None
@@ -172,7 +196,7 @@ class Catalog:
         limit_s = self._settings.idle_unload_s
         while limit_s:
             await asyncio.sleep(min(1.0, limit_s))
-            for model in list(self._loaded.values()):
+            for model in self._loaded.newest_first():
                 idle_since_s = model.engine.idle_since_s
                 if idle_since_s is not None and time.monotonic() - idle_since_s >= limit_s:
                     logger.info("model_idle model=%s", model.model_id)
@@ -188,59 +212,49 @@ class Catalog:
             *(self._stop(model_id, patience_s) for model_id in list(self._loaded)),
         )
 
-    async def _bring(self, model_id: str) -> LoadedModel:
+    async def _bring(self, model_id: str) -> Loaded:
         if self._closing:
             raise ShuttingDown
         if model_id in self._loaded:
-            self._loaded.move_to_end(model_id)
-            return self._loaded[model_id]
+            return self._loaded.use(model_id)
         return await self._loads.join(model_id, lambda: self._load(model_id))
 
-    async def _load(self, model_id: str) -> LoadedModel:
-        folder, _ = await asyncio.to_thread(self._shelf.find, model_id)
+    async def _load(self, model_id: str) -> Loaded:
+        folder, manifest = await asyncio.to_thread(self._shelf.find, model_id)
         for engine, leaving in list(self._leaving.items()):
             if leaving == model_id:  # it must not be in memory twice
                 await engine.stop(drain_timeout_s=None)
         async with self._one_at_a_time:
             # Opened before another has to go: a model that is broken costs nobody a place.
-            parts = await self._open(folder)
+            parts = await open_parts(folder, manifest, self._settings)
             try:
                 self._loads.note(model_id, _OPEN)
-                while len(self._loaded) >= self._settings.max_loaded_models:
-                    await self._make_room()
-                model = LoadedModel(parts, self._settings, self._metrics.model(model_id))
+                self._coming[model_id] = manifest.kind
+                while self._loaded.full(manifest.kind):
+                    await self._make_room(manifest.kind)
+                model = start(parts, self._settings, self._metrics.model(model_id))
             except BaseException:
-                await asyncio.to_thread(parts.decoder.close)
+                await asyncio.to_thread(parts.close)
                 raise
-            self._loaded[model_id] = model
-            self._gone = None
+            finally:
+                self._coming.pop(model_id, None)
+            self._loaded.add(model)
+            if manifest.kind == "text":
+                self._gone = None
             return model
 
-    async def _open(self, folder: Path) -> ModelParts:
-        """Open a model's files off the event loop; what comes too late is closed again."""
-        opening = asyncio.create_task(asyncio.to_thread(open_model, folder, self._settings))
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_late)
-            raise
-
-    async def _make_room(self) -> None:
+    async def _make_room(self, kind: ModelKind) -> None:
         """Unload a model as soon as one is idle, after `SWAP_PATIENCE_S` in any case.
 
         Until then all of them serve: new requests for the one that goes would wait for the swap
         and for another one back.
         """
-        idle = [asyncio.create_task(model.engine.wait_idle()) for model in self._loaded.values()]
-        try:
-            await asyncio.wait(idle, timeout=SWAP_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in idle:
-                task.cancel()
-            await asyncio.gather(*idle, return_exceptions=True)
-        if len(self._loaded) >= self._settings.max_loaded_models:
-            self._gone = self._least_useful().model_id
-            await self._stop(self._gone, drain_timeout_s=None)
+        await self._loaded.one_idle(kind, SWAP_PATIENCE_S)
+        if self._loaded.full(kind):
+            leaving = self._loaded.least_useful(kind).model_id
+            if kind == "text":
+                self._gone = leaving
+            await self._stop(leaving, drain_timeout_s=None)
 
     def _may_heal(self, model_id: str) -> bool:
         """Whether a model whose engine has stopped was not loaded anew just before."""
@@ -249,22 +263,18 @@ class Catalog:
             healed_at_s is None or time.monotonic() - healed_at_s >= HEAL_AGAIN_AFTER_S
         )
 
-    async def _heal(self, model_id: str) -> None:
+    async def _heal(self, model_id: str) -> Loaded:
         """Load anew a model whose engine has stopped."""
         logger.warning("model_restarted model=%s", model_id)
         self._healed_at_s[model_id] = time.monotonic()
         await self._stop(model_id, drain_timeout_s=0.0)
-        await self._bring(model_id)
+        return await self._bring(model_id)
 
-    def _facts_of(self, manifest: Manifest) -> ModelFacts:
+    def _facts_of(self, manifest: AnyManifest) -> ModelFacts:
         """Say what dialects are told of a model, with the context that it would have here."""
         facts, limit = facts_of(manifest), self._settings.context_length
         context_length = min(facts.context_length, limit or facts.context_length)
         return msgspec.structs.replace(facts, context_length=context_length)
-
-    @property
-    def _current(self) -> LoadedModel | None:
-        return next(reversed(self._loaded.values()), None)
 
     @property
     def _to_be_current(self) -> str | None:
@@ -272,13 +282,9 @@ class Catalog:
 
         The one that is about to come; or the one that made room for it, if its load was given up.
         """
-        coming = (model_id for model_id, at in self._loads.progress.items() if at >= _OPEN)
+        wanted = self._loads.progress  # a load that was given up is not in it
+        coming = (m for m, kind in self._coming.items() if kind == "text" and m in wanted)
         return next(coming, self._gone)
-
-    def _least_useful(self) -> LoadedModel:
-        """The least recently used model that runs nothing, or else the least recently used."""
-        models = list(self._loaded.values())
-        return next((model for model in models if not model.engine.num_requests), models[0])
 
     async def _stop(self, model_id: str, drain_timeout_s: float | None) -> None:
         # No reference to the model may outlive its engine here: what is still held when the heap
@@ -291,9 +297,3 @@ class Catalog:
         del self._leaving[engine], engine
         await asyncio.to_thread(trim_heap)
         logger.info("model_unloaded model=%s", model_id)
-
-
-def _close_late(opening: asyncio.Task[ModelParts]) -> None:
-    """Free a model that nobody waits for any more; that it could not be opened is no news."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().decoder.close()

@@ -41,6 +41,10 @@ class ModelParts:
     special_tokens: tuple[str, ...]
     """Texts of tokens that the model was trained to take as more than text."""
 
+    def close(self) -> None:
+        """Give the memory back, if nobody has made a model of it."""
+        self.decoder.close()
+
 
 class LoadedModel:
     """A model in memory, with its engine running."""
@@ -131,7 +135,7 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
         graph.context_length,
         slots * capacity * graph.kv_bytes_per_token,
     )
-    tokenizer = _read_tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     template = _read_template(folder, manifest, tokenizer)
     added = tokenizer.get_added_tokens_decoder().values()
     return ModelParts(
@@ -145,7 +149,12 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     )
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read a model's tokenizer, which neither truncates nor pads.
+
+    Raises:
+        ModelBroken: the file can't be used.
+    """
     path = folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))

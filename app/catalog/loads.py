@@ -9,13 +9,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from app.catalog.loaded import LoadedModel
+from app.catalog.residents import Loaded
 from app.errors import ShuttingDown
 
 
 @dataclass(slots=True)
 class _Load:
-    task: asyncio.Task[LoadedModel]
+    task: asyncio.Task[Loaded]
     progress: float = 0.0
     waiters: int = 0
 
@@ -41,9 +41,7 @@ class Loads:
         for load in self._under_way.values():
             load.task.cancel()
 
-    async def join(
-        self, model_id: str, begin: Callable[[], Coroutine[Any, Any, LoadedModel]]
-    ) -> LoadedModel:
+    async def join(self, model_id: str, begin: Callable[[], Coroutine[Any, Any, Loaded]]) -> Loaded:
         """Wait for a model, beginning its load unless it is on its way.
 
         Raises:

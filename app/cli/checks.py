@@ -18,7 +18,7 @@ from app.catalog.shelf import Shelf
 from app.cli.models import model_folders
 from app.cli.output import gigabytes
 from app.errors import Error, ModelBroken, ModelTooLarge, UnknownModel
-from app.manifest import Manifest, read_manifest
+from app.manifest import Manifest, read_any_manifest
 from app.settings import Settings
 
 LEAST_DISK_BYTES: Final = 100_000_000
@@ -97,6 +97,9 @@ def check_model(settings: Settings) -> tuple[Check, Manifest | None]:
         again = "llmhost pull" if model == DEFAULT_MODEL else f"llmhost pull {model}"
         text = f"the model {model!r} is broken, {error}: `{again}` makes it anew"
         return Check("model", "problem", text), None
+    if not isinstance(manifest, Manifest):
+        text = f"the model {model!r} is for {manifest.kind}: choose one that generates text"
+        return Check("model", "problem", text), None
     size = gigabytes(manifest.size_bytes)
     return Check("model", "ok", f"{model}, {manifest.quantisation.scheme}, {size}"), manifest
 
@@ -126,7 +129,7 @@ def check_models(models_dir: Path) -> list[Check]:
     found = []
     for folder in model_folders(models_dir):
         try:
-            manifest = read_manifest(folder)
+            manifest = read_any_manifest(folder)
         except Error as error:
             found.append(Check("model", "warning", f"{folder.name} is broken, {error}"))
         else:

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from app.catalog.shelf import Shelf
+from app.catalog.shelf import Shelf, scheme_of
 from app.cli.options import Chosen, with_settings
 from app.cli.outcome import CommandFailed
 from app.cli.output import gigabytes, print_figures, print_rows, with_json
+from app.encoder_manifest import EncoderManifest
 from app.errors import ModelBroken
-from app.manifest import MANIFEST_NAME, Manifest, folder_name, read_manifest
+from app.manifest import MANIFEST_NAME, AnyManifest, Manifest, folder_name, read_any_manifest
 
 
 @click.group()
@@ -30,6 +31,7 @@ def list_(chosen: Chosen, as_json: bool) -> None:
         {
             "model": lambda row: row["model"],
             "weights": lambda row: row["weights"] or "broken",
+            "kind": lambda row: row["kind"] or "",
             "size": lambda row: gigabytes(row["bytes"]),
             "context": lambda row: str(row["context"]) if row["context"] else row["broken"],
             "exported": lambda row: row["created"][:10],
@@ -85,10 +87,11 @@ def model_folders(models_dir: Path) -> list[Path]:
 
 def _row(folder: Path) -> dict[str, Any]:
     try:
-        manifest = read_manifest(folder)
+        manifest = read_any_manifest(folder)
     except ModelBroken as error:
         return {
             "model": folder.name.replace("--", "/", 1),
+            "kind": None,
             "weights": None,
             "bytes": _bytes(folder),
             "context": None,
@@ -97,7 +100,8 @@ def _row(folder: Path) -> dict[str, Any]:
         }
     return {
         "model": manifest.model_id,
-        "weights": manifest.quantisation.scheme,
+        "kind": manifest.kind,
+        "weights": scheme_of(manifest),
         "bytes": manifest.size_bytes,
         "context": manifest.graph.context_length,
         "created": manifest.created,
@@ -109,18 +113,41 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _figures(manifest: Manifest) -> dict[str, object]:
-    graph, quantisation, quality = manifest.graph, manifest.quantisation, manifest.quality
-    block = f", blocks of {quantisation.block_size}" if quantisation.block_size else ""
-    return {
+def _figures(manifest: AnyManifest) -> dict[str, object]:
+    described: dict[str, object] = {
         "model": manifest.model_id,
+        "kind": manifest.kind,
         "description": manifest.description or "–",
         "source": manifest.source,
         "license": manifest.license or "–",
         "created": manifest.created,
         "architecture": manifest.architecture,
         "size on disk": f"{manifest.size_bytes} bytes",
-        "context": f"{graph.context_length} tokens",
+        "context": f"{manifest.graph.context_length} tokens",
+    }
+    if isinstance(manifest, Manifest):
+        return described | _text_figures(manifest)
+    return described | _encoder_figures(manifest)
+
+
+def _encoder_figures(manifest: EncoderManifest) -> dict[str, object]:
+    closeness = manifest.closeness
+    return {
+        "vocabulary": f"{manifest.graph.vocab_size} tokens",
+        "vectors": f"{manifest.graph.width} numbers",
+        "pooling": manifest.pooling or "–",
+        "length 1": "yes" if manifest.normalised else "no",
+        "prompts": ", ".join(manifest.prompts) or "–",
+        "weights": manifest.scheme,
+        "measured on": f"{closeness.texts} texts",
+        "cosine": f"{closeness.mean_cosine:.6f}, at least {closeness.min_cosine:.6f}",
+    }
+
+
+def _text_figures(manifest: Manifest) -> dict[str, object]:
+    graph, quantisation, quality = manifest.graph, manifest.quantisation, manifest.quality
+    block = f", blocks of {quantisation.block_size}" if quantisation.block_size else ""
+    return {
         "vocabulary": f"{graph.vocab_size} tokens",
         "KV cache": f"{graph.kv_bytes_per_token} bytes per token, {graph.kv_dtype}",
         "weights": f"{quantisation.scheme}{block}",

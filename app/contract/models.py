@@ -6,12 +6,18 @@ from typing import Literal, Protocol
 
 import msgspec
 
+ModelKind = Literal["text", "embedding", "reranking"]
+"""What a model is for: it writes texts, makes vectors of them, or judges documents by a query."""
+
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A model on disk."""
 
     model_id: str
     """`publisher/name`, as clients write it."""
+    kind: ModelKind = "text"
+    width: int | None = None
+    """Numbers of a vector; None: it makes none."""
     description: str
     architecture: str = ""
     chat: bool = True
@@ -19,7 +25,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     """When it was exported."""
     context_length: int
-    """Tokens of prompt and answer together that it was trained for, or fewer by a setting."""
+    """Tokens of prompt and answer together, of another kind's input, that it was trained for, or
+    fewer by a setting."""
     quantisation: Literal["none", "w8a8", "int8", "int4"]
     size_bytes: int
     """Bytes on disk."""
@@ -60,7 +67,7 @@ class ModelRegistry(Protocol):
 
     @property
     def current(self) -> ModelState | None:
-        """The model that was used last: what a request that names none gets."""
+        """The text model that was used last: what a request that names none gets."""
 
     @property
     def loaded(self) -> Sequence[ModelState]:
@@ -138,24 +145,4 @@ class ModelLibrary(Protocol):
         Raises:
             UnknownModel: there is no such model.
             InvalidParameter: the name can't be one, or is taken.
-        """
-
-
-class Embeddings(msgspec.Struct, frozen=True):
-    """Vectors of some texts."""
-
-    vectors: Sequence[Sequence[float]]
-    """One per text, in their order, all of one length."""
-    prompt_tokens: int
-    """Tokens of all texts together."""
-
-
-class Embedder(Protocol):
-    """Makes vectors of texts; needs no text generator beside it."""
-
-    async def embed(self, texts: Sequence[str], model_id: str) -> Embeddings:
-        """Make a vector of each text.
-
-        Raises:
-            RequestError, TryAgainLater, ServerError: no text was embedded.
         """

@@ -77,7 +77,7 @@ class OrtDecoder:
         self.can_copy_slots = provider == "cpu"
         self._graph = graph
         self._provider = provider
-        self._session = _load(folder / graph.file, provider, intra_op_threads)
+        self._session = load_session(folder / graph.file, provider, intra_op_threads)
         self._check_inputs()
         self.pool_blocks = pool_blocks if provider == "cpu" else 0
         self._kv: KvMemory = (
@@ -232,7 +232,12 @@ def session_options(intra_op_threads: int = 0) -> ort.SessionOptions:
     return options
 
 
-def _load(path: Path, provider: Provider, intra_op_threads: int) -> ort.InferenceSession:
+def load_session(path: Path, provider: Provider, intra_op_threads: int) -> ort.InferenceSession:
+    """Open a graph.
+
+    Raises:
+        ModelBroken: ONNX Runtime can't.
+    """
     options = session_options(intra_op_threads)
     try:
         return ort.InferenceSession(path, options, providers=[PROVIDERS[provider]])

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from app.catalog import catalog as catalog_module
+from app.catalog import opening as opening_module
 from app.catalog.catalog import Catalog
 from app.catalog.loaded import ModelParts, open_model
 from app.catalog.memory import AUTO_CONTEXT, MAX_AUTO_SLOTS, auto_slots
@@ -77,7 +78,7 @@ class Opening:
 @pytest.fixture
 def opening(monkeypatch: pytest.MonkeyPatch):
     opening = Opening()
-    monkeypatch.setattr(catalog_module, "open_model", opening)
+    monkeypatch.setattr(opening_module, "open_model", opening)
     yield opening
     opening.gate.set()
 
@@ -235,7 +236,7 @@ async def test_a_model_that_is_leaving_is_loaded_again_only_when_it_is_gone(
     async with opened(models_dir) as catalog:
         leaving = await catalog.get(A)
         monkeypatch.setattr(EngineThread, "stop", note_and_stop)
-        monkeypatch.setattr(catalog_module, "open_model", note_and_open)
+        monkeypatch.setattr(opening_module, "open_model", note_and_open)
         with leaving.engine.reserve():
             unloading = asyncio.create_task(catalog.unload(A))
             await until(lambda: not catalog.loaded)

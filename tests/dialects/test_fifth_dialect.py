@@ -4,7 +4,8 @@ What a further dialect needs outside its own folder is an import and a name in `
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from array import array
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,22 @@ from litestar.types import HTTPResponseStartEvent, Scope
 from app.asgi import DIALECTS
 from app.auth.guards import signed_in, within_rate_limit
 from app.contract.conversation import ChatMessage
-from app.contract.generation import Event, Finished, GenerationRequest, Generator, TextDelta
-from app.contract.models import Embedder, Embeddings
+from app.contract.embedding import (
+    Embedder,
+    EmbeddingRequest,
+    Embeddings,
+    Ranking,
+    RankingRequest,
+)
+from app.contract.generation import (
+    NOBODY,
+    Caller,
+    Event,
+    Finished,
+    GenerationRequest,
+    Generator,
+    TextDelta,
+)
 from app.contract.sampling import SamplingParams
 from app.dialects.kit.application import assemble
 from app.dialects.kit.body import read_object, to_record
@@ -84,8 +99,8 @@ async def echo(request: AnyRequest, generator: Provided[Generator]) -> Response[
 @post("/echo/vectors", status_code=200)
 async def vectors(request: AnyRequest, embedder: Provided[Embedder]) -> dict[str, Any]:
     body = await read_object(request)
-    made = await embedder.embed(body["texts"], body["model"])
-    return {"vectors": made.vectors, "tokens": made.prompt_tokens}
+    made = await embedder.embed(EmbeddingRequest(inputs=body["texts"]), body["model"])
+    return {"vectors": [list(vector) for vector in made.vectors], "tokens": made.prompt_tokens}
 
 
 def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:
@@ -195,10 +210,25 @@ async def test_a_client_that_goes_frees_its_slot(tmp_path: Path) -> None:
 class Lengths(Embedder):
     """An embedder without any model: a text's vector is its number of letters and of words."""
 
-    async def embed(self, texts: Sequence[str], model_id: str) -> Embeddings:
+    async def embed(
+        self,
+        request: EmbeddingRequest,
+        model_id: str | None = None,
+        caller: Caller = NOBODY,  # noqa: ARG002
+    ) -> Embeddings:
         if model_id != "test/lengths":
-            raise UnknownModel(model_id)
-        return Embeddings([[float(len(t)), float(len(t.split()))] for t in texts], 2 * len(texts))
+            raise UnknownModel(model_id or "")
+        texts = [text for text in request.inputs if isinstance(text, str)]
+        vectors = [array("f", [len(text), len(text.split())]) for text in texts]
+        return Embeddings(model_id=model_id, vectors=vectors, prompt_tokens=2 * len(texts))
+
+    async def rank(
+        self,
+        request: RankingRequest,  # noqa: ARG002
+        model_id: str | None = None,
+        caller: Caller = NOBODY,  # noqa: ARG002
+    ) -> Ranking:
+        raise UnknownModel(model_id or "")
 
 
 async def test_an_embedder_is_served_without_an_engine() -> None:

@@ -12,8 +12,9 @@ from litestar.di import Dependency, Provide
 from litestar.params import SkipValidationMarker
 
 from app.auth.auth import Auth
+from app.contract.embedding import Embedder
 from app.contract.generation import Generator
-from app.contract.models import Embedder, ModelLibrary, ModelRegistry
+from app.contract.models import ModelLibrary, ModelRegistry
 from app.metrics import Metrics
 from app.settings import Settings
 from app.storage.database import Database

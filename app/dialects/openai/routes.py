@@ -1,6 +1,6 @@
 """OpenAI's endpoints for text. Those of models and of tokens have files of their own."""
 
-from typing import Any, Final
+from typing import Final
 
 from litestar import Response, Router, post
 
@@ -18,7 +18,9 @@ from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
 from app.dialects.openai.chat_wire import ChatAnswer, ChatChunks
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody, Given
 from app.dialects.openai.completions_wire import CompletionAnswer, CompletionChunks
+from app.dialects.openai.embeddings import embeddings
 from app.dialects.openai.models import list_models, show_model
+from app.dialects.openai.rerank import rerank
 from app.dialects.openai.responses_records import ResponseAnswer
 from app.dialects.openai.responses_schemas import RESPONSES_RULES, ResponseBody, note_harmless
 from app.dialects.openai.responses_wire import Answering, ResponseEvents
@@ -29,7 +31,6 @@ from app.settings import Settings
 
 STREAMS: Final = (EVENT_STREAM,)
 REFUSALS: Final = wire.refusals(400, 401, 404, 413, 429, 500, 503)
-NO_EMBEDDINGS: Final = "this server makes texts: it has no model that makes embeddings"
 
 
 @post(
@@ -116,24 +117,13 @@ async def responses(
     return Response(answering.response, headers=passed.headers)
 
 
-@post(
-    "/v1/embeddings",
-    status_code=404,
-    summary="Embeddings",
-    responses=wire.refusals(401, 404, 429),
-)
-async def embeddings() -> Response[Any]:
-    """Refuse: there is no model that makes embeddings."""
-    return wire.envelope(404, NO_EMBEDDINGS, {})
-
-
 def dialect(_: Host) -> Dialect:
     """Make OpenAI's endpoints."""
-    generating = [chat, completions, responses, embeddings, tokenize, detokenize]
+    generating = [chat, completions, responses, embeddings, rerank, tokenize, detokenize]
     return Dialect(
         paths=(
             *("/v1", "/tokenize", "/detokenize"),
-            *("/chat/completions", "/completions", "/responses"),
+            *("/chat/completions", "/completions", "/responses", "/embeddings", "/rerank"),
         ),
         router=Router(
             path="/",

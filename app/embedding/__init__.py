@@ -1,0 +1,1 @@
+"""Texts in, vectors or scores out: the `Embedder` of the contract."""

@@ -1,0 +1,1 @@
+"""Whole texts in, vectors out, on a thread of its own: batches, turns and limits."""
