@@ -14,13 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 import yaml
 
 from app.settings import PREFIX, load_settings
 from tests.docs.blocks import PAGES, Block, blocks_of
 from tests.docs.running import fits, output_of, run_page
-from tests.e2e.server import ROOT, Server, running_server
+from tests.e2e.server import DEFAULT_MODEL, ROOT, Server, running_server
 
 BLOCKS: Final = {page.relative_to(ROOT).as_posix(): blocks_of(page) for page in PAGES}
 ALL: Final = [block for blocks in BLOCKS.values() for block in blocks]
@@ -107,6 +108,16 @@ def test_files_are_written_right(block: Block) -> None:
 @pytest.mark.parametrize("block", ALL, ids=lambda block: block.place)
 def test_settings_in_it_exist_and_have_a_value_that_is_allowed(block: Block) -> None:
     load_settings({name: "".join(shlex.split(v)) for name, v in SETTING.findall(block.text)})
+
+
+def test_addresses_in_settings_of_other_programs_are_served(server: Server) -> None:
+    """What isn't run says where the API is, and the model's name: both have to be right."""
+    shown = "".join(block.text for block in ALL if block.not_run or block.language not in RUN)
+    addresses = set(re.findall(r"http://127\.0\.0\.1:8000(?:/\w+)?", shown))
+    assert "http://127.0.0.1:8000/v1" in addresses
+    for address in addresses - {"http://127.0.0.1:8000/health"}:
+        answer = httpx.get(address.replace("http://127.0.0.1:8000", server.url) + "/models")
+        assert DEFAULT_MODEL in [model["id"] for model in answer.json()["data"]], address
 
 
 def test_blocks_are_found_and_reasons_are_given() -> None:
