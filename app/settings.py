@@ -111,6 +111,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Names, separated by commas and without a port, by which clients may call an open server,
     besides addresses and `localhost`; `*`: any name. Otherwise a page could reach it by a name of
     its own (DNS rebinding)."""
+    cors_origins: str = ""
+    """Origins, separated by commas (`https://chat.example.org`), whose pages may call the server
+    from a browser; `*`: any; empty: none but its own. On an open server such a page may do what its
+    visitor could, except to load, unload, fetch or delete models."""
     max_connections_per_address: Count = 256
     """Connections that one address may have at once; the newest beyond that are closed. Trusted
     proxies are not limited; 0: no limit. Granian takes 1,024 in all (`--backpressure`)."""

@@ -24,6 +24,7 @@ from openapi_ui_bundles import swagger_ui
 
 from app.auth.guards import SECURITY_SCHEMES, add_rate_headers
 from app.dialects.kit.connected import ClientGone
+from app.dialects.kit.cors import cors_config
 from app.dialects.kit.dialect import Dialect, Owners, Visit
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.host_header import from_known_host
@@ -100,6 +101,7 @@ def assemble(
             ),
         ),
         logging_config=None,
+        cors_config=cors_config(host.settings.cors_origins),
         **options,
     )
     visits = [visit for dialect in dialects for visit in dialect.visits]
