@@ -27,7 +27,7 @@ LAYERS, HEADS, KV_HEADS, HEAD_DIM, CONTEXT = 2, 4, 2, 16, 256
 HIDDEN = HEADS * HEAD_DIM
 
 
-def build_graph(vocab_size: int, seed: int = 0) -> onnx.ModelProto:
+def build_graph(vocab_size: int, seed: int = 0, context: int = CONTEXT) -> onnx.ModelProto:
     """The graph, weights scaled so that greedy tokens wander over the vocabulary."""
     rng = np.random.default_rng(seed)
     initializers, nodes = [], []
@@ -44,7 +44,7 @@ def build_graph(vocab_size: int, seed: int = 0) -> onnx.ModelProto:
         nodes.append(helper.make_node(op, inputs, [output], domain=domain, **attributes))
         return output
 
-    angles = np.outer(np.arange(CONTEXT), 10000.0 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM))
+    angles = np.outer(np.arange(context), 10000.0 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM))
     cos = constant("cos_cache", np.cos(angles).astype(np.float32))
     sin = constant("sin_cache", np.sin(angles).astype(np.float32))
     ones = constant("ones", np.ones(HIDDEN, np.float32))
@@ -111,6 +111,7 @@ def write_tiny_model(
     eos_ids: tuple[int, ...] = (),
     tokenizer: Tokenizer | None = None,
     chat_template: str = "",
+    context: int = CONTEXT,
 ) -> Path:
     """Write a model folder as export/ would and return it; without a tokenizer unless given."""
     folder = models_dir / folder_name(model_id)
@@ -119,7 +120,7 @@ def write_tiny_model(
         tokenizer.save(str(folder / "tokenizer.json"))
     if chat_template:
         (folder / "chat_template.jinja").write_text(chat_template)
-    onnx.save(build_graph(vocab_size, seed), folder / "model.onnx")
+    onnx.save(build_graph(vocab_size, seed, context), folder / "model.onnx")
     manifest = Manifest(
         model_id=model_id,
         architecture="llama",
@@ -131,7 +132,7 @@ def write_tiny_model(
             num_kv_heads=KV_HEADS,
             head_dim=HEAD_DIM,
             vocab_size=vocab_size,
-            context_length=CONTEXT,
+            context_length=context,
             kv_dtype="float32",
         ),
         tokens=Tokens(bos_id=None, eos_ids=eos_ids),

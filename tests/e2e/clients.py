@@ -22,8 +22,7 @@ INSTALL_TIMEOUT_S = 900
 def python_environment(name: str, *requirements: str, heavy: bool = False) -> Path:
     """The `bin` folder of an environment with these packages; a heavy one isn't made unasked."""
     folder = ENVIRONMENTS / name
-    if heavy and not _is_made(folder, requirements) and "ALL_CLIENTS" not in os.environ:
-        pytest.skip(f"{name} is large: ALL_CLIENTS=1 installs it, once")
+    _ask_for_heavy(name, requirements, heavy=heavy)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python"]
     _make(
         folder,
@@ -35,23 +34,33 @@ def python_environment(name: str, *requirements: str, heavy: bool = False) -> Pa
     return folder / "bin"
 
 
-def node_environment(name: str, *packages: str) -> Path:
-    """A folder from which Node finds these packages."""
+def node_environment(name: str, *packages: str, heavy: bool = False) -> Path:
+    """A folder from which Node finds these packages; a heavy one isn't made unasked."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("there is no Node")
     folder = ENVIRONMENTS / name
+    _ask_for_heavy(name, packages, heavy=heavy)
     npm = ["npm", "install", "--loglevel", "error", "--no-save", "--no-package-lock"]
     _make(folder, packages, [*npm, "--prefix", str(folder), *packages])
     return folder
 
 
-def run(*command: object, environment: dict[str, str] | None = None, timeout_s: float = 120) -> str:
+def run(
+    *command: object,
+    environment: dict[str, str] | None = None,
+    timeout_s: float = 120,
+    folder: Path | None = None,
+) -> str:
     """What a client's command prints. It gets no variable that would lead it elsewhere."""
-    theirs = ("OPENAI_", "LITELLM_", "LANGCHAIN_", "LANGSMITH_", "LLM_", "HF_")
+    theirs = (
+        *("ANTHROPIC_", "CLAUDE_", "HF_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "LLM_"),
+        *("OLLAMA_", "OPENAI_"),
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     done = subprocess.run(
         [str(part) for part in command],
         env=kept | (environment or {}),
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -60,6 +69,11 @@ def run(*command: object, environment: dict[str, str] | None = None, timeout_s: 
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def _ask_for_heavy(name: str, packages: tuple[str, ...], *, heavy: bool) -> None:
+    if heavy and not _is_made(ENVIRONMENTS / name, packages) and "ALL_CLIENTS" not in os.environ:
+        pytest.skip(f"{name} is large: ALL_CLIENTS=1 installs it, once")
 
 
 def _is_made(folder: Path, packages: tuple[str, ...]) -> bool:

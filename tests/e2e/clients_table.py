@@ -1,0 +1,127 @@
+"""`python -m tests.e2e.clients_table`: run other people's clients, and write what came of it.
+
+Each row of docs/reference/clients.md below its comment is one test of this folder that talks to a
+real server with a client as its publisher ships it. Clients that are large are installed for it.
+"""
+
+import os
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from tests.e2e.server import ROOT
+
+PAGE: Final = ROOT / "docs" / "reference" / "clients.md"
+PLACE: Final = "<!-- written by python -m tests.e2e.clients_table -->\n"
+HERE: Final = Path(__file__).parent
+
+
+class Client(NamedTuple):
+    """What a test shows."""
+
+    test: str
+    """Its file and name."""
+    name: str
+    version: str
+    """Empty: that of the package `name` here."""
+    api: str
+    shows: str
+
+
+OTHER: Final = "test_other_dialects.py::test_"
+CLIENTS: Final = (
+    Client(
+        f"{OTHER}anthropic_for_python",
+        "anthropic",
+        "",
+        "Anthropic",
+        "a conversation, a stream, a tool and its result, stop sequences, tokens counted, the "
+        "prefix cache in `usage`, models, a refusal",
+    ),
+    Client(
+        f"{OTHER}anthropic_for_node",
+        "@anthropic-ai/sdk",
+        "1.14.0",
+        "Anthropic",
+        "a conversation, streams, a tool and its result, tokens counted, models, a refusal",
+    ),
+    Client(
+        f"{OTHER}the_coding_agent",
+        "@anthropic-ai/claude-code",
+        "2.1.332",
+        "Anthropic",
+        "a session in print mode: it calls its tool `Read`, and the answer has the file's text. "
+        "The model is a stand-in that calls what it is asked to; its prompts have 12,000 tokens",
+    ),
+    Client(
+        f"{OTHER}ollama_for_python",
+        "ollama",
+        "",
+        "Ollama",
+        "a conversation, a stream with its timings, a schema, `raw`, models, a refusal",
+    ),
+    Client(
+        f"{OTHER}ollama_calls_a_tool_and_reads_its_result",
+        "ollama",
+        "",
+        "Ollama",
+        "a tool and its result, with the stand-in model",
+    ),
+    Client(
+        f"{OTHER}ollama_for_node",
+        "ollama (npm)",
+        "0.6.4",
+        "Ollama",
+        "a conversation, a stream with its timings, a schema, models, a refusal",
+    ),
+)
+
+
+class Outcomes:
+    """A plugin of pytest that notes how tests ended."""
+
+    def __init__(self) -> None:
+        self.by_test: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a phase of a test: the first that didn't pass counts."""
+        test = Path(report.nodeid.partition("::")[0]).name + "::" + report.nodeid.partition("::")[2]
+        if self.by_test.get(test, "passed") == "passed":
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+            self.by_test[test] = f"{report.outcome} {reason}".strip()
+
+
+def main() -> int:
+    """Run the clients and write the table; returns 0 if all of them passed."""
+    os.environ["ALL_CLIENTS"] = "1"
+    outcomes = Outcomes()
+    tests = dict.fromkeys(str(HERE / client.test) for client in CLIENTS)
+    failed = pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[outcomes])
+    page = PAGE.read_text()
+    before, place, _ = page.partition(PLACE)
+    assert place, f"{PAGE} has no line {PLACE!r}"
+    PAGE.write_text(before + place + "\n" + table(outcomes.by_test))
+    return int(failed)
+
+
+def table(outcomes: dict[str, str]) -> str:
+    """Write the table."""
+    lines = [
+        f"Run on {datetime.now(UTC):%Y-%m-%d}.",
+        "",
+        "| client | version | API | what it did | result |",
+        "|---|---|---|---|---|",
+    ]
+    for client in CLIENTS:
+        number = client.version or version(client.name)
+        result = outcomes.get(client.test, "not run")
+        lines.append(f"| {client.name} | {number} | {client.api} | {client.shows} | {result} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
