@@ -117,6 +117,8 @@ class ChatTemplate:
             turn["tool_calls"] = [_called(call) for call in message.tool_calls]
         if message.tool_call_id is not None:
             turn["tool_call_id"] = message.tool_call_id
+        if message.reasoning is not None:
+            turn["reasoning_content"] = message.reasoning
         if message.name is not None:
             turn["name"] = message.name
         return turn

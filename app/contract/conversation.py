@@ -46,6 +46,8 @@ class ChatMessage(msgspec.Struct, frozen=True):
     tool_call_id: str | None = None
     """In a tool's turn: the call that it answers."""
     name: str | None = None
+    reasoning: str | None = None
+    """What the model thought before an assistant's turn, for templates that show it."""
 
     @classmethod
     def of(

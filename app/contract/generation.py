@@ -21,6 +21,15 @@ class ToolChoice(msgspec.Struct, frozen=True):
     """This tool and no other; only with `required`."""
 
 
+class Reasoning(msgspec.Struct, frozen=True):
+    """How a model that thinks before it answers is to think; others have no use for it."""
+
+    effort: str | None = None
+    """`none`: not at all; any other word is the chat template's too. None: as the model likes."""
+    budget: int | None = None
+    """Tokens of thinking at most; None: as many as `effort` stands for."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One text to generate: from `messages` by the chat template, from `prompt` or `prompt_ids`.
 
@@ -58,6 +67,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the client calls it, for errors."""
     template_options: Mapping[str, Any] = {}
     """What the chat template is given beside the conversation: numbers, words, switches."""
+    reasoning: Reasoning = Reasoning()
     max_time_s: float | None = None
 
 
@@ -82,6 +92,8 @@ class Usage(msgspec.Struct, frozen=True):
     completion_tokens: int
     cached_tokens: int = 0
     """Prompt tokens that came out of the prefix cache."""
+    reasoning_tokens: int = 0
+    """Completion tokens that the model thought with."""
 
     @property
     def total_tokens(self) -> int:
@@ -127,6 +139,12 @@ class TextDelta(msgspec.Struct, frozen=True):
     """The tokens whose text this is; () unless logprobs were asked for."""
 
 
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    """The next piece of what the model thinks before its answer."""
+
+    text: str
+
+
 class ToolCallDelta(msgspec.Struct, frozen=True):
     """The next piece of a tool call."""
 
@@ -151,7 +169,7 @@ class Finished(msgspec.Struct, frozen=True):
     """The one of the request's stop strings that the text ended before; None: another end."""
 
 
-Event = PromptLogprobs | TextDelta | ToolCallDelta | Finished
+Event = PromptLogprobs | ReasoningDelta | TextDelta | ToolCallDelta | Finished
 
 
 class TokenizedText(msgspec.Struct, frozen=True):
@@ -175,6 +193,11 @@ class Generation(Protocol):
     @property
     def usage(self) -> Usage:
         """Tokens so far; what was cached is known from the first event on."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before its answer."""
+        return False
 
     def __aiter__(self) -> Self:
         """Iterate over the events."""

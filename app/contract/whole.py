@@ -9,6 +9,7 @@ from app.contract.generation import (
     Event,
     Finished,
     PromptLogprobs,
+    ReasoningDelta,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
@@ -23,6 +24,8 @@ class Whole(msgspec.Struct, frozen=True):
     prompt_logprobs: PromptLogprobs | None
     tool_calls: tuple[ToolCall, ...]
     finished: Finished
+    reasoning: str = ""
+    """What the model thought before the answer."""
 
 
 async def collect(events: AsyncIterator[Event]) -> Whole:
@@ -32,6 +35,7 @@ async def collect(events: AsyncIterator[Event]) -> Whole:
         ServerError, ShuttingDown: the generation failed.
     """
     text: list[str] = []
+    thoughts: list[str] = []
     logprobs: list[TokenLogprob] = []
     prompt: PromptLogprobs | None = None
     heads: list[ToolCallDelta] = []
@@ -41,6 +45,8 @@ async def collect(events: AsyncIterator[Event]) -> Whole:
             case TextDelta():
                 text.append(event.text)
                 logprobs += event.logprobs
+            case ReasoningDelta():
+                thoughts.append(event.text)
             case PromptLogprobs():
                 prompt = event
             case ToolCallDelta():
@@ -53,5 +59,6 @@ async def collect(events: AsyncIterator[Event]) -> Whole:
                     ToolCall(head.id or "", head.name or "", "".join(pieces))
                     for head, pieces in zip(heads, arguments, strict=True)
                 )
-                return Whole("".join(text), tuple(logprobs), prompt, calls, event)
+                reasoning = "".join(thoughts)
+                return Whole("".join(text), tuple(logprobs), prompt, calls, event, reasoning)
     raise AssertionError("iteration ends with Finished")

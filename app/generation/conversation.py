@@ -11,6 +11,7 @@ from app.catalog.chat_template import ChatTemplate
 from app.contract.conversation import ChatMessage, Tool
 from app.errors import InvalidParameter
 from app.generation.content_guard import marked
+from app.generation.thinking import ThinkingFormat, thinking_format
 from app.generation.tool_formats import HERMES, ToolFormat, in_plain_turns, native_format
 
 
@@ -27,6 +28,12 @@ class ConversationWriter:
         self._template = template
         self._special_tokens = special_tokens
         self._native = native_format(template)
+        self._thinking = thinking_format(template)
+
+    @property
+    def thinking(self) -> ThinkingFormat | None:
+        """What stands around the model's thinking; None: it doesn't think."""
+        return self._thinking
 
     @property
     def tool_format(self) -> ToolFormat:

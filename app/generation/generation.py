@@ -44,6 +44,11 @@ class EngineGeneration:
         """When it was where in the engine."""
         return self._stream.times
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before its answer."""
+        return self._reader.thinks
+
     def __aiter__(self) -> Self:
         return self
 
@@ -84,6 +89,7 @@ class EmptyGeneration:
     def __init__(self, model_id: str, prompt_tokens: int) -> None:
         self.model_id = model_id
         self.usage = Usage(prompt_tokens, 0)
+        self.thinks = False
         self._finished: Finished | None = Finished(FinishReason.LENGTH, self.usage)
 
     @property

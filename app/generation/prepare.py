@@ -16,6 +16,7 @@ from app.errors import ContextOverflow, InvalidParameter, RequestError
 from app.generation.conversation import ConversationWriter
 from app.generation.models import TextModel
 from app.generation.structured import response_grammar
+from app.generation.thinking import Thinking, planned, template_options
 from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import ToolFormat
 from app.generation.tool_grammar import tool_grammar
@@ -35,6 +36,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     tool_names: tuple[str, ...]
     calls_required: bool
     """Whether the whole answer has to be calls."""
+    thinking: Thinking | None = None
+    """How the model may think before its answer; None: it doesn't."""
     prompt_only: bool
     """No token is wanted, only what the engine says of the prompt."""
 
@@ -46,7 +49,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shown(self) -> tuple[str, ...]:
         """Special tokens that count as text."""
-        return () if self.format is None else self.format.tokens
+        calls = () if self.format is None else self.format.tokens
+        return calls if self.thinking is None else (*calls, *self.thinking.format.shown)
 
     def parser(self) -> ToolCallParser | None:
         """Make one for the answer's tool calls; None: all is text."""
@@ -63,15 +67,15 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
         ModelBroken: the chat template fails by itself.
     """
     calls = _tool_format(model, request)
-    ids = _prompt_ids(model, request, shows_tools=calls is not None)
+    ids, thinking = _prompt(model, request, shows_tools=calls is not None)
     capacity = model.capacity
     # Prompt and answer share the context: a prompt that fills it has no room for an answer.
     room = capacity - len(ids)
     if room < (0 if request.max_tokens == 0 else 1):
         raise ContextOverflow(len(ids), capacity)
-    max_tokens = room if request.max_tokens is None else request.max_tokens
+    max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
     if request.min_tokens > max_tokens:
-        limit = f"at most max_tokens, {max_tokens}"
+        limit = f"at most max_tokens and what the context has room for, {max_tokens}"
         raise InvalidParameter("min_tokens", request.min_tokens, limit)
     vocab_size = model.vocab_size
     check_ids("stop_token_ids", request.stop_token_ids, vocab_size)
@@ -87,7 +91,7 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
         prompt_ids=ids,
         client=caller.client,
         tenant=caller.tenant,
-        max_tokens=max(1, min(max_tokens, room)),
+        max_tokens=max(1, max_tokens),
         sampling=request.sampling,
         stop_ids=stop_ids,
         min_tokens=request.min_tokens,
@@ -104,6 +108,7 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
         format=calls,
         tool_names=tuple(tool.name for tool in request.tools),
         calls_required=request.tool_choice.mode == "required",
+        thinking=thinking,
         prompt_only=request.max_tokens == 0,
     )
 
@@ -138,7 +143,11 @@ def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
         raise InvalidParameter(field, wrong, limit)
 
 
-def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bool) -> list[int]:
+def _prompt(
+    model: TextModel, request: GenerationRequest, *, shows_tools: bool
+) -> tuple[list[int], Thinking | None]:
+    """Write the prompt out and tokenize it; say how its answer may think."""
+    thinking = None
     if request.prompt_ids is not None:
         ids = request.prompt_ids
     elif request.prompt is not None and not (request.messages and model.chat_template):
@@ -148,13 +157,16 @@ def _prompt_ids(model: TextModel, request: GenerationRequest, *, shows_tools: bo
             raise InvalidParameter("messages", [], "at least one")
         # Tools that may not be called are not shown: a model that doesn't see them calls none.
         tools = request.tools if shows_tools else ()
-        parts = _write(model, request.messages, tools, request.template_options)
+        options = {**template_options(request.reasoning), **request.template_options}
+        parts = _write(model, request.messages, tools, options)
+        if (format_ := _writer(model).thinking) is not None:
+            thinking = planned(format_, "".join(parts), request.reasoning)
         ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
         raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
     # a tokenizer may have tokens that the model has no logits for
     check_ids("prompt", ids, model.vocab_size)
-    return ids
+    return ids, thinking
 
 
 def _encode(model: TextModel, parts: list[str], *, add_special_tokens: bool) -> list[int]:

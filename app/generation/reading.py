@@ -13,6 +13,7 @@ from app.contract.generation import (
     Event,
     Finished,
     PromptLogprobs,
+    ReasoningDelta,
     TextDelta,
     ToolCallDelta,
     Usage,
@@ -23,6 +24,7 @@ from app.errors import EngineFailure, Error
 from app.generation.detokenizer import Detokenizer
 from app.generation.prepare import Prepared
 from app.generation.stop_strings import StopStrings
+from app.generation.thinking import ThinkingSplitter
 from app.generation.token_ledger import TokenLedger
 from app.generation.token_text import TokenTexts
 from app.generation.tool_calls import Piece
@@ -37,6 +39,11 @@ class TextReader:
         self._detokenizer = Detokenizer(tokenizer, prepared.shown)
         self._stop_strings = StopStrings(prepared.stop)
         self._calls = prepared.parser()
+        thinking = prepared.thinking
+        self._thinking = None if thinking is None else ThinkingSplitter(thinking)
+        self._maybe_reasoning_tokens = 0
+        """Tokens of thinking, or of what may be its beginning."""
+        self._reasoning_tokens = 0
         wanted = request.top_logprobs is not None or request.prompt_logprobs is not None
         self._texts = TokenTexts(tokenizer) if wanted else None
         self._ledger = TokenLedger()
@@ -47,6 +54,11 @@ class TextReader:
         self._completion_tokens = 0
         self.end: FinishReason | Error | None = None
         """Why the text has ended; None while it goes on."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before its answer."""
+        return self._thinking is not None
 
     @property
     def finished(self) -> Finished:
@@ -63,21 +75,27 @@ class TextReader:
     def usage(self) -> Usage:
         """Tokens so far."""
         num_prompt = len(self._prepared.engine.prompt_ids)
-        return Usage(num_prompt, self._completion_tokens, self._cached_tokens)
+        return Usage(
+            num_prompt, self._completion_tokens, self._cached_tokens, self._reasoning_tokens
+        )
 
     def read(self, events: list[TokenEvent]) -> list[Event]:
         """Take what the engine brought, up to the text's end; return what is certain after it."""
         ready: list[Event] = []
-        text = ""
+        text = thought = ""
         for event in events:
             if event.finish_reason is FinishReason.ERROR:
                 self.end = _failure(event.error)  # raised after the text before it
                 break
             if not self._begun:
                 ready += self._begin(event)
-            text += self._text_of(event)
+            more_thought, more_text = self._text_of(event)
+            thought += more_thought
+            text += more_text
             if self.end is not None:  # what follows is not part of it
                 break
+        if thought:
+            ready.append(ReasoningDelta(thought))
         return [*ready, *self._certain(text)]
 
     def _begin(self, event: TokenEvent) -> Iterator[Event]:
@@ -89,18 +107,35 @@ class TextReader:
             tokens = self._texts.prompt(request.prompt_ids, event.prompt_logprobs)
             yield PromptLogprobs(tokens)
 
-    def _text_of(self, event: TokenEvent) -> str:
-        """Take an event; return the text that is in front of every stop string."""
+    def _text_of(self, event: TokenEvent) -> tuple[str, str]:
+        """Take an event; return thinking, and the text that is in front of every stop string."""
         if self._prepared.prompt_only:
             self.end = FinishReason.LENGTH
-            return ""
-        text, stopped = self._stop_strings.feed(self._spelled(event))
+            return "", ""
+        thought, answer = self._split(event, self._spelled(event))
+        text, stopped = self._stop_strings.feed(answer)
         if stopped:
             self.end = FinishReason.STOP
         elif event.finish_reason is not None:
             self.end = event.finish_reason
             text += self._stop_strings.flush()
-        return text
+        return thought, text
+
+    def _split(self, event: TokenEvent, text: str) -> tuple[str, str]:
+        """Split text into thinking and answer, and count the tokens of thinking."""
+        thinking = self._thinking
+        if thinking is None:
+            return "", text
+        inside = thinking.inside
+        thought, answer = thinking.feed(text)
+        if event.finish_reason is not None:
+            more_thought, more_answer = thinking.flush()
+            thought, answer = thought + more_thought, answer + more_answer
+        if inside and event.token_id is not None:
+            self._maybe_reasoning_tokens += 1
+        if thinking.begun:
+            self._reasoning_tokens = self._maybe_reasoning_tokens
+        return thought, answer
 
     def _spelled(self, event: TokenEvent) -> str:
         """Count an event's token; return the whole characters that it completes."""
@@ -122,8 +157,11 @@ class TextReader:
     def _certain(self, text: str) -> Iterator[Event]:
         """Tell what can't be part of a tool call from what is, each with its tokens."""
         take = self._ledger.take if self.end is None else self._ledger.take_cut
+        thought = 0 if self._thinking is None else self._thinking.consumed
+        if thought:  # what is no answer has no logprobs
+            self._ledger.take(thought)
         for end, found in self._found(text):
-            tokens = take(end)
+            tokens = take(thought + end)
             if isinstance(found, ToolCallDelta):
                 yield found
             elif found is not None and (found or tokens):

@@ -20,11 +20,13 @@ from app.contract.generation import (
     TokenizedText,
 )
 from app.engine.places import Places
+from app.engine.sequence import Constraint
 from app.errors import Error
 from app.generation.generation import EmptyGeneration, EngineGeneration
 from app.generation.models import ModelSource, TextModel
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize
 from app.generation.reading import TextReader
+from app.generation.thinking import ThinkingConstraint
 from app.generation.traced import start_traced
 from app.tracing import Tracing
 
@@ -137,10 +139,15 @@ class GenerationService:
 
 
 async def _constrained(model: TextModel, prepared: Prepared) -> Prepared:
-    """Compile the grammar, if there is one; off the event loop."""
-    if prepared.grammar is None:
+    """Make what the tokens are held to, if there is something; a grammar off the event loop."""
+    constraint: Constraint | None = None
+    if prepared.grammar is not None:
+        constraint = await model.grammars.constraint(prepared.grammar, prepared.engine.client)
+    thinking = prepared.thinking
+    if thinking is not None and (constraint is not None or thinking.budget is not None):
+        constraint = ThinkingConstraint(thinking, model.tokenizer, constraint)
+    if constraint is None:
         return prepared
-    constraint = await model.grammars.constraint(prepared.grammar, prepared.engine.client)
     engine = msgspec.structs.replace(prepared.engine, constraint=constraint)
     return msgspec.structs.replace(prepared, engine=engine)
 

@@ -61,6 +61,11 @@ class TracedGeneration:
         """Tokens so far."""
         return self._generation.usage
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before its answer."""
+        return self._generation.thinks
+
     def __aiter__(self) -> Self:
         return self
 

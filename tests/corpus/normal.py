@@ -29,12 +29,13 @@ VARYING_HEADERS: Final = {
 _TIME: Final = r"1[789]\d{8}\b"
 VARYING: Final = {
     "id": (
-        r"\b(chatcmpl-|cmpl-|resp_|msg_|fc_)([0-9a-f]{32})\b",
+        r"\b(chatcmpl-|cmpl-|resp_|msg_|fc_|rs_)([0-9a-f]{32})\b",
         r"\b(call_)([0-9a-f]{24})\b",
         r'("id":"|"call_id":")([0-9a-f]{9})(?=")',
     ),
     "uuid": (r"()\b([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b",),
     "secret": (r"\b(sk-llmhost-)([A-Za-z0-9]{40})\b",),
+    "version": (r'("system_fingerprint":"llmhost-)([^"]+)(?=")',),
     "ending": (r'("ending":")([^"]+)(?=")',),
     "jwt": (r"()\b(eyJ[\w-]+\.[\w-]+\.[\w-]+)",),
     "now": (rf'("(?:created|created_at|completed_at)":)({_TIME})',),
@@ -46,7 +47,7 @@ VARYING: Final = {
     "seconds": (r"(\bwait )(\d+)(?= s\b)",),
 }
 """By what is written in place of a pattern's second group; its first one stays."""
-UNNUMBERED: Final = {"now", "time", "null or time", "bytes", "seconds"}
+UNNUMBERED: Final = {"version", "now", "time", "null or time", "bytes", "seconds"}
 """The others are numbered within an answer, so that equal ones stay equal. Of these, two that
 are close to each other may be equal or not."""
 # Controls that would not survive as lines of a text file; no answer holds the pictures themselves.

@@ -30,6 +30,7 @@ ELSEWHERE = {
     *("max_output_tokens", "include", "reasoning", "best_of"),
     *("user", "store", "metadata", "prompt_cache_key", "safety_identifier"),
     *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    *("reasoning_effort", "thinking_token_budget", "enable_thinking", "include_reasoning"),
     *("json_schema", "regex", "ebnf", "grammar", "chat_template_kwargs", "repeat_penalty"),
 }
 

@@ -141,7 +141,7 @@ async def test_a_token_that_a_stop_string_cuts_keeps_its_logprob_and_later_ones_
     whole = await collect(generation(events, tokenizer=tokenizer, stop=("END",)))
     assert whole.text == "ax"
     assert [one.text for one in whole.logprobs] == ["a", "xEN"]
-    assert whole.finished == Finished(FinishReason.STOP, Usage(2, 3))
+    assert whole.finished == Finished(FinishReason.STOP, Usage(2, 3), stop_string="END")
 
 
 async def test_half_a_character_at_the_end_keeps_its_tokens():

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
-from app.contract.generation import Event, Finished, Generation
+from app.contract.generation import Event, Finished, Generation, Usage
 from app.contract.whole import Whole, collect
 from app.dialects.kit.connected import while_connected
 from app.dialects.kit.framing import EVENT_STREAM, STREAM_HEADERS, Framing
@@ -39,6 +39,15 @@ class Reply:
     def model_id(self) -> str:
         """The model that writes."""
         return self._generations[0].model_id
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before its answer."""
+        return self._generations[0].thinks
+
+    def usage(self, index: int) -> Usage:
+        """Tokens that one of the generations has cost so far."""
+        return self._generations[index].usage
 
     async def whole(self) -> list[Whole]:
         """Wait for the end of all.

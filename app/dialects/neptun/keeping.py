@@ -76,6 +76,11 @@ class KeptGeneration:
         return self._generation.usage
 
     @property
+    def thinks(self) -> bool:
+        """Whether the model may think before its answer."""
+        return self._generation.thinks
+
+    @property
     def model_id(self) -> str:
         """The model that writes."""
         return self._generation.model_id

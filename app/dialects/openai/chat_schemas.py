@@ -7,15 +7,17 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, TextPart, Tool, ToolCall
-from app.contract.generation import GenerationRequest, ToolChoice
+from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.dialects.kit.tools import Mode, allowed_tools, to_options, to_tool_choice
 from app.dialects.openai.schemas import (
     NOT_USED,
     TEXT_ALONE,
     Count,
+    Effort,
     GenerationOptions,
     Label,
     Metadata,
+    ThinkingBudget,
 )
 from app.dialects.openai.taken import IGNORED, UNSERVED, Rules, Unserved
 from app.dialects.openai.tools import (
@@ -37,7 +39,7 @@ CHAT_RULES: Final = Rules(
         "best_of": Unserved("all choices are returned", (1,)),
         "echo": Unserved("an answer is the assistant's turn alone", (False,)),
     },
-    {**IGNORED, "reasoning_effort": Unserved("models here don't reason", ("none",))},
+    IGNORED,
 )
 
 
@@ -92,6 +94,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     tool_call_id: str | None = None
     refusal: Annotated[str | None, Meta(description="Stands in for absent content.")] = None
     annotations: Annotated[list[Any] | None, Meta(description=NOT_USED)] = None
+    reasoning_content: Annotated[
+        str | None, Meta(description="What the model thought before, for its chat template.")
+    ] = None
     audio: dict[str, Any] | None = None
     function_call: dict[str, Any] | None = None
 
@@ -118,6 +123,14 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         dict[str, bool | int | float | str | None],
         Meta(max_length=32, description="Further variables of the model's chat template."),
     ] = {}  # noqa: RUF012 # msgspec copies it
+    reasoning_effort: Effort | None = None
+    thinking_token_budget: ThinkingBudget | None = None
+    enable_thinking: Annotated[bool | None, Meta(description="false as reasoning_effort none.")] = (
+        None
+    )
+    include_reasoning: Annotated[
+        bool, Meta(description="Whether the answer has `reasoning_content`.")
+    ] = True
     store: Annotated[bool, Meta(description="Nothing is stored, whatever it says.")] = False
     metadata: Annotated[Metadata, Meta(description=NOT_USED)] = {}  # noqa: RUF012 # msgspec copies it
     prompt_cache_key: Label = ""
@@ -143,7 +156,17 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
             tool_choice=choice,
             parallel_tool_calls=self.parallel_tool_calls,
             template_options=to_options(self.chat_template_kwargs, "chat_template_kwargs"),
+            reasoning=self._reasoning(),
         )
+
+    def _reasoning(self) -> Reasoning:
+        effort = self.reasoning_effort
+        if self.enable_thinking is False:
+            if effort not in (None, "none"):
+                limit = "'none', as enable_thinking is false"
+                raise InvalidParameter("reasoning_effort", effort, limit)
+            effort = "none"
+        return Reasoning(effort, self.thinking_token_budget)
 
     def _choice(self, tools: Sequence[Tool]) -> tuple[Sequence[Tool], ToolChoice]:
         match self.tool_choice:
@@ -195,6 +218,7 @@ def _to_message(message: Message, where: str) -> ChatMessage:
         ),
         tool_call_id=message.tool_call_id,
         name=message.name,
+        reasoning=message.reasoning_content if role == "assistant" else None,
     )
 
 

@@ -2,17 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
-from app.contract.generation import Event, Finished, TextDelta, TokenLogprob, ToolCallDelta
+from app.contract.generation import (
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+)
 from app.contract.sampling import FinishReason
 from app.contract.whole import Whole
-from app.dialects.openai.chunks import Chunks
-from app.dialects.openai.schemas import UsageAnswer
+from app.dialects.openai.chunks import Chunks, UsageOf
+from app.dialects.openai.schemas import FINGERPRINT, UsageAnswer
 from app.errors import Error
 
 # JSON has no infinity; this is what OpenAI writes for a token that can't be.
@@ -72,6 +79,9 @@ class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    reasoning_content: Annotated[
+        str | UnsetType, Meta(description="What the model thought before, if it does.")
+    ] = UNSET
     tool_calls: list[Call] | UnsetType = UNSET
 
 
@@ -84,17 +94,20 @@ class ChatChoice(msgspec.Struct, frozen=True):
     finish_reason: str
 
     @classmethod
-    def of(cls, index: int, whole: Whole, *, logprobs: bool) -> "ChatChoice":
+    def of(cls, index: int, whole: Whole, *, logprobs: bool, reasoning: bool) -> "ChatChoice":
         """Make one from a whole generation.
 
         Args:
             index: its place in the answer.
             whole: all of it.
+            reasoning: whether what the model thought is told.
             logprobs: whether they were asked for; a text without tokens then has an empty list.
         """
         calls = [Call(c.id, "function", Called(c.name, c.arguments)) for c in whole.tool_calls]
         message = AnswerMessage(
-            content=None if calls and not whole.text else whole.text, tool_calls=calls or UNSET
+            content=None if calls and not whole.text else whole.text,
+            reasoning_content=(whole.reasoning if reasoning else "") or UNSET,
+            tool_calls=calls or UNSET,
         )
         reason = finish_reason(whole.finished, calls=bool(calls))
         return cls(index, message, Logprobs.of(whole.logprobs) if logprobs else None, reason)
@@ -107,11 +120,14 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[ChatChoice]
     usage: UsageAnswer
 
     @classmethod
-    def of(cls, model_id: str, wholes: Sequence[Whole], *, logprobs: bool) -> "ChatAnswer":
+    def of(
+        cls, model_id: str, wholes: Sequence[Whole], *, logprobs: bool, reasoning: bool
+    ) -> "ChatAnswer":
         """Make one from whole generations, one per choice."""
         usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
         return cls(
@@ -119,7 +135,8 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
             created=int(time.time()),
             model=model_id,
             choices=[
-                ChatChoice.of(index, whole, logprobs=logprobs) for index, whole in enumerate(wholes)
+                ChatChoice.of(index, whole, logprobs=logprobs, reasoning=reasoning)
+                for index, whole in enumerate(wholes)
             ],
             usage=UsageAnswer.of(usages, len(wholes)),
         )
@@ -128,9 +145,34 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class ChatChunks:
     """Frames the stream: for each choice its role, its pieces and its finish reason."""
 
-    def __init__(self, model_id: str, n: int, *, include_usage: bool) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        n: int,
+        *,
+        include_usage: bool,
+        usage_so_far: UsageOf | None = None,
+        reasoning: bool = True,
+    ) -> None:
+        """Begin a stream.
+
+        Args:
+            model_id: the model that writes.
+            n: choices.
+            include_usage: whether a chunk at the end tells the usage.
+            usage_so_far: what a choice has cost, for every chunk; None: they don't tell it.
+            reasoning: whether what the model thinks is told.
+        """
         kind = "chat.completion.chunk"
-        self._chunks = Chunks(chat_id(), kind, model_id, n, include_usage=include_usage)
+        self._chunks = Chunks(
+            chat_id(),
+            kind,
+            model_id,
+            n,
+            include_usage=include_usage,
+            usage_so_far=usage_so_far,
+        )
+        self._reasoning = reasoning
         self._begun: set[int] = set()
         self._called: set[int] = set()
 
@@ -141,6 +183,9 @@ class ChatChunks:
             case TextDelta(text, logprobs):
                 told = Logprobs.of(logprobs) if logprobs else None
                 return begin + self._frame(index, {"content": text}, told)
+            case ReasoningDelta(text):
+                told_of = self._reasoning
+                return begin + (self._frame(index, {"reasoning_content": text}) if told_of else b"")
             case ToolCallDelta():
                 self._called.add(index)
                 return begin + self._frame(index, {"tool_calls": [_call_delta(event)]})

@@ -17,8 +17,8 @@ from app.contract.generation import (
 )
 from app.contract.whole import Whole
 from app.dialects.openai.chat_wire import finish_reason, finite
-from app.dialects.openai.chunks import Chunks
-from app.dialects.openai.schemas import UsageAnswer
+from app.dialects.openai.chunks import Chunks, UsageOf
+from app.dialects.openai.schemas import FINGERPRINT, UsageAnswer
 from app.errors import Error
 
 
@@ -90,6 +90,7 @@ class CompletionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[TextChoice]
     usage: UsageAnswer
 
@@ -130,10 +131,23 @@ class CompletionChunks:
     """Frames the stream: for each choice its pieces and its finish reason."""
 
     def __init__(
-        self, model_id: str, n: int, echoes: Sequence[str | None], *, include_usage: bool
+        self,
+        model_id: str,
+        n: int,
+        echoes: Sequence[str | None],
+        *,
+        include_usage: bool,
+        usage_so_far: UsageOf | None = None,
     ) -> None:
         kind = "text_completion"
-        self._chunks = Chunks(completion_id(), kind, model_id, n, include_usage=include_usage)
+        self._chunks = Chunks(
+            completion_id(),
+            kind,
+            model_id,
+            n,
+            include_usage=include_usage,
+            usage_so_far=usage_so_far,
+        )
         self._n = n
         self._echoes = echoes
         self._offsets: dict[int, int] = {}

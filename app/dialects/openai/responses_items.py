@@ -73,7 +73,8 @@ def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
         match item.type:
             case "message":
                 role = _needed(item.role, f"{where}.role")
-                messages.append(ChatMessage(role, _parts(item.content, f"{where}.content")))
+                content = _parts(item.content, f"{where}.content")
+                messages.append(ChatMessage(role, content, reasoning=_thought(items, index)))
             case "function_call":
                 _add_call(messages, item, item.arguments, where)
             case "custom_tool_call":
@@ -84,7 +85,7 @@ def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
                 output = _parts(item.output, f"{where}.output")
                 messages.append(ChatMessage("tool", output, tool_call_id=call_id))
             case "reasoning":
-                pass  # models are not shown what they thought before
+                pass  # goes with the message after it
             case "item_reference":
                 reason = "it names an item that is not in this request"
                 raise Unsupported(f"{where}.type", item.type, reason)
@@ -92,6 +93,14 @@ def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
                 reason = "no tool here leaves such items"
                 raise Unsupported(f"{where}.type", other, reason)
     return messages
+
+
+def _thought(items: Sequence[Item], index: int) -> str | None:
+    """Give what the model thought before one of its messages, if that came back in the open."""
+    before = items[index - 1] if index and items[index].role == "assistant" else None
+    if before is None or before.type != "reasoning" or not isinstance(before.content, list):
+        return None
+    return "\n".join(part.text or "" for part in before.content) or None
 
 
 def _add_call(messages: list[ChatMessage], item: Item, arguments: str | None, where: str) -> None:

@@ -32,6 +32,23 @@ class OutputMessage(msgspec.Struct, kw_only=True, tag_field="type", tag="message
     content: list[OutputText]
 
 
+class ReasoningText(msgspec.Struct, kw_only=True):
+    """What the model thought."""
+
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str = ""
+
+
+class ReasoningItem(msgspec.Struct, kw_only=True, tag_field="type", tag="reasoning"):
+    """What the model thought before its answer."""
+
+    id: str
+    status: ItemStatus = "in_progress"
+    summary: list[Any] = []
+    content: list[ReasoningText]
+    encrypted_content: None = None
+
+
 class FunctionCall(msgspec.Struct, kw_only=True, tag_field="type", tag="function_call"):
     """A call that the client is to make."""
 
@@ -40,6 +57,9 @@ class FunctionCall(msgspec.Struct, kw_only=True, tag_field="type", tag="function
     call_id: str
     name: str
     arguments: str = ""
+
+
+OutputItem = ReasoningItem | OutputMessage | FunctionCall
 
 
 class InputDetails(msgspec.Struct, frozen=True):
@@ -71,7 +91,7 @@ class ResponseUsage(msgspec.Struct, frozen=True):
             usage.prompt_tokens,
             InputDetails(usage.cached_tokens),
             usage.completion_tokens,
-            OutputDetails(),
+            OutputDetails(usage.reasoning_tokens),
             usage.total_tokens,
         )
 
@@ -89,10 +109,10 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
     reason: Literal["max_output_tokens"] = "max_output_tokens"
 
 
-class NoReasoning(msgspec.Struct, frozen=True):
-    """What a response says of reasoning: models here have none."""
+class ReasoningAsked(msgspec.Struct, frozen=True):
+    """What was asked of reasoning; nothing sums it up here."""
 
-    effort: None = None
+    effort: str | None = None
     summary: None = None
 
 
@@ -109,7 +129,7 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     instructions: str | None
     max_output_tokens: int | None
     model: str
-    output: list[OutputMessage | FunctionCall]
+    output: list[OutputItem]
     parallel_tool_calls: bool
     temperature: float
     top_p: float
@@ -121,7 +141,7 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     usage: ResponseUsage | None = None
     background: bool = False
     previous_response_id: None = None
-    reasoning: NoReasoning = msgspec.field(default_factory=NoReasoning)
+    reasoning: ReasoningAsked = msgspec.field(default_factory=ReasoningAsked)
     service_tier: Literal["default"] = "default"
     store: Literal[False] = False
     truncation: Literal["disabled"] = "disabled"
@@ -149,6 +169,7 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
             top_logprobs=asked.top_logprobs or 0,
             metadata=asked.metadata,
             user=asked.user or None,
+            reasoning=ReasoningAsked(asked.reasoning.effort),
         )
 
 

@@ -10,12 +10,21 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, Tool
-from app.contract.generation import GenerationRequest, ToolChoice
+from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.tools import Mode, allowed_tools, to_format, to_options, to_tool_choice
 from app.dialects.openai.responses_items import Item, to_messages
 from app.dialects.openai.sampling import Sampling
-from app.dialects.openai.schemas import NOT_USED, TEXT_ALONE, Count, Label, Metadata, ModelId
+from app.dialects.openai.schemas import (
+    NOT_USED,
+    TEXT_ALONE,
+    Count,
+    Effort,
+    Label,
+    Metadata,
+    ModelId,
+    ThinkingBudget,
+)
 from app.dialects.openai.taken import IGNORED, UNSERVED, Rules, Unserved
 from app.dialects.openai.tools import (
     ResponseAllowedTools,
@@ -58,10 +67,10 @@ class TextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = None
 
 
-class Reasoning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options for reasoning."""
 
-    effort: str | None = None
+    effort: Effort | None = None
     summary: str | None = None
     generate_summary: str | None = None
 
@@ -95,7 +104,8 @@ class ResponseBody(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(max_length=32, description=f"`{LOGPROBS}`; what else there is has nothing to show."),
     ] = []  # noqa: RUF012 # msgspec copies it
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    reasoning: Reasoning = Reasoning()
+    reasoning: ReasoningConfig = ReasoningConfig()
+    thinking_token_budget: ThinkingBudget | None = None
     stream: bool = False
     stream_options: ResponseStreamOptions | None = None
     store: Annotated[bool, Meta(description="Nothing is stored, whatever it says.")] = True
@@ -126,6 +136,7 @@ class ResponseBody(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=to_format(form.type, form.schema, "text.format.schema"),
             template_options=to_options(self.chat_template_kwargs, "chat_template_kwargs"),
+            reasoning=Reasoning(self.reasoning.effort, self.thinking_token_budget),
         )
 
     def _choice(self, tools: Sequence[Tool]) -> tuple[Sequence[Tool], ToolChoice]:
@@ -157,8 +168,6 @@ def note_harmless(asked: ResponseBody, passed: PassedOver) -> None:
             passed.note(f"include[{index}]", name, "no tool here gives anything to include")
     if asked.text.verbosity not in (None, "medium"):
         passed.note("text.verbosity", asked.text.verbosity, "models here know no verbosity")
-    if asked.reasoning.effort not in (None, "none"):
-        passed.note("reasoning.effort", asked.reasoning.effort, "models here don't reason")
     for name in ("summary", "generate_summary"):
         if (value := getattr(asked.reasoning, name)) is not None:
             passed.note(f"reasoning.{name}", value, "there is no model that sums up")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from app.contract.generation import Event, Finished, TextDelta, ToolCallDelta
+from app.contract.generation import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
 from app.dialects.kit.framing import json_event
 from app.dialects.openai.chat_wire import Logprob
@@ -17,8 +17,11 @@ from app.dialects.openai.responses_records import (
     IncompleteDetails,
     ItemStatus,
     Json,
+    OutputItem,
     OutputMessage,
     OutputText,
+    ReasoningItem,
+    ReasoningText,
     ResponseAnswer,
     ResponseUsage,
     new_id,
@@ -43,6 +46,8 @@ class Answering:
     def take(self, event: Event) -> Iterator[Json]:
         """What an event of the generation means."""
         match event:
+            case ReasoningDelta(text):
+                yield from self._thought(text)
             case TextDelta():
                 yield from self._text(event)
             case ToolCallDelta():
@@ -58,10 +63,20 @@ class Answering:
         yield self._event("response.failed", response=self.response)
 
     @property
-    def _open(self) -> OutputMessage | FunctionCall | None:
+    def _open(self) -> OutputItem | None:
         """The item that is being written."""
         last = self.response.output[-1] if self.response.output else None
         return last if last is not None and last.status == "in_progress" else None
+
+    def _thought(self, text: str) -> Iterator[Json]:
+        item = self._open
+        if not isinstance(item, ReasoningItem):
+            item = ReasoningItem(id=new_id("rs"), content=[])
+            yield from self._add(item)
+            item.content.append(ReasoningText())
+            yield self._in_item("response.content_part.added", item, part=item.content[0])
+        item.content[0].text += text
+        yield self._in_item("response.reasoning_text.delta", item, delta=text)
 
     def _text(self, event: TextDelta) -> Iterator[Json]:
         item = self._open
@@ -91,7 +106,7 @@ class Answering:
             )
 
     def _finished(self, event: Finished) -> Iterator[Json]:
-        if not self.response.output:
+        if all(isinstance(item, ReasoningItem) for item in self.response.output):
             yield from self._text(TextDelta(""))
         cut = event.reason is FinishReason.LENGTH
         yield from self._close("incomplete" if cut else "completed")
@@ -101,7 +116,7 @@ class Answering:
         self.response.usage = ResponseUsage.of(event.usage)
         yield self._event(f"response.{self.response.status}", response=self.response)
 
-    def _add(self, item: OutputMessage | FunctionCall) -> Iterator[Json]:
+    def _add(self, item: OutputItem) -> Iterator[Json]:
         self.response.output.append(item)
         yield self._event(
             "response.output_item.added", output_index=len(self.response.output) - 1, item=item
@@ -113,6 +128,9 @@ class Answering:
         match item:
             case None:
                 return
+            case ReasoningItem(content=[thought]):
+                yield self._in_item("response.reasoning_text.done", item, text=thought.text)
+                yield self._in_item("response.content_part.done", item, part=thought)
             case OutputMessage(content=[part]):
                 yield self._in_item(
                     "response.output_text.done", item, text=part.text, logprobs=part.logprobs
@@ -130,9 +148,9 @@ class Answering:
             "response.output_item.done", output_index=len(self.response.output) - 1, item=item
         )
 
-    def _in_item(self, kind: str, item: OutputMessage | FunctionCall, **fields: Any) -> Json:
+    def _in_item(self, kind: str, item: OutputItem, **fields: Any) -> Json:
         at: Json = {"item_id": item.id, "output_index": len(self.response.output) - 1}
-        if isinstance(item, OutputMessage):
+        if not isinstance(item, FunctionCall):
             at["content_index"] = 0
         return self._event(kind, **at, **fields)
 

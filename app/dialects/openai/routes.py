@@ -31,10 +31,17 @@ from app.settings import Settings
 
 STREAMS: Final = (EVENT_STREAM,)
 REFUSALS: Final = wire.refusals(400, 401, 404, 413, 429, 500, 503)
+WITHOUT_V1: Final = (
+    ("POST", "/chat/completions"),
+    ("POST", "/completions"),
+    ("POST", "/responses"),
+    ("GET", "/models"),
+)
+"""Paths that answer without the prefix too, for clients whose base URL has none."""
 
 
 @post(
-    ["/v1/chat/completions", "/chat/completions"],
+    "/v1/chat/completions",
     status_code=200,
     summary="Chat completion",
     operation_class=takes(ChatBody, streams=STREAMS),
@@ -51,15 +58,27 @@ async def chat(
     caller = await caller_of(request, len(wanted))
     started = await generator.start_batch(wanted, asked.model, caller)
     reply = Reply(request, *started)
+    await _note_effort(reply, "reasoning_effort", asked.reasoning_effort, passed)
     if asked.stream:
-        chunks = ChatChunks(reply.model_id, asked.n, include_usage=asked.include_usage)
+        chunks = ChatChunks(
+            reply.model_id,
+            asked.n,
+            include_usage=asked.include_usage,
+            usage_so_far=reply.usage if asked.continuous_usage else None,
+            reasoning=asked.include_reasoning,
+        )
         return await reply.stream(chunks, headers=passed.headers)
-    answer = ChatAnswer.of(reply.model_id, await reply.whole(), logprobs=asked.logprobs)
+    answer = ChatAnswer.of(
+        reply.model_id,
+        await reply.whole(),
+        logprobs=asked.logprobs,
+        reasoning=asked.include_reasoning,
+    )
     return Response(answer, headers=passed.headers)
 
 
 @post(
-    ["/v1/completions", "/completions"],
+    "/v1/completions",
     status_code=200,
     summary="Completion",
     operation_class=takes(CompletionBody, streams=STREAMS),
@@ -83,7 +102,13 @@ async def completions(
         raise
     if asked.stream:
         return await reply.stream(
-            CompletionChunks(reply.model_id, asked.n, echoes, include_usage=asked.include_usage),
+            CompletionChunks(
+                reply.model_id,
+                asked.n,
+                echoes,
+                include_usage=asked.include_usage,
+                usage_so_far=reply.usage if asked.continuous_usage else None,
+            ),
             headers=passed.headers,
         )
     wholes, logprobs = await reply.whole(), asked.logprobs is not None
@@ -92,7 +117,7 @@ async def completions(
 
 
 @post(
-    ["/v1/responses", "/responses"],
+    "/v1/responses",
     status_code=200,
     summary="Response",
     operation_class=takes(ResponseBody, streams=STREAMS),
@@ -109,6 +134,7 @@ async def responses(
     wanted = asked.request()
     started = await generator.start(wanted, asked.model, await caller_of(request))
     reply = Reply(request, started)
+    await _note_effort(reply, "reasoning.effort", asked.reasoning.effort, passed)
     answering = Answering(asked, reply.model_id)
     if asked.stream:
         return await reply.stream(ResponseEvents(answering), headers=passed.headers)
@@ -121,10 +147,11 @@ def dialect(_: Host) -> Dialect:
     """Make OpenAI's endpoints."""
     generating = [chat, completions, responses, embeddings, rerank, tokenize, detokenize]
     return Dialect(
-        paths=(
-            *("/v1", "/tokenize", "/detokenize"),
-            *("/chat/completions", "/completions", "/responses", "/embeddings", "/rerank"),
-        ),
+        paths=("/v1", "/tokenize", "/detokenize", "/embeddings", "/rerank"),
+        visits=[
+            Visit(method=method, path=path, own=f"/v1{path}", known=lambda _: True)
+            for method, path in WITHOUT_V1
+        ],
         router=Router(
             path="/",
             route_handlers=[
@@ -159,3 +186,18 @@ async def _echo(
     if isinstance(prompt, str):
         return prompt
     return await generator.detokenize(prompt, asked.model, caller)
+
+
+async def _note_effort(reply: Reply, field: str, effort: str | None, passed: PassedOver) -> None:
+    """Note that a model was asked to think and can't.
+
+    Raises:
+        Unsupported: the server takes no such thing; the generations are closed.
+    """
+    if effort in (None, "none") or reply.thinks:
+        return
+    try:
+        passed.note(field, effort, "this model doesn't think before it answers")
+    except BaseException:
+        await reply.aclose()
+        raise

@@ -6,6 +6,7 @@ nothing here say so in their description.
 """
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,6 +16,8 @@ from app.contract.generation import GenerationRequest, Usage
 from app.dialects.openai.structured import Structured
 
 TEXT_ALONE: Final = "models here read text alone"
+FINGERPRINT: Final = f"llmhost-{version('llmhost')}"
+"""What answers say of the software that made them."""
 MAX_CHOICES: Final = 2048
 """Choices that one request may ask for: a list of them is made before the engine can refuse it."""
 
@@ -27,6 +30,17 @@ ModelId = Annotated[
     ),
 ]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Effort = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=16,
+        pattern="^[a-z]+$",
+        description="`none`: the model doesn't think; `minimal`, `low` and `medium`: at most 128, "
+        "1,024 and 4,096 tokens of thinking; any other: as long as it likes.",
+    ),
+]
+ThinkingBudget = Annotated[int, Meta(ge=0, le=2**31 - 1, description="Tokens of thinking at most.")]
 NOT_USED: Final = "Taken and not used."
 Label = Annotated[str, Meta(description=NOT_USED)]
 Metadata = Annotated[dict[str, Any], Meta(max_length=64)]
@@ -37,6 +51,9 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     include_usage: Annotated[
         bool | None, Meta(description="One more chunk, with the usage and no choices.")
+    ] = None
+    continuous_usage_stats: Annotated[
+        bool | None, Meta(description="Every chunk tells the usage so far, with include_usage.")
     ] = None
     include_obfuscation: Annotated[bool | None, Meta(description=NOT_USED)] = None
 
@@ -77,6 +94,12 @@ class GenerationOptions(Structured, frozen=True, kw_only=True, forbid_unknown_fi
         """Whether a stream ends with its usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every chunk tells the usage so far."""
+        options = self.stream_options
+        return self.include_usage and options is not None and bool(options.continuous_usage_stats)
+
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
     """How many of the prompt's tokens were cached."""
@@ -115,7 +138,7 @@ class UsageAnswer(msgspec.Struct, frozen=True):
             completion,
             prompt + completion,
             PromptTokensDetails(sum(usage.cached_tokens for usage in firsts)),
-            CompletionTokensDetails(),
+            CompletionTokensDetails(sum(usage.reasoning_tokens for usage in usages.values())),
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from app.contract.generation import Finished, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
+from app.dialects.openai.schemas import FINGERPRINT
 from app.errors import EngineFailure
 from tests.asgi_client import Answer, ask
 from tests.dialects.openai.scripted import (
@@ -45,6 +46,7 @@ def transcript(answer: Answer) -> list[Any]:
     *events, last = read_events(answer.body)
     assert last == "[DONE]"
     chunks = [json.loads(event) for event in events]
+    assert {c.pop("system_fingerprint") for c in chunks} == {FINGERPRINT}
     heads = {(c.pop("id"), c.pop("object"), c.pop("created"), c.pop("model")) for c in chunks}
     [(chunk_id, kind, _, model_id)] = heads
     assert (chunk_id[:9], kind, model_id) == ("chatcmpl-", "chat.completion.chunk", MODEL_ID)
@@ -71,6 +73,7 @@ async def test_a_whole_answer():
     assert body == {
         "object": "chat.completion",
         "model": MODEL_ID,
+        "system_fingerprint": FINGERPRINT,
         "choices": [
             {
                 "index": 0,

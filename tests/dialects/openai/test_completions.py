@@ -4,6 +4,7 @@ import json
 
 from app.contract.generation import PromptLogprobs, TextDelta, TokenLogprob
 from app.contract.sampling import FinishReason
+from app.dialects.openai.schemas import FINGERPRINT
 from tests.dialects.openai.scripted import (
     COMPLETIONS,
     ScriptedService,
@@ -44,6 +45,7 @@ async def test_a_whole_answer():
     assert body == {
         "object": "text_completion",
         "model": MODEL_ID,
+        "system_fingerprint": FINGERPRINT,
         "choices": [{"index": 0, "text": " you", "logprobs": None, "finish_reason": "length"}],
         "usage": {
             "prompt_tokens": 3,

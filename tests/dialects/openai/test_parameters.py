@@ -6,7 +6,7 @@ import pytest
 
 from app.contract.conversation import ChatMessage, TextPart, Tool, ToolCall
 from app.contract.formats import Following, JsonObject, JsonSchema, Matching, OneOf
-from app.contract.generation import GenerationRequest, ToolChoice
+from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.contract.sampling import SamplingParams
 from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody
@@ -116,7 +116,10 @@ TABLE = {
         ({"store": True, "metadata": {"a": "b"}}, {}),
         ({"prompt_cache_key": "a", "safety_identifier": "b"}, {}),
         ({"service_tier": "auto", "modalities": ["text"], "verbosity": "medium"}, {}),
-        ({"reasoning_effort": "none"}, {}),
+        ({"reasoning_effort": "none"}, {"reasoning": Reasoning("none")}),
+        ({"enable_thinking": False}, {"reasoning": Reasoning("none")}),
+        ({"thinking_token_budget": 7}, {"reasoning": Reasoning(budget=7)}),
+        ({"include_reasoning": False}, {}),
     ],
     COMPLETIONS: [
         *SHARED,
@@ -155,6 +158,8 @@ TABLE = {
         ({"prompt_cache_key": "a", "safety_identifier": "b"}, {}),
         ({"service_tier": "auto", "truncation": "disabled", "background": False}, {}),
         ({"reasoning": {}, "stream": False}, {}),
+        ({"reasoning": {"effort": "low"}}, {"reasoning": Reasoning("low")}),
+        ({"thinking_token_budget": 7}, {"reasoning": Reasoning(budget=7)}),
         ({"reasoning": {"effort": None, "summary": None}, "text": {"verbosity": "medium"}}, {}),
     ],
 }
