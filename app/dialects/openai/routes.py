@@ -148,6 +148,7 @@ def dialect(_: Host) -> Dialect:
     generating = [chat, completions, responses, embeddings, rerank, tokenize, detokenize]
     return Dialect(
         paths=("/v1", "/tokenize", "/detokenize", "/embeddings", "/rerank"),
+        # `/models/…` is LocalLab's
         visits=[
             Visit(method=method, path=path, own=f"/v1{path}", known=lambda _: True)
             for method, path in WITHOUT_V1
@@ -172,8 +173,6 @@ def dialect(_: Host) -> Dialect:
         refuse=wire.refuse,
         envelope=wire.envelope,
         headers=wire.own_headers,
-        # `/models/…` is LocalLab's
-        visits=[Visit(method="GET", path="/models", own="/v1/models", known=lambda _: True)],
     )
 
 
