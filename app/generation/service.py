@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from app.catalog.fair_thread import FairThread
+from app.catalog.thinking_constraint import ThinkingConstraint
 from app.contract.conversation import ChatMessage, Tool
 from app.contract.generation import (
     NOBODY,
@@ -26,7 +27,6 @@ from app.generation.generation import EmptyGeneration, EngineGeneration
 from app.generation.models import ModelSource, TextModel
 from app.generation.prepare import Prepared, check_ids, prepare, tokenize
 from app.generation.reading import TextReader
-from app.generation.thinking import ThinkingConstraint
 from app.generation.traced import start_traced
 from app.tracing import Tracing
 
@@ -145,7 +145,14 @@ async def _constrained(model: TextModel, prepared: Prepared) -> Prepared:
         constraint = await model.grammars.constraint(prepared.grammar, prepared.engine.client)
     thinking = prepared.thinking
     if thinking is not None and (constraint is not None or thinking.budget is not None):
-        constraint = ThinkingConstraint(thinking, model.tokenizer, constraint)
+        constraint = ThinkingConstraint(
+            model.tokenizer,
+            thinking.format.opening,
+            thinking.format.closing,
+            begun=thinking.begun,
+            budget=thinking.budget,
+            answer=constraint,
+        )
     if constraint is None:
         return prepared
     engine = msgspec.structs.replace(prepared.engine, constraint=constraint)

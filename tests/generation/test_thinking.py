@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from app.catalog.chat_template import ChatTemplate
+from app.catalog.thinking_constraint import ThinkingConstraint
 from app.contract.conversation import ChatMessage
 from app.contract.formats import JsonObject
 from app.contract.generation import Reasoning
@@ -11,7 +12,6 @@ from app.contract.whole import collect
 from app.generation.thinking import (
     FORMATS,
     Thinking,
-    ThinkingConstraint,
     ThinkingSplitter,
     planned,
     template_options,
@@ -109,8 +109,9 @@ class OnlyX:
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("budget", [0, 1, 5])
 def test_a_budget_that_is_spent_closes_the_thought(begun, budget):
-    thinking = Thinking(format=THINK, begun=begun, budget=budget)
-    constraint = ThinkingConstraint(thinking, BYTES, None)
+    constraint = ThinkingConstraint(
+        BYTES, "<think>", "</think>", begun=begun, budget=budget, answer=None
+    )
     said = "" if begun else "<think>"
     for token_id in byte_ids(said + "hmmmmmm"[:budget]):
         assert len(held(constraint)) == BYTES.get_vocab_size(), "free until it is spent"
@@ -123,8 +124,9 @@ def test_a_budget_that_is_spent_closes_the_thought(begun, budget):
 
 
 def test_an_answer_is_held_to_its_form_after_the_thought_alone():
-    thinking = Thinking(format=THINK, begun=True, budget=None)
-    constraint = ThinkingConstraint(thinking, BYTES, OnlyX())
+    constraint = ThinkingConstraint(
+        BYTES, "<think>", "</think>", begun=True, budget=None, answer=OnlyX()
+    )
     for token_id in byte_ids("ab</think>"):
         assert len(held(constraint)) == BYTES.get_vocab_size()
         constraint.accept(token_id)
@@ -137,7 +139,7 @@ def test_an_opening_of_its_own_token_may_come_before_the_form():
     tokenizer.add_tokens(["<think>", "</think>"])
     opening = tokenizer.token_to_id("<think>")
     constraint = ThinkingConstraint(
-        Thinking(format=THINK, begun=False, budget=2), tokenizer, OnlyX()
+        tokenizer, "<think>", "</think>", begun=False, budget=2, answer=OnlyX()
     )
     mask = np.zeros(-(-tokenizer.get_vocab_size() // 32), np.int32)
     constraint.fill_mask(mask)
