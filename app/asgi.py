@@ -12,6 +12,7 @@ from app.auth.auth import create_auth
 from app.catalog.catalog import Catalog
 from app.catalog.library import Library
 from app.dialects.accounts import routes as accounts
+from app.dialects.admin import routes as admin
 from app.dialects.anthropic import routes as anthropic
 from app.dialects.kit.application import assemble
 from app.dialects.kit.host import Host
@@ -26,6 +27,7 @@ from app.embedding.service import EmbeddingService
 from app.errors import UnknownModel
 from app.generation.service import GenerationService
 from app.metrics import Metrics
+from app.recent_errors import RecentErrors
 from app.runtime.heap import trim_when_grown
 from app.settings import InvalidSetting, Settings
 from app.storage.database import Database, database_url
@@ -41,6 +43,7 @@ DIALECTS: Final = (
     anthropic,
     ollama,
     pages,
+    admin,
 )
 
 
@@ -69,6 +72,7 @@ def create_server(settings: Settings) -> Server:
     metrics = Metrics()
     tracing = create_tracing()
     catalog = Catalog(settings, metrics)
+    errors = RecentErrors()
     try:
         database = Database(database_url(settings.database_url, settings.data_dir))
         auth = create_auth(settings, database)
@@ -85,12 +89,15 @@ def create_server(settings: Settings) -> Server:
         database=database,
         metrics=metrics,
         settings=settings,
+        errors=errors,
     )
     dialects = [package.dialect(host) for package in DIALECTS]
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as cleanup:
+            errors.attach()
+            cleanup.callback(errors.detach)
             cleanup.push_async_callback(database.close)
             cleanup.push_async_callback(auth.close)
             for dialect in dialects:

@@ -33,6 +33,7 @@ async def ask(
     headers: dict[str, str] | None = None,
     gone: asyncio.Event | None = None,
     on_chunk: Callable[[Answer], Any] | None = None,
+    client: tuple[str, int] | None = ("127.0.0.1", 50000),
 ) -> Answer:
     """Send one request.
 
@@ -40,6 +41,7 @@ async def ask(
         body: sent as JSON with its content type, unless None.
         raw: sent as it is.
         gone: the client disconnects when this is set.
+        client: the other end of the connection.
         on_chunk: called after each chunk of the answer; what it returns is awaited if it can be.
     """
     content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
@@ -58,7 +60,7 @@ async def ask(
         "query_string": query.encode(),
         "root_path": "",
         "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in sent.items()],
-        "client": ("127.0.0.1", 50000),
+        "client": client,
         "server": ("127.0.0.1", 8000),
         "state": {},
     }

@@ -20,6 +20,7 @@ LEAVES = {
     "manifest",
     "metrics",
     "model_files",
+    "recent_errors",
     "setting_sources",
     "settings",
     "system",
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "app.contract": set(),
     "app.setting_sources": set(),
     "app.settings": {"app.setting_sources"},
+    "app.recent_errors": set(),
     "app.system": set(),
     "app.model_files": set(),
     "app.encoder_manifest": {"app.errors", "app.model_files"},
@@ -64,7 +66,7 @@ MAY_IMPORT = {
     # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
     "app.dialects": {
         *("app.contract", "app.errors", "app.excerpts", "app.metrics", "app.settings"),
-        *("app.auth", "app.storage", "app.system"),
+        *("app.auth", "app.recent_errors", "app.storage", "app.system"),
     },
     "app.__main__": {"app.cli"},
     "app.cli": None,  # beside what it hands over to: export
@@ -82,7 +84,13 @@ HOMES = {
     "tokenizers": {"app.catalog", "app.embedding", "app.generation", "export"},
     "jinja2": {"app.catalog.render_template"},
     "llguidance": {"app.catalog.grammars", "app.catalog.check_schemas"},
-    "litestar": {"app.dialects", "app.auth.guards", "app.asgi", "app.process"},
+    "litestar": {
+        "app.dialects",
+        "app.auth.guards",
+        "app.auth.operators",
+        "app.asgi",
+        "app.process",
+    },
     "granian": {"app.cli.serve", "app.process.interfaces"},
     "jwt": {"app.auth"},
     "argon2": {"app.auth"},

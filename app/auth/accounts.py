@@ -154,6 +154,17 @@ class Accounts:
         async with self._database.write(str(user_id)) as session:
             await session.execute(delete(User).where(User.id == user.id))
 
+    async def remove(self, username: str) -> User:
+        """Delete a user as an operator, without the password, with all that is theirs.
+
+        Raises:
+            InvalidParameter: there is no such user.
+        """
+        user = await self.named(username)
+        async with self._database.write() as session:
+            await session.execute(delete(User).where(User.id == user.id))
+        return user
+
     async def find(self, username: str, *, client: str = "") -> User | None:
         """Find a user by name, in any capitals."""
         key = name_key(username)

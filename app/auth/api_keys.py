@@ -116,6 +116,15 @@ class ApiKeys:
             keys = select(ApiKey).where(ApiKey.user_id == user_id)
             return (await session.scalars(keys.order_by(ApiKey.created_at, ApiKey.id))).all()
 
+    async def of_everybody(self) -> dict[UUID, list[ApiKey]]:
+        """List all keys by whose they are, the oldest first; expired ones too."""
+        async with self._database.read() as session:
+            keys = await session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id))
+        found: dict[UUID, list[ApiKey]] = {}
+        for key in keys:
+            found.setdefault(key.user_id, []).append(key)
+        return found
+
     async def revoke(self, user_id: UUID, key_id: str) -> None:
         """End one of a user's keys; the next request with it is refused.
 

@@ -58,14 +58,16 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Iterable[Ne
     return str(address)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an address, in the form of `client_address`, is the machine's own."""
-    try:
-        network = ip_network(address)
-    except ValueError:  # the path of a Unix socket, or what no proxy should have said
-        return False
-    # ::1 is counted as its /64
-    return network.is_loopback or network == ip_network("::/64")
+def is_loopback(host: str) -> bool:
+    """Whether an address, in any of its forms, is the machine's own."""
+    address = _parsed(host)
+    # the path of a Unix socket is none: what is behind it is a proxy
+    return not isinstance(address, str) and address.is_loopback
+
+
+def is_among(host: str, networks: Iterable[Network]) -> bool:
+    """Whether an address, in any of its forms, is in one of some networks."""
+    return _is_in(_parsed(host), networks)
 
 
 def _from_the_right(values: Sequence[str]) -> Iterator[str]:

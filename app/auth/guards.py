@@ -17,7 +17,7 @@ from litestar.types import Message, Scope
 
 from app.auth import security_log
 from app.auth.api_keys import ApiKeys
-from app.auth.clients import Network, client_address, is_loopback
+from app.auth.clients import Network, client_address, is_among, is_loopback
 from app.auth.limits import RateLimit, RateStatus
 from app.auth.logins import Logins, Principal
 from app.auth.security_log import Event, Visitor
@@ -55,6 +55,10 @@ _EVENTS: Final[dict[type[Error], Event]] = {
     Forbidden: Event.FORBIDDEN,
     RateLimited: Event.RATE_LIMITED,
 }
+# What a proxy adds: whoever is behind one is not at this machine, wherever the proxy is.
+_FORWARDED: Final = (
+    *("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"),
+)
 # Ours or a proxy's; longer or stranger ones don't come back, nor reach a log.
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 
@@ -104,6 +108,19 @@ class Access:
         """Tell where a request comes from, for limits and the security log."""
         return Visitor(address=self.address(connection), request_id=request_id_of(connection.scope))
 
+    def is_local(self, connection: Connection) -> bool:
+        """Whether a request comes from this machine, and through no proxy that says it is one.
+
+        Judged by the other end of the connection. No header makes a request local; one that a
+        proxy adds makes it foreign, and so does a trusted proxy's address.
+        """
+        peer = connection.client.host if connection.client else ""
+        return (
+            is_loopback(peer)
+            and not is_among(peer, self._trusted_proxies)
+            and not any(name in connection.headers for name in _FORWARDED)
+        )
+
     def address(self, connection: Connection) -> str:
         """Tell the address that limits count."""
         peer = connection.client.host if connection.client else "unknown"
@@ -127,8 +144,8 @@ async def signed_in(connection: Connection, _: BaseRouteHandler | None = None) -
     Raises:
         NotAuthenticated: no token, or none that holds.
     """
-    with _noted(connection):
-        connection.scope["user"] = await _access(connection).principal(connection)
+    with noted(connection):
+        connection.scope["user"] = await access_of(connection).principal(connection)
 
 
 async def not_by_key(connection: Connection, _: BaseRouteHandler) -> None:
@@ -140,7 +157,7 @@ async def not_by_key(connection: Connection, _: BaseRouteHandler) -> None:
         Forbidden: who asks sent an API key.
     """
     principal: Principal = connection.scope["user"]
-    with _noted(connection):
+    with noted(connection):
         if principal.login_id is None:
             raise Forbidden("an API key may not do this, expected the access token of a login")
 
@@ -151,8 +168,8 @@ async def signed_in_if_required(connection: Connection, _: BaseRouteHandler) -> 
     Raises:
         NotAuthenticated: the server is closed, and there is no token that holds.
     """
-    access = _access(connection)
-    with _noted(connection):
+    access = access_of(connection)
+    with noted(connection):
         try:
             connection.scope["user"] = await access.principal(connection)
         except NotAuthenticated:
@@ -169,10 +186,10 @@ async def admin_if_required(connection: Connection, _: BaseRouteHandler) -> None
         NotAuthenticated: the server is closed, and there is no token that holds.
         Forbidden: the server is closed, and the user is no administrator.
     """
-    access = _access(connection)
+    access = access_of(connection)
     if not access.require_auth:
         return
-    with _noted(connection):
+    with noted(connection):
         principal = connection.scope["user"] = await access.principal(connection)
         if principal.role is not Role.ADMIN:
             raise Forbidden(f"user {principal.username!r} is no administrator")
@@ -185,14 +202,17 @@ async def admin_or_loopback(connection: Connection, route: BaseRouteHandler) -> 
         NotAuthenticated: the server is closed, and there is no token that holds.
         Forbidden: the user is no administrator, or comes from another machine.
     """
-    access = _access(connection)
+    access = access_of(connection)
     if access.require_auth:
         await admin_if_required(connection, route)
         return
-    with _noted(connection):
-        address = access.address(connection)
-        if not is_loopback(address):
-            raise Forbidden(f"an open server allows this from the machine itself, not {address}")
+    with noted(connection):
+        if not access.is_local(connection):
+            address = access.address(connection)
+            raise Forbidden(
+                f"an open server allows this from the machine itself and through no proxy, "
+                f"it comes from {address}"
+            )
 
 
 async def from_no_other_site(connection: Connection, _: BaseRouteHandler) -> None:
@@ -205,7 +225,7 @@ async def from_no_other_site(connection: Connection, _: BaseRouteHandler) -> Non
     Raises:
         Forbidden: it comes from another origin; another port or a sibling domain is one too.
     """
-    with _noted(connection):
+    with noted(connection):
         site = connection.headers.get("sec-fetch-site")
         origin = connection.headers.get("origin")
         if site is not None:
@@ -222,11 +242,11 @@ async def within_rate_limit(connection: Connection, _: BaseRouteHandler) -> None
     Raises:
         RateLimited: it is one too many.
     """
-    access = _access(connection)
+    access = access_of(connection)
     principal: Principal | None = connection.scope.get("user")
     client = f"user {principal.user_id}" if principal else f"address {access.address(connection)}"
     connection.state["rate_limited_client"] = client
-    with _noted(connection):
+    with noted(connection):
         await access.rate_limit.count(client)
 
 
@@ -251,15 +271,15 @@ async def add_rate_headers(message: Message, scope: Scope) -> None:
 
 
 @contextmanager
-def _noted(connection: Connection) -> Iterator[None]:
-    """Write a refusal into the security log."""
+def noted(connection: Connection) -> Iterator[None]:
+    """Write a refusal into the security log, whatever guard it is of."""
     try:
         yield
     except (NotAuthenticated, Forbidden, RateLimited) as error:
         principal: Principal | None = connection.scope.get("user")
         security_log.note(
             _EVENTS[type(error)],
-            _access(connection).visitor(connection),
+            access_of(connection).visitor(connection),
             user=principal and principal.username,
             user_id=principal and principal.user_id,
             path=connection.scope["path"],
@@ -268,5 +288,6 @@ def _noted(connection: Connection) -> Iterator[None]:
         raise
 
 
-def _access(connection: Connection) -> Access:
+def access_of(connection: Connection) -> Access:
+    """The one that lies in the application's state."""
     return cast("Access", connection.app.state["access"])

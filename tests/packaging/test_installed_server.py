@@ -40,7 +40,7 @@ def test_an_installed_server_answers_a_chat_and_stops(python: Path, tmp_path: Pa
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / model.name).symlink_to(model.resolve())
     port = free_port()
-    command = (python, "-m", "granian", "--port", port, "app:app")
+    command = (python.with_name("llmhost"), "serve", "--port", port)
     with started(tmp_path, *command) as (process, log):
         wait_for(
             lambda: "ready on" in log.read_text() or process.poll() is not None,

@@ -16,6 +16,7 @@ from app.contract.embedding import Embedder
 from app.contract.generation import Generator
 from app.contract.models import ModelLibrary, ModelRegistry
 from app.metrics import Metrics
+from app.recent_errors import RecentErrors
 from app.settings import Settings
 from app.storage.database import Database
 
@@ -42,6 +43,8 @@ class Host:
     database: Database
     metrics: Metrics
     settings: Settings
+    errors: RecentErrors | None = None
+    """None: nobody keeps them."""
 
     def dependencies(self) -> dict[str, Provide]:
         """By name, what handlers may ask for."""

@@ -1,4 +1,4 @@
-"""`GET /`, the chat page, and the files of all pages.
+"""`GET /`, the chat page, `GET /admin`, the operator's, and the files of all pages.
 
 The pages do everything else over the same endpoints as any other client: nothing here knows of
 models, chats or accounts.
@@ -62,7 +62,9 @@ def dialect(_: Host) -> Dialect:
     page_files()  # read at the start: no request waits for it
     return Dialect(
         paths=("/assets",),
-        router=Router(path="/", route_handlers=[page("/", "index.html"), asset]),
+        router=Router(
+            path="/", route_handlers=[page("/", "index.html"), page("/admin", "admin.html"), asset]
+        ),
         refuse=refuse_with_detail(STATUSES),
         envelope=detail,
     )
