@@ -11,6 +11,7 @@ from litestar import Litestar
 from app.auth.auth import create_auth
 from app.catalog.catalog import Catalog
 from app.catalog.library import Library
+from app.contract.models import ModelRegistry
 from app.dialects.accounts import routes as accounts
 from app.dialects.admin import routes as admin
 from app.dialects.anthropic import routes as anthropic
@@ -52,6 +53,7 @@ class Server:
     """The application, and what the process around it needs."""
 
     application: Litestar
+    models: ModelRegistry
     operations_paths: Sequence[str]
     """What tells operators and their programs how the server is."""
     drain: Callable[[], Awaitable[None]]
@@ -83,7 +85,7 @@ def create_server(settings: Settings) -> Server:
     host = Host(
         models=catalog,
         library=Library(settings.models_dir, catalog),
-        generator=GenerationService(catalog, tracing),
+        generator=GenerationService(catalog, tracing, log_prompts=settings.log_prompts),
         embedder=EmbeddingService(catalog),
         auth=auth,
         database=database,
@@ -117,6 +119,7 @@ def create_server(settings: Settings) -> Server:
 
     return Server(
         application=assemble(host, dialects, lifespan=[lifespan]),
+        models=catalog,
         operations_paths=operations.PATHS,
         drain=catalog.close,
     )

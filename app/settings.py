@@ -141,6 +141,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that one engine step may take before `/health/ready` answers 503. A step feeds at
     most 130 prompt tokens: a machine that needs longer for them serves nobody."""
 
+    # Logs
+    log_format: Literal["text", "json"] = "text"
+    """`text`: a line each, with time, level, event and `key=value`; `json`: an object each."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are written."""
+    access_log: bool = True
+    """Whether each request gets a line with its method, path, status, duration and tokens; probes
+    and `/metrics` only when they fail. No query, header or text of a request is in it."""
+    log_prompts: bool = False
+    """Whether the text of every prompt is written to the log, as the model gets it."""
+
     # Accounts
     require_auth: bool = False
     """Whether LocalLab's and OpenAI's endpoints require a token too; LLM Host's and Neptun's always

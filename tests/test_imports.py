@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 LEAVES = {
     "contract",
+    "current_request",
     "encoder_manifest",
     "engine_gauges",
     "errors",
@@ -30,6 +31,7 @@ MAY_IMPORT = {
     "app.errors": {"app.excerpts"},
     "app.excerpts": set(),
     "app.contract": set(),
+    "app.current_request": set(),
     "app.setting_sources": set(),
     "app.settings": {"app.setting_sources"},
     "app.recent_errors": set(),
@@ -40,7 +42,10 @@ MAY_IMPORT = {
     "app.engine_gauges": set(),
     "app.metrics": {"app.engine_gauges", "app.errors"},
     "app.tracing": {"app.contract", "app.errors", "app.metrics", "app.settings"},
-    "app.process": {"app.asgi", "app.auth", "app.errors", "app.settings"},
+    "app.process": {
+        *("app.asgi", "app.auth", "app.contract", "app.current_request", "app.errors"),
+        "app.settings",
+    },
     "app.runtime": {"app.encoder_manifest", "app.errors", "app.manifest"},
     "app.engine": {
         *("app.contract", "app.engine_gauges", "app.errors", "app.excerpts", "app.metrics"),
@@ -58,13 +63,14 @@ MAY_IMPORT = {
         "app.runtime",
     },
     "app.generation": {
-        *("app.contract", "app.errors", "app.engine", "app.catalog", "app.metrics"),
-        "app.tracing",
+        *("app.contract", "app.current_request", "app.errors", "app.engine", "app.catalog"),
+        *("app.metrics", "app.tracing"),
     },
     "app.storage": {"app.errors", "app.settings"},
     "app.auth": {"app.errors", "app.settings", "app.storage"},
     # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
     "app.dialects": {
+        "app.current_request",
         *("app.contract", "app.errors", "app.excerpts", "app.metrics", "app.settings"),
         *("app.auth", "app.recent_errors", "app.storage", "app.system"),
     },
@@ -97,7 +103,7 @@ HOMES = {
     "click": {"app.cli"},
     "httpx": {"app.cli"},
     "prompt_toolkit": {"app.cli"},
-    "rich": {"app.cli"},
+    "rich": {"app.cli", "app.process.banner"},
     "multipart": {"app.dialects.accounts.forms"},
     "sqlalchemy": {"app.storage", "app.auth"},
     "alembic": {"app.storage"},

@@ -4,6 +4,7 @@ Knows how to open a model's folder; not which models there are, nor when to load
 """
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     cache_mb = settings.prefix_cache_mb
     check_arithmetic(manifest.model_id, manifest.quantisation.arithmetic)
     provider = choose_provider(settings.execution_provider)
+    began_s = time.monotonic()
+    logger.info("model_loading model=%s bytes=%d", manifest.model_id, manifest.size_bytes)
     if provider == "cpu":  # a GPU's memory is reserved at once: what doesn't fit shows there
         check_memory(manifest, slots, capacity, cache_mb)
     decoder = OrtDecoder(
@@ -127,13 +130,14 @@ def open_model(folder: Path, settings: Settings) -> ModelParts:
     )
     logger.info(
         "model_loaded model=%s provider=%s slots=%d context=%d of=%d kv_bytes=%d "
-        "changed_by=LLMHOST_SLOTS,LLMHOST_CONTEXT_LENGTH",
+        "seconds=%.1f changed_by=LLMHOST_SLOTS,LLMHOST_CONTEXT_LENGTH",
         manifest.model_id,
         provider,
         slots,
         capacity,
         graph.context_length,
         slots * capacity * graph.kv_bytes_per_token,
+        time.monotonic() - began_s,
     )
     tokenizer = read_tokenizer(folder)
     template = _read_template(folder, manifest, tokenizer)

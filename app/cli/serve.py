@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import webbrowser
+from pathlib import Path
 from typing import Final
 
 import click
@@ -17,8 +18,10 @@ from app.cli.checks import Check, check_start
 from app.cli.options import Chosen, with_settings
 from app.cli.outcome import CommandFailed, Exit
 from app.cli.output import note
+from app.process import logs
 
 APPLICATION: Final = "app:app"
+LOGGING: Final = Path(logs.__file__).with_name("granian_logging.json")
 _OPEN_PATIENCE_S: Final = 600.0
 
 
@@ -63,7 +66,9 @@ def serve(chosen: Chosen, open_: bool, check: bool, granian: tuple[str, ...]) ->
         ).start()
     from granian.cli import cli as run_granian  # noqa: PLC0415 # refusals come without it
 
-    arguments = ["--host", settings.host, "--port", str(settings.port), *granian, APPLICATION]
+    # what follows counts more: an operator may choose another file
+    arguments = ["--log-config", str(LOGGING), "--host", settings.host]
+    arguments += ["--port", str(settings.port), *granian, APPLICATION]
     try:
         run_granian.main(arguments, "granian", standalone_mode=False)
     except SystemExit as ended:

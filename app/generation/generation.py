@@ -8,6 +8,7 @@ from typing import Self
 
 from app.contract.generation import Event, Finished, Usage
 from app.contract.sampling import FinishReason
+from app.current_request import count_tokens
 from app.engine.stream import TokenStream
 from app.errors import Error
 from app.generation.reading import TextReader
@@ -81,6 +82,7 @@ class EngineGeneration:
         if not self._closed:
             self._closed = True
             self._stream.abort()
+            count_tokens(tokens=self._reader.num_tokens)
 
 
 class EmptyGeneration:

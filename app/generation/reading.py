@@ -79,6 +79,11 @@ class TextReader:
             num_prompt, self._completion_tokens, self._cached_tokens, self._reasoning_tokens
         )
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that were read so far."""
+        return self._completion_tokens
+
     def read(self, events: list[TokenEvent]) -> list[Event]:
         """Take what the engine brought, up to the text's end; return what is certain after it."""
         ready: list[Event] = []

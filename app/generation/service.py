@@ -5,6 +5,7 @@ thread where clients take turns. All that can be refused is refused by `start`, 
 event. Knows no HTTP, no users.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
@@ -20,6 +21,7 @@ from app.contract.generation import (
     GenerationRequest,
     TokenizedText,
 )
+from app.current_request import count_tokens
 from app.engine.places import Places
 from app.engine.sequence import Constraint
 from app.errors import Error
@@ -32,6 +34,8 @@ from app.tracing import Tracing
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 # Characters; longer texts are tokenized off the event loop, which these hold for 1.4 ms
 # (SmolLM2's tokenizer, one core of a 2-core virtual machine).
 _LONG_TEXT: Final = 4_000
@@ -40,15 +44,19 @@ _LONG_TEXT: Final = 4_000
 class GenerationService:
     """Starts generations on models that are handed out."""
 
-    def __init__(self, models: ModelSource, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self, models: ModelSource, tracing: Tracing | None = None, *, log_prompts: bool = False
+    ) -> None:
         """Start nothing yet.
 
         Args:
             models: hands models out.
             tracing: follows each request; None: nobody does.
+            log_prompts: write every prompt's text to the log.
         """
         self._models = models
         self._tracing = tracing
+        self._log_prompts = log_prompts
         self._num_started = 0
         self._thread = FairThread("prepare")
 
@@ -88,6 +96,8 @@ class GenerationService:
                 lambda: [prepare(model, request, caller) for request in requests],
                 long=_is_long(requests),
             )
+            for prepared in all_prepared:
+                self._note(model, prepared)
             # one after the other: a request must not take all of the compiler's turns
             constrained = [await _constrained(model, prepared) for prepared in all_prepared]
             generations: list[EngineGeneration | EmptyGeneration] = []
@@ -100,6 +110,14 @@ class GenerationService:
                 raise
         self._num_started += 1
         return generations
+
+    def _note(self, model: TextModel, prepared: Prepared) -> None:
+        """Count a prompt's tokens for the access log; write its text down where that is wanted."""
+        ids = prepared.engine.prompt_ids
+        count_tokens(prompt_tokens=len(ids))
+        if self._log_prompts:
+            [text] = model.tokenizer.decode_batch([ids], skip_special_tokens=False)
+            logger.info("prompt model=%s tokens=%d text=%s", model.model_id, len(ids), text)
 
     async def tokenize(
         self,

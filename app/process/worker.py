@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from ipaddress import IPv6Address, ip_address
@@ -11,6 +12,7 @@ from typing import Final
 from app.asgi import Server
 from app.auth.clients import Network, client_address, parse_networks
 from app.process import listening, operations_port, sockets
+from app.process.banner import banner, shown_while_starting
 from app.process.connections import Connections
 from app.process.interfaces import StartFailed
 from app.process.listening import PortTaken
@@ -62,7 +64,8 @@ class Worker:
                     )
                 )
                 beside = sockets.listeners()
-                await cleanup.enter_async_context(self.application.lifespan())
+                with shown_while_starting(self._settings.model):
+                    await cleanup.enter_async_context(self.application.lifespan())
             except Exception as error:
                 report(error)
                 raise StartFailed from error
@@ -105,6 +108,10 @@ class Worker:
             listening.warn_if_exposed(found)
         for url in urls:
             logger.info("ready on %s model=%s", url, self._settings.model or "none")
+        if sys.stderr.isatty() and self._settings.log_format == "text":
+            exposed = not all(one.loopback for one in found)
+            text = banner(self._settings, urls, self._server.models.loaded, exposed=exposed)
+            sys.stderr.write(text)
 
     async def _stop(self) -> None:
         """Finish what runs, have Granian stop, and see that it can."""

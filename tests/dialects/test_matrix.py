@@ -287,7 +287,7 @@ async def test_every_endpoint_answers_every_error_in_its_own_words(
             openai, anthropic = row.dialect == "OpenAI", row.dialect == "Anthropic"
             precisely = "7000" if later and (openai or anthropic) else None
             assert answer.headers.get("retry-after-ms") == precisely, row
-            assert ("x-request-id" in answer.headers) is openai, row
+            assert "x-request-id" in answer.headers, row
             assert ("request-id" in answer.headers) is anthropic, row
             challenge = "Bearer" if answer.status == 401 else None
             assert answer.headers.get("www-authenticate") == challenge, row

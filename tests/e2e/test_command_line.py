@@ -61,6 +61,9 @@ def test_a_prompt_and_what_is_piped_go_to_the_server_that_is_named(scripted: Ser
     answer = json.loads(done.stdout)
     assert (answer["model"], answer["text"], answer["finish_reason"]) == (FIRST, TEXT, "stop")
     assert run(folder, *asked[:-1]).stdout == TEXT.replace("\r\n", "\n") + "\n"
+    log = scripted.log.read_text()
+    assert " request method=POST path=/v1/chat/completions status=200 " in log
+    assert "all of it" not in log  # no prompt unless that is asked for
 
 
 def test_without_a_server_the_model_runs_in_the_process(folder: Path):
@@ -178,25 +181,38 @@ def test_chat_without_a_terminal_names_the_command_for_pipes(folder: Path):
     assert (done.returncode, "`llmhost run MODEL`" in done.stderr) == (2, True)
 
 
-def test_serve_serves_what_the_flags_say_and_stops_in_order(folder: Path):
-    port = free_port()
-    log = (folder / "log").open("wb")
+def test_serve_serves_what_the_flags_say_logs_json_and_stops_in_order(folder: Path):
+    port, log = free_port(), folder / "log"
     arguments = ("serve", "--port", str(port), "--model", FIRST, "--slots", "3")
-    process = subprocess.Popen(
-        command(*arguments), cwd=ROOT, env=environment(folder), stdout=log, stderr=log
-    )
+    settings = environment(folder, log_format="json", log_prompts=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(*arguments), cwd=ROOT, env=settings, stdout=output, stderr=output
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(
-            lambda: "ready on " in (folder / "log").read_text() or process.poll() is not None,
+            lambda: "ready on " in log.read_text() or process.poll() is not None,
             "no ready line",
             START_S,
         )
         assert httpx.get(f"{url}/models/current").json()["slots"] == 3
+        body = {"prompt": "a secret", "max_length": 3}
+        answer = httpx.post(f"{url}/generate", json=body, headers={"X-Request-Id": "mine"})
+        assert answer.headers["x-request-id"] == "mine"
         taken = run(folder, "serve", "--port", str(port), "--model", FIRST)
         assert taken.returncode == 1
         assert taken.stderr.startswith(f"Port {port} of 127.0.0.1 is in use by process ")
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
-        log.close()
+    assert "Listening at" not in log.read_text()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    events = [line["event"] for line in lines]
+    assert events.index("model_loading") < events.index("model_loaded") < events.index("ready")
+    of_ours = {line["event"]: line for line in lines if line.get("request_id") == "mine"}
+    assert "user\na secret" in of_ours["prompt"]["text"]
+    asked = of_ours["request"]
+    assert (asked["method"], asked["path"], asked["status"]) == ("POST", "/generate", 200)
+    assert (asked["prompt_tokens"], asked["tokens"]) == (of_ours["prompt"]["tokens"], 3)
+    assert asked["duration_ms"] > 0

@@ -1,11 +1,16 @@
 """What ends up in the log, whatever clients send."""
 
+import contextvars
 import io
+import json
 import logging
+import re
 
 import pytest
 
-from app.process.logs import LineFormatter, configure_logging
+from app.current_request import begin_request
+from app.process.logs import LINE, JsonFormatter, LineFormatter, configure_logging, formatter
+from app.settings import Settings
 
 
 @pytest.fixture
@@ -82,3 +87,59 @@ def test_granians_access_log_is_one_line_for_one_request(monkeypatch, written):
     configure_logging()
     access.warning("%(path)s %(status)d", {"path": "/a\nforged 100%", "status": 404})
     assert written.getvalue() == "/a\\nforged 100% 404\n"
+
+
+def written_by(formatter: logging.Formatter, *message: object, **options: object) -> str:
+    """A line that is written while request `r-1` is served."""
+
+    def write() -> None:
+        begin_request("r-1")
+        handler = logging.StreamHandler(out := io.StringIO())
+        handler.setFormatter(formatter)
+        logger = logging.Logger("test")  # noqa: LOG001 # its handlers are not to outlive the test
+        logger.addHandler(handler)
+        logger.warning(*message, **options)
+        lines.append(out.getvalue())
+
+    lines: list[str] = []
+    contextvars.Context().run(write)
+    return lines[0]
+
+
+def test_a_line_has_its_time_level_and_request():
+    line = written_by(LineFormatter(LINE), "gone path=%s", "/a b")
+    time, rest = line.split(" ", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
+    assert rest == 'WARNING test gone path="/a b" request_id=r-1\n'
+    given = written_by(LineFormatter(LINE), "event request_id=%s", "r-2")
+    assert given.count("request_id") == 1
+
+
+def test_a_json_line_has_event_and_values():
+    line = json.loads(
+        written_by(JsonFormatter(), "gone path=%s count=%d of %s", "/a\nb", 3, "x", extra={})
+    )
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "warning",
+        "logger": "test",
+        "event": "gone",
+        "message": "gone path=/a\nb count=3 of x",
+        "request_id": "r-1",
+        "path": "/a\nb",
+        "count": 3,
+    }
+    secure = {"security": {"event": "signed_in", "user": "ada"}}
+    assert json.loads(written_by(JsonFormatter(), "%s", "signed_in", extra=secure))["user"] == "ada"
+
+
+def test_a_json_line_has_its_traceback_in_it():
+    error = ValueError("a\nb")
+    text = written_by(JsonFormatter(), "broken", exc_info=(type(error), error, None))
+    assert text.count("\n") == 1
+    assert json.loads(text)["exception"].endswith("ValueError: a\nb")
+
+
+def test_the_setting_chooses_the_format():
+    assert isinstance(formatter(Settings(log_format="json")), JsonFormatter)
+    assert isinstance(formatter(Settings()), LineFormatter)

@@ -28,6 +28,7 @@ from app.dialects.kit.cors import cors_config
 from app.dialects.kit.dialect import Dialect, Owners, Visit
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.host_header import from_known_host
+from app.dialects.kit.observed import observed
 from app.dialects.kit.receiving import Receiving
 from app.dialects.kit.shared_path import generate_router
 from app.errors import Error, ServerError
@@ -105,7 +106,9 @@ def assemble(
         **options,
     )
     visits = [visit for dialect in dialects for visit in dialect.visits]
-    application.asgi_handler = _receiving(application.asgi_handler, host, visits)
+    application.asgi_handler = observed(
+        _receiving(application.asgi_handler, host, visits), access_log=host.settings.access_log
+    )
     return application
 
 

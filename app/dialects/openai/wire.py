@@ -106,7 +106,7 @@ def own_headers(scope: Scope, start: HTTPResponseStartEvent) -> list[tuple[bytes
     request_id = request_id_of(scope)
     if start["status"] >= 500:
         logger.warning("request_failed request_id=%s status=%d", request_id, start["status"])
-    added = [(b"x-request-id", request_id.encode())]
+    added = []
     if (started := scope["state"].get(_STARTED)) is not None:
         milliseconds = 1000 * (time.perf_counter() - started)
         added.append((b"openai-processing-ms", b"%d" % milliseconds))
