@@ -152,9 +152,11 @@ def test_a_chat_answers_takes_commands_and_ends(scripted: Server, folder: Path):
         terminal.wait_for(">>>")
         terminal.type("/model second\r")
         terminal.wait_for(f"{SECOND} on {scripted.url}")
+        terminal.wait_for(">>>")
         terminal.type("/show\r")
         terminal.wait_for("user: Say it")
         terminal.wait_for(f"assistant: {SAID}")
+        terminal.wait_for(">>>")
         terminal.type("\x04")
         assert terminal.process.wait(PATIENCE_S) == 0
     assert "Say it" in (folder / "state" / "llmhost" / "chat_history").read_text()
@@ -172,6 +174,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(folder: Path):
         terminal.wait_for(">>>")
         terminal.type("/show\r")
         terminal.wait_for("assistant: ")
+        terminal.wait_for(">>>")
         terminal.type("/exit\r")
         assert terminal.process.wait(PATIENCE_S) == 0
 
