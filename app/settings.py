@@ -97,11 +97,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_s: Seconds = 120.0
     """Seconds that the server may spend waiting for a request's body in total; 0: no limit. The
     largest body comes in time from 0.7 Mbit/s on."""
-    rate_limit_per_minute: Count = 60
+    rate_limit_per_minute: Count | None = None
     """Generations per minute of one user, or of one address for those who have not signed in; 0: no
-    limit."""
-    rate_limit_burst: Count = 10
-    """Requests to generate per second, of one user or address in the same way; 0: no limit."""
+    limit. Empty: 60 at `/generate` and LocalLab's other endpoints, whose document says so, and no
+    limit at those of other APIs; a number here or for the burst is for all of them."""
+    rate_limit_burst: Count | None = None
+    """Requests to generate per second, of one user or address in the same way; 0: no limit. Empty:
+    10, for the same APIs as the limit per minute."""
     trusted_proxies: str = ""
     """Addresses or networks, separated by commas, whose `X-Forwarded-For` is trusted; from anybody
     else it could be invented to escape the limits."""
@@ -258,6 +260,8 @@ def _converted(given: Given, hint: object) -> object:
     An environment variable is always a string, and may stand for any type. A file has types of its
     own: only what a string alone can say, a path, is read from one there.
     """
+    if given.value == "" and type(None) in typing.get_args(hint):
+        return None
     return msgspec.convert(given.value, hint, strict=given.kind == "file", dec_hook=_path)
 
 
@@ -275,7 +279,9 @@ def expected(hint: object) -> str:
     if typing.get_origin(hint) is Literal:
         *first, last = typing.get_args(hint)
         return f"{', '.join(first)} or {last}"
-    if isinstance(hint, types.UnionType):
+    if hint is type(None):
+        return "empty"
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return " or ".join(expected(option) for option in typing.get_args(hint))
     return getattr(hint, "__name__", str(hint))
 

@@ -1,6 +1,7 @@
 """The application as it is put together: who may manage models, and what stays open."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,3 +95,31 @@ async def test_options_name_every_method_of_a_path(tmp_path):
             204,
             "DELETE, GET, HEAD, OPTIONS, PATCH, PUT",
         )
+
+
+async def test_by_default_only_the_api_whose_document_has_a_limit_has_one(tmp_path):
+    limits = {"rate_limit_per_minute": None, "rate_limit_burst": None}
+    chat = {"messages": [{"role": "user", "content": "Hi"}]}
+    async with running(tmp_path, **limits) as server:
+        local = await server.ask("POST", "/chat", chat)
+        assert local.headers["x-ratelimit-limit"] == "60"
+        openai = [await server.ask("POST", "/v1/chat/completions", chat) for _ in range(70)]
+        assert not [answer for answer in openai if answer.status == 429]
+        assert "x-ratelimit-limit" not in openai[0].headers
+    async with running(tmp_path / "chosen", **limits | {"rate_limit_per_minute": 1}) as server:
+        openai = [await server.ask("POST", "/v1/chat/completions", chat) for _ in range(2)]
+        assert openai[1].status == 429
+        assert (await server.ask("POST", "/chat", chat)).status == 429
+
+
+@pytest.mark.parametrize(
+    ("path", "up"), [("/schema", "./"), ("/schema/", "../"), ("/schema/swagger", "../")]
+)
+async def test_the_page_of_the_schema_has_no_link_that_begins_at_the_root(tmp_path, path, up):
+    async with running(tmp_path) as server:
+        page = (await server.ask("GET", path)).body.decode()
+    links = re.findall(r"""(?:href|src)=['"]([^'"]+)""", page)
+    assert f"{up}schema/files/swagger-ui-bundle.js" in links
+    assert all(link.startswith(f"{up}schema/files/") for link in links)
+    assert f'"servers":[{{"url":"{up}"}}]' in page
+    assert f'"tokenUrl":"{up}login"' in page

@@ -250,6 +250,18 @@ async def within_rate_limit(connection: Connection, _: BaseRouteHandler) -> None
         await access.rate_limit.count(client)
 
 
+async def within_chosen_rate_limit(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Count this request where the operator chose a limit: for APIs that document none.
+
+    A lone user with an agent on this machine would otherwise meet another API's limit.
+
+    Raises:
+        RateLimited: it is one too many.
+    """
+    if _access(connection).rate_limit.everywhere:
+        await within_rate_limit(connection, handler)
+
+
 async def add_rate_headers(message: Message, scope: Scope) -> None:
     """Put `X-RateLimit-*` on every answer behind `within_rate_limit`, refusals too.
 

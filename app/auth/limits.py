@@ -15,6 +15,9 @@ from app.errors import RateLimited
 
 MAX_CLIENTS: Final = 100_000
 """Clients that one window remembers; beyond it, the least recently counted are forgotten."""
+DOCUMENTED_PER_MINUTE: Final = 60
+DOCUMENTED_PER_SECOND: Final = 10
+"""LocalLab's document has these."""
 _PERIODS: Final = {1: "second", 60: "minute", 3600: "hour"}
 
 
@@ -96,7 +99,15 @@ class Window:
 class RateLimit:
     """So many generations in any minute, so many requests in any second; 0 is no limit."""
 
-    def __init__(self, *, per_minute: int, per_second: int) -> None:
+    def __init__(self, *, per_minute: int | None, per_second: int | None) -> None:
+        """Count nothing yet; None is what LocalLab's document says.
+
+        A limit that somebody chose is for every API, that of a document for its own.
+        """
+        self.everywhere = bool(per_minute or per_second)
+        """Whether APIs whose documents have no limit have these."""
+        per_minute = DOCUMENTED_PER_MINUTE if per_minute is None else per_minute
+        per_second = DOCUMENTED_PER_SECOND if per_second is None else per_second
         self._minute = Window(per_minute, 60, "generations")
         self._second = Window(per_second, 1, "requests")
 

@@ -43,6 +43,8 @@ def as_variable(value: object) -> str:
     """Write a value as it would stand in the environment."""
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

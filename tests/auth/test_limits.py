@@ -105,3 +105,22 @@ def test_what_is_forgotten_was_never_counted():
     window.count("ada")
     with pytest.raises(RateLimited):
         window.count("ada")
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "per_second", "everywhere", "limit"),
+    [
+        (None, None, False, 60),
+        (0, None, False, None),
+        (5, None, True, 5),
+        (None, 3, True, 60),
+        (0, 0, False, None),
+    ],
+)
+async def test_a_limit_that_somebody_chose_is_for_every_api(
+    per_minute: int | None, per_second: int | None, everywhere: bool, limit: int | None
+):
+    made = RateLimit(per_minute=per_minute, per_second=per_second)
+    assert made.everywhere is everywhere
+    status = await made.status("address x")
+    assert (None if status is None else status.limit) == limit

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from litestar import Response, Router, post
 
-from app.auth.guards import signed_in_if_required, within_rate_limit
+from app.auth.guards import signed_in_if_required, within_chosen_rate_limit
 from app.contract.generation import Generator
 from app.dialects.anthropic import wire
 from app.dialects.anthropic.messages_wire import Answering, MessageAnswer, MessageEvents
@@ -90,7 +90,7 @@ def dialect(_: Host) -> Dialect:
                 Router(
                     path="/",
                     route_handlers=[messages, count_tokens],
-                    guards=[signed_in_if_required, within_rate_limit],
+                    guards=[signed_in_if_required, within_chosen_rate_limit],
                 ),
                 Router(
                     path="/",

@@ -15,7 +15,6 @@ from litestar import Litestar, Response, Router, get
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components
 from litestar.params import FromPath
 from litestar.response import File
@@ -28,6 +27,7 @@ from app.dialects.kit.cors import cors_config
 from app.dialects.kit.dialect import Dialect, Owners, Visit
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.host_header import from_known_host
+from app.dialects.kit.human_page import DOCUMENT, PAGE_FILES, HumanPage
 from app.dialects.kit.observed import observed
 from app.dialects.kit.receiving import Receiving
 from app.dialects.kit.shared_path import generate_router
@@ -37,15 +37,6 @@ logger = logging.getLogger(__name__)
 
 CLIENT_GONE: Final = 499
 """Nobody reads it; access logs do."""
-DOCUMENT: Final = "/schema"
-PAGE_FILES: Final = f"{DOCUMENT}/files"
-# Litestar's own pages load their scripts from elsewhere.
-HUMAN_PAGE: Final = SwaggerRenderPlugin(
-    js_url=f"{PAGE_FILES}/swagger-ui-bundle.js",
-    css_url=f"{PAGE_FILES}/swagger-ui.css",
-    standalone_preset_js_url=f"{PAGE_FILES}/swagger-ui-standalone-preset.js",
-    favicon=f"<link rel='icon' type='image/png' href='{PAGE_FILES}/favicon-32x32.png'>",
-)
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
 
@@ -96,7 +87,7 @@ def assemble(
             version=version("llmhost"),
             use_handler_docstrings=True,
             components=Components(security_schemes=SECURITY_SCHEMES),
-            render_plugins=[HUMAN_PAGE],
+            render_plugins=[HumanPage()],
             openapi_router=Router(
                 DOCUMENT, route_handlers=[], include_in_schema=False, before_request=find_nothing
             ),

@@ -19,10 +19,11 @@ def may_manage(request: AnyRequest) -> bool:
 async def caller_of(request: AnyRequest, generations: int = 1) -> Caller:
     """Say who asks, and count the request's generations against the rate limit.
 
-    The guard `within_rate_limit` has counted the first one, before the body was read.
+    The guard has counted the first one, before the body was read.
 
     Args:
-        request: behind `within_rate_limit`, if its generations are to be counted.
+        request: behind `within_rate_limit` or `within_chosen_rate_limit`, if its generations are to
+            be counted.
         generations: how many the request wants.
 
     Raises:

@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 from msgspec import UNSET
 
-from app.auth.guards import SECURITY, SignedInRequest, signed_in, within_rate_limit
+from app.auth.guards import SECURITY, SignedInRequest, signed_in, within_chosen_rate_limit
 from app.contract.conversation import ChatMessage
 from app.contract.generation import GenerationRequest, Generator
 from app.contract.sampling import SamplingParams
@@ -57,7 +57,7 @@ AT_ONCE: Final = 50
 
 @post(
     "/ai/huggingface/{model_publisher:str}/{model_name:str}/chat",
-    guards=[signed_in, within_rate_limit],
+    guards=[signed_in, within_chosen_rate_limit],
     status_code=200,
     media_type=EVENT_STREAM,
     summary="Chat",

@@ -4,7 +4,7 @@ from typing import Final
 
 from litestar import Response, Router, post
 
-from app.auth.guards import signed_in_if_required, within_rate_limit
+from app.auth.guards import signed_in_if_required, within_chosen_rate_limit
 from app.contract.generation import Caller, Generator
 from app.dialects.kit.body import read_object, takes
 from app.dialects.kit.callers import caller_of
@@ -159,7 +159,7 @@ def dialect(_: Host) -> Dialect:
                 Router(
                     path="/",
                     route_handlers=generating,
-                    guards=[signed_in_if_required, within_rate_limit],
+                    guards=[signed_in_if_required, within_chosen_rate_limit],
                 ),
                 Router(
                     path="/",

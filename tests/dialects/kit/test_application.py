@@ -118,7 +118,9 @@ async def test_below_the_document_nothing_is_told_as_everywhere_else(path):
 async def test_the_documents_page_and_its_files_are_there():
     page = await ask(app, "GET", "/schema")
     assert page.headers["content-type"].startswith("text/html")
-    for name in re.findall(rb"/schema/files/([\w.-]+)", page.body):
+    names = re.findall(rb"\./schema/files/([\w.-]+)", page.body)
+    assert len(names) == 4
+    for name in names:
         answer = await ask(app, "GET", f"/schema/files/{name.decode()}")
         assert (answer.status, len(answer.body) > 100) == (200, True), name
         assert answer.headers["content-disposition"].startswith("inline"), name
