@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 # CUDA where its driver is; onnxruntime and onnxruntime-gpu must not be installed together.
 comma := ,
 EXTRAS := $(if $(shell command -v nvidia-smi),gpu$(comma)export-gpu,cpu$(comma)export)
-INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
+# Byte code is made when a module is first imported: making all of it took two thirds of the time.
+INSTALL := $(BIN)/pip install --no-compile --constraint constraints.txt --editable
 MODEL := models/HuggingFaceTB--SmolLM2-135M-Instruct/manifest.json
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check docs model lock browser vendor clean
+.PHONY: help serve test check docs model measured lock browser vendor clean
 
 help:
 	@echo 'make serve   install, export the default model, serve it on http://127.0.0.1:8000'
@@ -23,10 +24,12 @@ help:
 	@echo 'make lock    write constraints.txt anew, with the newest versions'
 	@echo 'make clean   remove the environment and the caches, keep models/ and data/'
 
+# A first start waits for less: the model is measured on a part of the text, and says so.
+serve: QUICK := --quick
 serve: $(VENV)/serve $(MODEL)
-	$(BIN)/granian app:app
+	$(BIN)/llmhost serve
 
-test: $(VENV)/test $(MODEL) browser
+test: $(VENV)/test measured browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -57,14 +60,19 @@ browser:
 vendor: $(VENV)/test
 	$(BIN)/python -m tests.browser.vendor
 
-model: $(MODEL)
+model: measured
 
 # Whichever target needs the model has installed the exporter before.
 $(MODEL): | $(VENV)/serve
-	$(BIN)/python -m export
+	$(BIN)/python -m export $(QUICK)
+
+# On the whole text, whoever made the model.
+measured: $(MODEL)
+	@grep -q '"text_tokens": 2048' $(MODEL) || $(BIN)/python -m export
 
 # The files say which extras were installed, and from which pyproject.toml and constraints.txt.
 $(VENV)/serve: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo 'Installing what serving and exporting need: some 500 MB, most of it PyTorch.'
 	$(INSTALL) '.[$(EXTRAS)]'
 	touch $@
 
@@ -74,7 +82,7 @@ $(VENV)/test: $(VENV)/serve
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --no-compile --upgrade pip
 
 # In an environment of its own, so that nothing is kept that is no longer needed. Made with the oldest
 # supported Python (PYTHON=python3.11), the versions install on newer ones too. What is behind a + is

@@ -23,6 +23,7 @@ from export.errors import ExportError
 from export.records import Findings, figures, read_findings, read_shape
 from export.source import model_id_of, read_source
 from export.steps import STEPS, ExportOptions, Step
+from export.validate import QUICK_TOKENS, TEXT_TOKENS
 
 PROFILES: dict[str, tuple[Literal["int4"] | None, str]] = {
     "exact": (None, ""),
@@ -70,6 +71,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="largest mean KL from torch, nats per token, default 0.02; of an encoder the largest "
         "mean distance, 1 - cosine, default 0.01",
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"measure on {QUICK_TOKENS} tokens of the text instead of {TEXT_TOKENS}, for a first "
+        "start",
+    )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--from", dest="first", choices=names, help="start with this step")
     chosen.add_argument("--only", choices=names, help="run this step alone")
@@ -93,6 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         suffix=suffix,
         dtype=args.dtype,
         gate=args.gate,
+        text_tokens=QUICK_TOKENS if args.quick else TEXT_TOKENS,
     )
     chosen = [args.only] if args.only else list(STEPS)[list(STEPS).index(args.first or "resolve") :]
     whole = not (args.only or args.first)
@@ -184,6 +192,11 @@ def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> Non
         f"{manifest.graph.num_layers} layers",
         "files": ", ".join(f"{n} {f.size_bytes / 1e6:.1f}" for n, f in manifest.files.items()),
     }
+    if options.text_tokens < TEXT_TOKENS:
+        lines["measured"] = (
+            f"on {manifest.quality.text_tokens} tokens of {TEXT_TOKENS} (--quick): "
+            "`llmhost pull` without it measures on all of them"
+        )
     if options.dtype == "float16":
         lines["untested"] = "measured on the CPU; float16 is meant for CUDA, which was not run"
     print()
