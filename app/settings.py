@@ -234,8 +234,8 @@ def effective_settings(
         raise InvalidSetting(str(error)) from error
     for given in all_given:
         if given.name not in Settings.__struct_fields__:
-            in_file = given.kind == "file"
-            names = [n if in_file else variable_of(n) for n in Settings.__struct_fields__]
+            variables = given.kind == "environment"
+            names = [variable_of(n) if variables else n for n in Settings.__struct_fields__]
             problems.append(f"{given.place}: no such setting; there are {', '.join(names)}")
             continue
         hint = hints[given.name]

@@ -59,7 +59,7 @@ def test_the_version_is_shown_and_nothing_of_the_server_is_imported_for_it():
         (("sevre",), "No such command 'sevre'"),
         (("list", "--nope"), "No such option"),
         (("list", "--set", "slots"), "--set slots: expected NAME=VALUE"),
-        (("list", "--set", "slotz=1"), "--set slotz: no such setting; there are LLMHOST_HOST, "),
+        (("list", "--set", "slotz=1"), "--set slotz: no such setting; there are host, port, "),
         (("list", "--set", "slots=x"), "--set slots='x': expected int >= 0"),
         (("list", "--config", "nowhere.toml"), "'nowhere.toml': there is no such file"),
         (("serve", "--port", "70000"), "--port='70000': expected int >= 1 and <= 65535"),
