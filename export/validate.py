@@ -23,7 +23,7 @@ from export.session import GraphSession
 TEXT = Path(__file__).with_name("text.txt")
 TEXT_TOKENS = 2048
 QUICK_TOKENS = 512
-"""What a first start measures on; its KL of the default model is within a tenth of the whole's."""
+"""What a first start measures on: a quarter of the text."""
 CHUNK_TOKENS = 256
 LEAST_TOKENS, LEAST_DISTINCT = 32, 16
 """A page that becomes fewer tokens, or fewer different ones, shows nothing about a model."""

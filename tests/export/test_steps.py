@@ -56,6 +56,17 @@ def test_profile_fast_is_4_bit_under_a_name_of_its_own(llama: Source, tmp_path: 
     assert manifest.quantisation.scheme == "int4"
 
 
+def test_a_quick_export_measures_on_a_part_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def run(options: steps.ExportOptions, *_: object) -> None:
+        measured.append(options.text_tokens)
+
+    monkeypatch.setattr("export.__main__.run", run)
+    assert [main([]), main(["--quick"])] == [0, 0]
+    assert measured == [2048, 512]
+
+
 def test_over_the_gate_is_refused_with_figures_and_leaves_nothing(
     llama: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
