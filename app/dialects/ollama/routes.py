@@ -10,7 +10,7 @@ from app.auth.guards import (
     admin_or_loopback,
     from_no_other_site,
     signed_in_if_required,
-    within_rate_limit,
+    within_chosen_rate_limit,
 )
 from app.contract.generation import Generator
 from app.contract.models import ModelRegistry
@@ -135,7 +135,7 @@ def dialect(host: Host) -> Dialect:
                 Router(
                     path="/",
                     route_handlers=[chat, generate],
-                    guards=[signed_in_if_required, within_rate_limit],
+                    guards=[signed_in_if_required, within_chosen_rate_limit],
                     dependencies={"speaking": Provide(lambda: speaking, sync_to_thread=False)},
                 ),
                 Router(
