@@ -24,6 +24,8 @@ from app.settings import Settings
 LEAST_DISK_BYTES: Final = 100_000_000
 """Free space below which a database may soon fail to grow."""
 DEFAULT_MODEL: Final = Settings().model
+FAST: Final = "-fast"
+"""What `export` appends to the name of the profile `fast`."""
 
 
 class Check(NamedTuple):
@@ -89,19 +91,24 @@ def check_model(settings: Settings) -> tuple[Check, Manifest | None]:
         _, manifest = Shelf(settings.models_dir).find(model)
     except UnknownModel:
         there = [name.name.replace("--", "/", 1) for name in model_folders(settings.models_dir)]
-        get = "llmhost pull" if model == DEFAULT_MODEL else f"llmhost pull {model}"
         others = f"; or choose one of {', '.join(there[:5])} with --model" if there else ""
-        text = f"there is no model {model!r} in {folder!r}: `{get}` makes it{others}"
+        text = f"there is no model {model!r} in {folder!r}: `{pull(model)}` makes it{others}"
         return Check("model", "problem", text), None
     except ModelBroken as error:
-        again = "llmhost pull" if model == DEFAULT_MODEL else f"llmhost pull {model}"
-        text = f"the model {model!r} is broken, {error}: `{again}` makes it anew"
+        text = f"the model {model!r} is broken, {error}: `{pull(model)}` makes it anew"
         return Check("model", "problem", text), None
     if not isinstance(manifest, Manifest):
         text = f"the model {model!r} is for {manifest.kind}: choose one that generates text"
         return Check("model", "problem", text), None
     size = gigabytes(manifest.size_bytes)
     return Check("model", "ok", f"{model}, {manifest.quantisation.scheme}, {size}"), manifest
+
+
+def pull(model: str) -> str:
+    """The command that makes a model."""
+    plain = model.removesuffix(FAST)
+    source = "" if plain == DEFAULT_MODEL else f" {plain}"
+    return f"llmhost pull{source}{' --profile fast' if model.endswith(FAST) else ''}"
 
 
 def check_free_memory(manifest: Manifest, settings: Settings) -> Check:

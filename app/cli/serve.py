@@ -13,12 +13,14 @@ from typing import Final
 
 import click
 import httpx
+import msgspec
 
-from app.cli.checks import Check, check_start
+from app.cli.checks import FAST, Check, check_start
 from app.cli.options import Chosen, with_settings
 from app.cli.outcome import CommandFailed, Exit
 from app.cli.output import note
 from app.process import logs
+from app.settings import variable_of
 
 APPLICATION: Final = "app:app"
 LOGGING: Final = Path(logs.__file__).with_name("granian_logging.json")
@@ -40,16 +42,32 @@ _OPEN_PATIENCE_S: Final = 600.0
     "execution_provider",
     "intra_op_threads",
 )
+@click.option(
+    "--profile",
+    type=click.Choice(["exact", "fast"]),
+    help="Which export of the model: exact (8 bit), or fast (4 bit), which lies beside it.",
+)
 @click.option("--open", "open_", is_flag=True, help="Open the page in a browser when ready.")
 @click.option("--check", is_flag=True, help="Only look whether a start could work.")
 @click.argument("granian", nargs=-1, type=click.UNPROCESSED)
-def serve(chosen: Chosen, open_: bool, check: bool, granian: tuple[str, ...]) -> None:
+def serve(
+    *,
+    chosen: Chosen,
+    profile: str | None,
+    open_: bool,
+    check: bool,
+    granian: tuple[str, ...],
+) -> None:
     """Serve models over HTTP, by default on http://127.0.0.1:8000.
 
     Looks first whether port, disk, model and memory allow it. Ctrl-C stops it when what runs has
     finished.
     """
-    settings = chosen.settings
+    settings, environ = chosen.settings, dict(chosen.environ)
+    if profile is not None:
+        model = exported_as(settings.model, profile)
+        settings = msgspec.structs.replace(settings, model=model)
+        environ[variable_of("model")] = model
     found = check_start(settings)
     if check:
         for one in found:
@@ -58,7 +76,7 @@ def serve(chosen: Chosen, open_: bool, check: bool, granian: tuple[str, ...]) ->
         raise CommandFailed(sentences(problems))
     if check:
         return
-    os.environ.update(chosen.environ)  # the workers read the settings out of it
+    os.environ.update(environ)  # the workers read the settings out of it
     if open_:
         host = browser_host(settings.host)
         threading.Thread(
@@ -73,6 +91,12 @@ def serve(chosen: Chosen, open_: bool, check: bool, granian: tuple[str, ...]) ->
         run_granian.main(arguments, "granian", standalone_mode=False)
     except SystemExit as ended:
         sys.exit(ended.code or Exit.DONE)
+
+
+def exported_as(model: str, profile: str) -> str:
+    """The name under which a profile of a model lies on disk."""
+    plain = model.removesuffix(FAST)
+    return f"{plain}{FAST}" if profile == "fast" else plain
 
 
 def sentences(problems: list[Check]) -> str:

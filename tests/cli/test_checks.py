@@ -77,3 +77,18 @@ def test_all_problems_are_said_at_once_and_nothing_is_started(taken: int, tmp_pa
     assert first.startswith("Port ")
     assert second.startswith("There is no model 'HuggingFaceTB/SmolLM2-135M-Instruct' in ")
     assert second.endswith("`llmhost pull` makes it.")
+
+
+def test_the_fast_profile_is_another_model_beside_the_exact_one(tmp_path: Path, capsys):
+    write_tiny_model(tmp_path, "tiny/a-fast")
+    asked = ("serve", "--check", "--models-dir", str(tmp_path), "--data-dir", str(tmp_path))
+    assert main([*asked, "--model", "tiny/a", "--profile", "fast", "--port", "0"]) == 2
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    assert main([*asked, "--model", "tiny/a", "--profile", "fast", "--port", port]) == 0
+    assert "model   tiny/a-fast, none, " in capsys.readouterr().err
+    assert main([*asked, "--profile", "fast", "--port", port]) == 1
+    assert "`llmhost pull --profile fast` makes it" in capsys.readouterr().err
+    assert main([*asked, "--model", "tiny/a-fast", "--profile", "exact", "--port", port]) == 1
+    assert "`llmhost pull tiny/a` makes it" in capsys.readouterr().err
