@@ -258,7 +258,7 @@ async def within_chosen_rate_limit(connection: Connection, handler: BaseRouteHan
     Raises:
         RateLimited: it is one too many.
     """
-    if _access(connection).rate_limit.everywhere:
+    if access_of(connection).rate_limit.everywhere:
         await within_rate_limit(connection, handler)
 
 
