@@ -44,7 +44,8 @@ def check_folder(folder: Path) -> None:
     for name in ADAPTERS:
         if (folder / name).exists():
             raise SourceUnusable(
-                f"{folder / name} is an adapter, which is not supported: merge it into its model"
+                f"{folder / name} is an adapter beside a model, and which of them is meant is not "
+                "clear: give the adapter a folder of its own"
             )
     if not (folder / CONFIG).is_file():
         raise SourceUnusable(f"{folder} has no {CONFIG}")

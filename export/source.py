@@ -17,6 +17,7 @@ import msgspec
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from export import hub
+from export.adapter import base_of, is_adapter
 from export.encoders.recipe import Kind, kind_of
 from export.errors import SourceUnusable
 from export.file_checks import refusing, shown
@@ -48,6 +49,8 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
     """The folder that Transformers loads from."""
     gguf: str | None = None
     """The name of the GGUF file in that folder, if the source is one."""
+    adapter: str | None = None
+    """The folder of a LoRA adapter that belongs into the weights."""
     license: str = ""
     description: str = ""
     bos_id: int | None = None
@@ -86,36 +89,39 @@ def resolve(source: str | None, work: Path) -> ModelSource:
         SourceUnusable: it doesn't exist, or its tokenizer can't be written as tokenizer.json.
     """
     work.mkdir(parents=True, exist_ok=True)
+    found = _find(source, work)
+    (work / SOURCE_FILE).write_bytes(msgspec.json.encode(found))
+    return found
+
+
+def _find(source: str | None, work: Path) -> ModelSource:
     model_id = model_id_of(source)
     if source is None:
         found = _from_gguf(_default_gguf(work), model_id, work)
-        found = msgspec.structs.replace(
+        return msgspec.structs.replace(
             found,
             described=f"{WHEEL_MEMBER.rpartition('/')[2]} from PyPI {WHEEL}",
             license="Apache-2.0",
             description=DEFAULT_DESCRIPTION,
         )
-    elif hub.is_address(source):
+    if hub.is_address(source):
         fetched = hub.download(source)
-        if fetched.is_file():
-            found = _from_gguf(whole(fetched, work), model_id, work)
-        else:
-            found = _from_folder(fetched, model_id, source, work)
         commit = next(x.name for x in (fetched, *fetched.parents) if x.parent.name == "snapshots")
-        found = msgspec.structs.replace(found, described=f"huggingface.co/{source} at {commit}")
-    elif _is_gguf(Path(source)):
-        path = Path(source).resolve()
-        found = _from_gguf(whole(path, work), model_id, work)
-        found = msgspec.structs.replace(found, described=path.name)
-    elif Path(source).is_dir():
-        found = _from_folder(Path(source).resolve(), model_id, f"folder {source}", work)
-    else:
-        raise SourceUnusable(
-            f"{source!r} is neither a file, nor a folder, nor a model's name on the Hub, which "
-            "would be publisher/name, publisher/name/file.gguf or publisher/name@revision"
-        )
-    (work / SOURCE_FILE).write_bytes(msgspec.json.encode(found))
-    return found
+        described = f"huggingface.co/{source} at {commit}"
+        if fetched.is_dir():
+            return _from_folder(fetched, model_id, described, work)
+        found = _from_gguf(whole(fetched, work), model_id, work)
+        return msgspec.structs.replace(found, described=described)
+    path = Path(source)
+    if _is_gguf(path):
+        found = _from_gguf(whole(path.resolve(), work), model_id, work)
+        return msgspec.structs.replace(found, described=path.name)
+    if path.is_dir():
+        return _from_folder(path.resolve(), model_id, f"folder {source}", work)
+    raise SourceUnusable(
+        f"{source!r} is neither a file, nor a folder, nor a model's name on the Hub, which "
+        "would be publisher/name, publisher/name/file.gguf or publisher/name@revision"
+    )
 
 
 def read_source(work: Path) -> ModelSource:
@@ -178,6 +184,8 @@ def _text(file: GgufFile, field: str) -> str | None:
 
 
 def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> ModelSource:
+    if is_adapter(folder):
+        return _adapted(folder, model_id, described, work)
     check_folder(folder)
     with refusing(f"{folder} has no usable tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -205,6 +213,20 @@ def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Mod
         # Transformers writes a number beyond all models' for "no limit"
         max_tokens=limit if 0 < (limit := int(tokenizer.model_max_length)) < NO_LIMIT else None,
         pairs_told="token_type_ids" in tokenizer.model_input_names,
+    )
+
+
+def _adapted(folder: Path, model_id: str, described: str, work: Path) -> ModelSource:
+    """The model that an adapter is for, with the adapter."""
+    base = base_of(folder)
+    if is_adapter(Path(base)):
+        raise SourceUnusable(f"{folder}: its model {base} is an adapter too")
+    found = _find(base, work)
+    return msgspec.structs.replace(
+        found,
+        model_id=model_id,
+        described=f"{found.described} with the adapter of {described}",
+        adapter=str(folder),
     )
 
 

@@ -17,6 +17,7 @@ from transformers.modeling_utils import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from export.adapter import merge
 from export.errors import SourceUnusable, UnsupportedModel
 from export.file_checks import read_object, refusing, shown
 from export.folder import CONFIG, num_elements, weight_shapes
@@ -91,6 +92,8 @@ def load_model(source: ModelSource, dtype: torch.dtype = torch.float32) -> PreTr
     _refuse_other_weights(source, model, info, {} if shapes is None else shapes)
     if file is not None:
         scale_by_tensor(file, model)
+    if source.adapter is not None:
+        merge(Path(source.adapter), model)
     # A GGUF's output layer is loaded in float32 whatever dtype says.
     model = model.to(dtype).eval()
     for name, tensor in model.named_parameters():
