@@ -58,6 +58,7 @@ ROWS = [
     Row("GET", "/api/chats", "Neptun", "users"),
     Row("GET", "/api/chats/1", "Neptun", "users"),
     Row("PATCH", "/api/chats/1", "Neptun", "users", {"title": "x"}),
+    Row("PUT", "/api/chats/1", "Neptun", "users", {"title": "x", "messages": []}),
     Row("DELETE", "/api/chats/1", "Neptun", "users"),
     Row("GET", "/v1/models", "OpenAI", "closable"),
     Row("GET", "/v1/models/test/fake", "OpenAI", "closable"),
