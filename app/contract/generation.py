@@ -48,6 +48,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     sampling: SamplingParams
     stop: tuple[str, ...] = ()
     """The text ends before the first of these."""
+    include_stop: bool = False
+    """Whether the text ends with the stop string that ended it."""
     stop_token_ids: tuple[int, ...] = ()
     """Each ends the text as the model's own end token does; it is not part of the text."""
     min_tokens: int = 0
@@ -68,6 +70,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     template_options: Mapping[str, Any] = {}
     """What the chat template is given beside the conversation: numbers, words, switches."""
     reasoning: Reasoning = Reasoning()
+    continues: bool = False
+    """Whether the answer goes on with the conversation's last turn, and opens none of its own."""
     max_time_s: float | None = None
 
 

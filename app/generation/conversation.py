@@ -45,6 +45,8 @@ class ConversationWriter:
         messages: Sequence[ChatMessage],
         tools: Sequence[Tool] = (),
         options: Mapping[str, Any] | None = None,
+        *,
+        continues: bool = False,
     ) -> list[str]:
         """Write a conversation with the opening of the assistant's turn at its end.
 
@@ -52,6 +54,7 @@ class ConversationWriter:
             messages: the conversation.
             tools: what it may call.
             options: further variables of the template.
+            continues: whether it ends with the last turn's text instead.
 
         Returns:
             Parts that are to be tokenized apart: one, unless a client sent special tokens.
@@ -60,17 +63,49 @@ class ConversationWriter:
             InvalidParameter, ModelBroken: as the template does.
         """
         messages, tools, mark = marked(messages, tools, self._special_tokens)
-        text = self._rendered(messages, tools, options or {})
+        text = self._rendered(messages, tools, options or {}, continues=continues)
+        if continues:
+            text = _up_to(text, messages[-1].text)
         return text.split(mark) if mark else [text]
 
     def _rendered(
-        self, messages: Sequence[ChatMessage], tools: Sequence[Tool], options: Mapping[str, Any]
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool],
+        options: Mapping[str, Any],
+        *,
+        continues: bool,
     ) -> str:
         calls = any(message.role == "tool" or message.tool_calls for message in messages)
         if self._native is not None or not (tools or calls):
-            return self._template.render(messages, tools, options=options)
+            return self._template.render(
+                messages, tools, options=options, add_generation_prompt=not continues
+            )
         try:
-            return self._template.render(in_plain_turns(messages, tools), options=options)
+            return self._template.render(
+                in_plain_turns(messages, tools),
+                options=options,
+                add_generation_prompt=not continues,
+            )
         except InvalidParameter:  # some templates take no system turn
             turns = in_plain_turns(messages, tools, in_system=False)
-            return self._template.render(turns, options=options)
+            return self._template.render(
+                turns, options=options, add_generation_prompt=not continues
+            )
+
+
+def _up_to(text: str, content: str) -> str:
+    """Cut a conversation off after the last turn's text, as Transformers does.
+
+    Raises:
+        InvalidParameter: there is none, or the template doesn't write it as it is.
+    """
+    wanted = content.strip()
+    at = text.rfind(wanted) if wanted else -1
+    if at < 0:
+        limit = "a last turn with text, which the model's chat template writes as it is"
+        raise InvalidParameter("continue_final_message", True, limit)
+    # white space at its end is the client's to keep, if the template has kept it
+    end = at + len(wanted)
+    kept = content[len(content.rstrip()) :]
+    return text[: end + len(kept)] if text.startswith(kept, end) else text[:end]

@@ -29,6 +29,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     grammar: Grammar | None
     stop: tuple[str, ...]
     """The text ends before the first of these."""
+    include_stop: bool = False
+    """Or with it."""
     silent_ids: frozenset[int]
     """Token ids that end a text without being part of it."""
     format: ToolFormat | None
@@ -103,6 +105,7 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
         engine=engine,
         grammar=grammar,
         stop=request.stop,
+        include_stop=request.include_stop,
         # A grammar may end at the model's own end, whether or not that is ignored.
         silent_ids=stop_ids | eos_ids if grammar is not None else stop_ids,
         format=calls,
@@ -158,12 +161,13 @@ def _prompt(
         # Tools that may not be called are not shown: a model that doesn't see them calls none.
         tools = request.tools if shows_tools else ()
         options = {**template_options(request.reasoning), **request.template_options}
-        parts = _write(model, request.messages, tools, options)
+        parts = _write(model, request.messages, tools, options, continues=request.continues)
         if (format_ := _writer(model).thinking) is not None:
             thinking = planned(format_, "".join(parts), request.reasoning)
         ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
     if not ids:
-        raise InvalidParameter("prompt", request.prompt, "a text of at least one token")
+        sent = request.prompt if request.prompt_ids is None else request.prompt_ids
+        raise InvalidParameter("prompt", sent, "a text of at least one token")
     # a tokenizer may have tokens that the model has no logits for
     check_ids("prompt", ids, model.vocab_size)
     return ids, thinking
@@ -186,6 +190,8 @@ def _write(
     messages: Sequence[ChatMessage],
     tools: Sequence[Tool] = (),
     options: Mapping[str, Any] | None = None,
+    *,
+    continues: bool = False,
 ) -> list[str]:
     """Write a conversation out.
 
@@ -197,7 +203,7 @@ def _write(
     texts = sum(len(part.text) for message in messages for part in message.content)
     arguments = sum(len(call.arguments) for message in messages for call in message.tool_calls)
     _check_length(model, texts + arguments)
-    return _writer(model).write(messages, tools, options or {})
+    return _writer(model).write(messages, tools, options, continues=continues)
 
 
 def _check_length(model: TextModel, characters: int) -> None:

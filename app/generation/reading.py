@@ -121,6 +121,8 @@ class TextReader:
         text, stopped = self._stop_strings.feed(answer)
         if stopped:
             self.end = FinishReason.STOP
+            if self._prepared.include_stop:
+                text += self._stop_strings.found or ""
         elif event.finish_reason is not None:
             self.end = event.finish_reason
             text += self._stop_strings.flush()

@@ -65,6 +65,13 @@ ROWS = [
     Row("POST", "/v1/chat/completions", "OpenAI", "closable", {"model": "test/fake", **TURN}),
     Row("POST", "/v1/completions", "OpenAI", "closable", {"model": "test/fake", "prompt": "x"}),
     Row("POST", "/v1/responses", "OpenAI", "closable", {"model": "test/fake", "input": "x"}),
+    Row(
+        "POST",
+        "/v1/responses/input_tokens",
+        "OpenAI",
+        "closable",
+        {"model": "test/fake", "input": "x"},
+    ),
     Row("POST", "/v1/embeddings", "OpenAI", "closable"),
     Row("POST", "/embeddings", "OpenAI", "closable"),
     Row("POST", "/v1/rerank", "OpenAI", "closable"),

@@ -31,6 +31,7 @@ ELSEWHERE = {
     *("user", "store", "metadata", "prompt_cache_key", "safety_identifier"),
     *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
     *("reasoning_effort", "thinking_token_budget", "enable_thinking", "include_reasoning"),
+    *("include_stop_str_in_output", "continue_final_message", "add_generation_prompt"),
     *("json_schema", "regex", "ebnf", "grammar", "chat_template_kwargs", "repeat_penalty"),
 }
 

@@ -251,6 +251,27 @@ def test_a_stop_string_ends_the_text_wherever_pieces_end(pieces, stop):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("include", "text"), [(False, "one "), (True, "one STOP")])
+async def test_a_text_ends_before_or_with_its_stop_string(include, text):
+    service = FakeService("one ST", "OP two")
+    request = asks(stop=("STOP",), include_stop=include)
+    assert (await collect(await service.start(request))).text == text
+
+
+@pytest.mark.parametrize("said", ["It is", "It is ", "Well. It is"])
+async def test_an_answer_goes_on_with_the_last_turn(said):
+    service = FakeService(" 4.")
+    turns = [*says("2 + 2?"), ChatMessage.of("assistant", said)]
+    request = asks(prompt=None, messages=turns, continues=True)
+    assert (await collect(await service.start(request))).text == " 4."
+    assert service.prompts() == [
+        f"<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n{said}"
+    ]
+    nothing = asks(prompt=None, messages=says(" "), continues=True)
+    with pytest.raises(InvalidParameter, match="a last turn with text"):
+        await service.start(nothing)
+
+
 async def test_a_stop_string_ends_the_sequence_in_the_engine():
     service = FakeService("one END", asyncio.Event())
     whole = await collect(await service.start(asks(stop=("END",))))

@@ -109,11 +109,18 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(min_length=1, examples=[[{"role": "user", "content": "Say hello."}]]),
     ]
     max_completion_tokens: Annotated[
-        Count | None, Meta(description="Default: as many as the context has room for.")
+        Count | None,
+        Meta(description="Default, and at most: as many as the context has room for."),
     ] = None
     max_tokens: Annotated[
         Count | None, Meta(description="An older name of max_completion_tokens.")
     ] = None
+    add_generation_prompt: Annotated[
+        bool, Meta(description="false only with continue_final_message.")
+    ] = True
+    continue_final_message: Annotated[
+        bool, Meta(description="Go on with the last message instead of answering it.")
+    ] = False
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: Annotated[list[ChatTool], Meta(max_length=128)] = []  # noqa: RUF012 # msgspec copies it
@@ -144,6 +151,9 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         if self.top_logprobs and not self.logprobs:
             raise InvalidParameter("top_logprobs", self.top_logprobs, "none without logprobs: true")
+        if not (self.add_generation_prompt or self.continue_final_message):
+            limit = "true without continue_final_message"
+            raise InvalidParameter("add_generation_prompt", False, limit)
         tools = to_tools(
             [tool.function for tool in self.tools], strict=False, where="tools[{}].function.name"
         )
@@ -157,6 +167,7 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
             parallel_tool_calls=self.parallel_tool_calls,
             template_options=to_options(self.chat_template_kwargs, "chat_template_kwargs"),
             reasoning=self._reasoning(),
+            continues=self.continue_final_message,
         )
 
     def _reasoning(self) -> Reasoning:

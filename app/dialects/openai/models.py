@@ -19,6 +19,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["model"] = "model"
     created: Annotated[int, Meta(description="Unix time of its export.")]
     owned_by: str
+    root: Annotated[str, Meta(description="As id: there are no adapters.")]
     max_model_len: Annotated[int, Meta(description="Tokens of prompt and answer together.")]
 
     @classmethod
@@ -29,6 +30,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             id=facts.model_id,
             created=int(facts.created.timestamp()),
             owned_by=facts.model_id.partition("/")[0],
+            root=facts.model_id,
             max_model_len=loaded.get(facts.model_id, facts.context_length),
         )
 

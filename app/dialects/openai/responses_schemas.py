@@ -89,7 +89,8 @@ class ResponseBody(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     input: Annotated[str | Annotated[list[Item], Meta(min_length=1)], Meta(examples=["Say hello."])]
     instructions: Annotated[str | None, Meta(description="A system message in front.")] = None
     max_output_tokens: Annotated[
-        Count | None, Meta(description="Default: as many as the context has room for.")
+        Count | None,
+        Meta(description="Default, and at most: as many as the context has room for."),
     ] = None
     text: TextConfig = TextConfig()
     tools: Annotated[list[ResponseTool], Meta(max_length=128)] = []  # noqa: RUF012 # msgspec copies it

@@ -18,6 +18,7 @@ from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
 from app.dialects.openai.chat_wire import ChatAnswer, ChatChunks
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody, Given
 from app.dialects.openai.completions_wire import CompletionAnswer, CompletionChunks
+from app.dialects.openai.counting import input_tokens
 from app.dialects.openai.embeddings import embeddings
 from app.dialects.openai.models import list_models, show_model
 from app.dialects.openai.rerank import rerank
@@ -145,7 +146,10 @@ async def responses(
 
 def dialect(_: Host) -> Dialect:
     """Make OpenAI's endpoints."""
-    generating = [chat, completions, responses, embeddings, rerank, tokenize, detokenize]
+    generating = [
+        *(chat, completions, responses, input_tokens),
+        *(embeddings, rerank, tokenize, detokenize),
+    ]
     return Dialect(
         paths=("/v1", "/tokenize", "/detokenize", "/embeddings", "/rerank"),
         # `/models/…` is LocalLab's

@@ -34,6 +34,9 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         StopString | Annotated[list[StopString], Meta(max_length=16)],
         Meta(description="The text ends before the first of these."),
     ] = []
+    include_stop_str_in_output: Annotated[
+        bool, Meta(description="Whether the text ends with the stop string that ended it.")
+    ] = False
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 and -1 are off.")] = 0
     min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Meta(gt=0, le=2, description="1 is off.")] = 1.0
@@ -71,6 +74,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 seed=None if self.seed is None else self.seed % 2**64,
             ),
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+            include_stop=self.include_stop_str_in_output,
             stop_token_ids=tuple(self.stop_token_ids),
             min_tokens=self.min_tokens,
             ignore_eos=self.ignore_eos,

@@ -55,6 +55,7 @@ ENDING = [
     ({"stop": "END"}, {"stop": ("END",)}),
     ({"stop": ["a", "b"]}, {"stop": ("a", "b")}),
     ({"stop_token_ids": [1, 2]}, {"stop_token_ids": (1, 2)}),
+    ({"include_stop_str_in_output": True}, {"include_stop": True}),
     ({"min_tokens": 3}, {"min_tokens": 3}),
     ({"ignore_eos": True}, {"ignore_eos": True}),
 ]
@@ -120,6 +121,11 @@ TABLE = {
         ({"enable_thinking": False}, {"reasoning": Reasoning("none")}),
         ({"thinking_token_budget": 7}, {"reasoning": Reasoning(budget=7)}),
         ({"include_reasoning": False}, {}),
+        ({"continue_final_message": True}, {"continues": True}),
+        (
+            {"continue_final_message": True, "add_generation_prompt": False},
+            {"continues": True},
+        ),
     ],
     COMPLETIONS: [
         *SHARED,

@@ -79,6 +79,7 @@ INSIDE = [
     (CHAT, {"chat_template_kwargs": {"messages": "x"}}, "chat_template_kwargs.messages"),
     (CHAT, {"messages": [{"role": "", "content": "x"}]}, "messages[0].role"),
     (CHAT, {"typical_p": 0.5}, "typical_p"),
+    (CHAT, {"add_generation_prompt": False}, "add_generation_prompt"),
     (
         CHAT,
         {

@@ -24,6 +24,7 @@ MODEL = {
     "object": "model",
     "created": 1_767_225_600,
     "owned_by": "test",
+    "root": MODEL_ID,
     "max_model_len": 40,
 }
 
@@ -31,7 +32,7 @@ MODEL = {
 async def test_models_are_listed_and_shown():
     app = app_for(ScriptedService())
     answer = await ask(app, "GET", "/v1/models")
-    other = {**MODEL, "id": "test/other", "max_model_len": 4096}
+    other = {**MODEL, "id": "test/other", "root": "test/other", "max_model_len": 4096}
     assert (answer.status, answer.json) == (200, {"object": "list", "data": [MODEL, other]})
     assert (await ask(app, "GET", f"/v1/models/{MODEL_ID}")).json == MODEL
     unknown = await ask(app, "GET", "/v1/models/no/such")
@@ -68,6 +69,21 @@ async def test_tokenize(fields, tokenized):
 async def test_tokenize_takes_one_of_a_prompt_and_messages(fields):
     answer = await post(ScriptedService(), "/tokenize", model=MODEL_ID, **fields)
     assert (answer.status, answer.json["error"]["param"]) == (400, "prompt")
+
+
+async def test_the_input_of_a_response_is_counted():
+    service = ScriptedService()
+    tools = [{"type": "function", "name": "f"}, {"type": "web_search"}]
+    answer = await post(
+        service, "/v1/responses/input_tokens", input="Hi", instructions="Be brief.", tools=tools
+    )
+    assert answer.json == {"object": "response.input_tokens", "input_tokens": 3}
+    assert answer.headers["x-llmhost-ignored"] == "tools[1].type"
+    [(messages, model_id, special)] = service.tokenized
+    assert [message.text for message in messages] == ["Be brief.", "Hi"]
+    assert (model_id, special) == (None, False)
+    wrong = await post(service, "/v1/responses/input_tokens", input=[])
+    assert (wrong.status, wrong.json["error"]["param"]) == (400, "input")
 
 
 async def test_detokenize():
@@ -150,9 +166,10 @@ def test_the_openapi_document_has_every_endpoint_with_its_body_and_errors():
     }
     assert own == {
         *NEEDED,
+        "/v1/responses/input_tokens",
         "/v1/models",
         "/v1/models/{model_id}",
-        "/v1/embeddings",
+        *("/v1/embeddings", "/embeddings", "/v1/rerank", "/rerank"),
         "/tokenize",
         "/detokenize",
     }
