@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from app.errors import EngineFailure
 from tests import tiny_model
@@ -60,18 +59,18 @@ _ROUNDS = 40
 def write_models(models_dir: Path) -> None:
     """Write `scripted_app`'s models and those of the corpus."""
     scripted_app.write_models(models_dir)
-    with patch.object(tiny_model, "CONTEXT", CONTEXT):
-        for model_id in (*SCRIPTS, BROKEN):
-            folder = tiny_model.write_tiny_model(
-                models_dir,
-                model_id,
-                vocab_size=BYTES.get_vocab_size(),
-                eos_ids=(EOS_ID,),
-                tokenizer=BYTES,
-                chat_template=TEMPLATES.get(model_id, CHATML),
-            )
-            if model_id == BROKEN:
-                (folder / "tokenizer.json").unlink()
+    for model_id in (*SCRIPTS, BROKEN):
+        folder = tiny_model.write_tiny_model(
+            models_dir,
+            model_id,
+            vocab_size=BYTES.get_vocab_size(),
+            eos_ids=(EOS_ID,),
+            tokenizer=BYTES,
+            chat_template=TEMPLATES.get(model_id, CHATML),
+            context=CONTEXT,
+        )
+        if model_id == BROKEN:
+            (folder / "tokenizer.json").unlink()
 
 
 class Script(list[int | list[int]]):
