@@ -16,7 +16,10 @@ from tests.hosts import app_over, host_over
 NAMES = ("get_weather", "look")
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
-arguments = st.dictionaries(texts, st.one_of(texts, st.integers(-9, 9), st.booleans()), max_size=2)
+# never empty: a whole answer of Anthropic's has {} for arguments that were cut off
+arguments = st.dictionaries(
+    texts, st.one_of(texts, st.integers(-9, 9), st.booleans()), min_size=1, max_size=2
+)
 calls = st.lists(st.tuples(st.sampled_from(NAMES), arguments), max_size=2)
 turns = st.lists(st.tuples(texts, texts), max_size=2)
 Call = tuple[str, dict[str, Any]]

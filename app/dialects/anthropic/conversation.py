@@ -34,10 +34,11 @@ class ResultBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a turn: text, tool_use or tool_result; thinking is passed over."""
+    """A piece of a turn: text, thinking, tool_use or tool_result."""
 
     type: str
     text: str | None = None
+    thinking: str | None = None
     id: str | None = None
     name: str | None = None
     input: dict[str, Any] | None = None
@@ -70,7 +71,10 @@ def to_messages(
             before = turns[-1] if turns else None
             if before is not None and before.role == turn.role != "tool":
                 turns[-1] = ChatMessage(
-                    turn.role, before.content + turn.content, before.tool_calls + turn.tool_calls
+                    turn.role,
+                    before.content + turn.content,
+                    before.tool_calls + turn.tool_calls,
+                    reasoning=_joined(before.reasoning, turn.reasoning),
                 )
             else:
                 turns.append(turn)
@@ -108,13 +112,14 @@ def _turns(message: Message, where: str, called: set[str]) -> list[ChatMessage]:
     results: list[ChatMessage] = []
     parts: list[TextPart] = []
     calls: list[ToolCall] = []
+    thought: str | None = None
     for index, block in enumerate(message.content):
         at = f"{where}[{index}]"
         match block.type, message.role:
             case "text", _:
                 parts.append(TextPart(_needed(block.text, f"{at}.text", "string")))
             case (("thinking" | "redacted_thinking"), "assistant"):
-                pass  # what was thought is no part of the conversation that templates write
+                thought = _joined(thought, block.thinking)
             case "tool_use", "assistant":
                 calls.append(_call(block, at))
                 called.add(calls[-1].id)
@@ -125,8 +130,13 @@ def _turns(message: Message, where: str, called: set[str]) -> list[ChatMessage]:
             case _:
                 raise Unsupported(f"{at}.type", block.type, TEXT_ALONE)
     if parts or calls or not results:
-        results.append(ChatMessage(message.role, tuple(parts), tuple(calls)))
+        turn = ChatMessage(message.role, tuple(parts), tuple(calls), reasoning=thought)
+        results.append(turn)
     return results
+
+
+def _joined(before: str | None, after: str | None) -> str | None:
+    return "\n".join(filter(None, (before, after))) or None
 
 
 def _call(block: Block, at: str) -> ToolCall:

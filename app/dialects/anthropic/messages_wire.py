@@ -13,6 +13,7 @@ from app.contract.generation import (
     Event,
     Finished,
     Generation,
+    ReasoningDelta,
     TextDelta,
     ToolCallDelta,
     Usage,
@@ -24,6 +25,8 @@ from app.dialects.kit.framing import json_event
 from app.errors import Error
 
 PING: Final = {"type": "ping"}
+SIGNATURE: Final = "unsigned"
+"""What stands where Anthropic signs a thought: here nobody checks one that comes back."""
 
 
 class CacheCreation(msgspec.Struct, frozen=True):
@@ -33,6 +36,12 @@ class CacheCreation(msgspec.Struct, frozen=True):
     ephemeral_1h_input_tokens: int = 0
 
 
+class ThinkingTokens(msgspec.Struct, frozen=True):
+    """Of the answer's tokens."""
+
+    thinking_tokens: int
+
+
 class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that a request cost; the prompt's are the sum of the three kinds of input tokens."""
 
@@ -40,6 +49,7 @@ class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int
     output_tokens: int
+    output_tokens_details: ThinkingTokens
     cache_creation: CacheCreation = CacheCreation()
     service_tier: Literal["standard"] = "standard"
 
@@ -50,6 +60,7 @@ class UsageAnswer(msgspec.Struct, frozen=True, kw_only=True):
             input_tokens=usage.prompt_tokens - usage.cached_tokens,
             cache_read_input_tokens=usage.cached_tokens,
             output_tokens=usage.completion_tokens,
+            output_tokens_details=ThinkingTokens(usage.reasoning_tokens),
         )
 
 
@@ -57,6 +68,13 @@ class TextBlock(msgspec.Struct, frozen=True, tag="text"):
     """A piece of the answer that is text."""
 
     text: str
+
+
+class ThinkingBlock(msgspec.Struct, frozen=True, tag="thinking"):
+    """What the model thought before its answer."""
+
+    thinking: str
+    signature: str
 
 
 class ToolUseBlock(msgspec.Struct, frozen=True, tag="tool_use"):
@@ -67,7 +85,7 @@ class ToolUseBlock(msgspec.Struct, frozen=True, tag="tool_use"):
     input: dict[str, Any]
 
 
-AnswerBlock = TextBlock | ToolUseBlock
+AnswerBlock = TextBlock | ThinkingBlock | ToolUseBlock
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
 ]
@@ -89,17 +107,21 @@ class MessageAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class Answering:
     """Builds the answer to one request, an event of the stream after the other."""
 
-    def __init__(self, generation: Generation, max_tokens: int) -> None:
+    def __init__(
+        self, generation: Generation, max_tokens: int, *, hides_thinking: bool = False
+    ) -> None:
         """Begin.
 
         Args:
             generation: what is told of: its model and its tokens.
             max_tokens: those that the client allowed.
+            hides_thinking: tell only that something was thought.
         """
+        self._hides_thinking = hides_thinking
         self._generation = generation
         self._max_tokens = max_tokens
         self._begun = False
-        self._open: TextBlock | ToolUseBlock | None = None
+        self._open: AnswerBlock | None = None
         """The block that is being written, as it began."""
         self._pieces: list[str] = []
         """What came of it."""
@@ -116,7 +138,9 @@ class Answering:
         """Yield the stream's beginning, once."""
         if not self._begun:
             self._begun = True
-            usage = msgspec.structs.replace(self._generation.usage, completion_tokens=0)
+            usage = msgspec.structs.replace(
+                self._generation.usage, completion_tokens=0, reasoning_tokens=0
+            )
             began = msgspec.structs.replace(self.message, usage=UsageAnswer.of(usage), content=[])
             yield {"type": "message_start", "message": began}
 
@@ -128,6 +152,11 @@ class Answering:
                 if not isinstance(self._open, TextBlock):
                     yield from self._start(TextBlock(""))
                 yield self._delta({"type": "text_delta", "text": text}, text)
+            case ReasoningDelta(text) if text:
+                if not isinstance(self._open, ThinkingBlock):
+                    yield from self._start(ThinkingBlock("", ""))
+                if not self._hides_thinking:
+                    yield self._delta({"type": "thinking_delta", "thinking": text}, text)
             case ToolCallDelta():
                 if event.id is not None:
                     yield from self._start(ToolUseBlock(told_id(event.id), event.name or "", {}))
@@ -137,7 +166,7 @@ class Answering:
             case Finished():
                 yield from self._finish(event)
 
-    def _start(self, block: TextBlock | ToolUseBlock) -> Iterator[dict[str, Any]]:
+    def _start(self, block: AnswerBlock) -> Iterator[dict[str, Any]]:
         yield from self._stop()
         self._open = block
         index = len(self.message.content)
@@ -154,11 +183,15 @@ class Answering:
         if self._open is None:
             return
         index, text = len(self.message.content), "".join(self._pieces)
-        whole = (
-            TextBlock(text)
-            if isinstance(self._open, TextBlock)
-            else msgspec.structs.replace(self._open, input=_arguments(text))
-        )
+        whole: AnswerBlock
+        match self._open:
+            case TextBlock():
+                whole = TextBlock(text)
+            case ThinkingBlock():
+                whole = ThinkingBlock(text, SIGNATURE)
+                yield self._delta({"type": "signature_delta", "signature": SIGNATURE}, "")
+            case ToolUseBlock():
+                whole = msgspec.structs.replace(self._open, input=_arguments(text))
         self.message.content.append(whole)
         self._open = None
         self._pieces.clear()
@@ -176,6 +209,7 @@ class Answering:
             "cache_creation_input_tokens": usage.cache_creation_input_tokens,
             "cache_read_input_tokens": usage.cache_read_input_tokens,
             "output_tokens": usage.output_tokens,
+            "output_tokens_details": usage.output_tokens_details,
         }
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         yield {"type": "message_delta", "delta": delta, "usage": told}

@@ -46,7 +46,14 @@ async def messages(
     asked = read(await read_object(request), MessagesBody, ignored, betas=betas)
     wanted = asked.request()
     started = await generator.start(wanted, asked.model, await caller_of(request))
-    reply, answering = Reply(request, started), Answering(started, asked.max_tokens)
+    reply = Reply(request, started)
+    try:
+        asked.note_thinking(ignored, thinks=reply.thinks)
+    except BaseException:
+        await reply.aclose()
+        raise
+    hidden = asked.thinking is not None and asked.thinking.display == "omitted"
+    answering = Answering(started, asked.max_tokens, hides_thinking=hidden)
     if asked.stream:
         events = MessageEvents(answering)
         return await reply.stream(events, headers=ignored.headers, ping=events.ping)

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, Tool
 from app.contract.formats import JsonSchema
-from app.contract.generation import GenerationRequest, ToolChoice
+from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.contract.sampling import SamplingParams
 from app.dialects.anthropic.conversation import Message, SystemText, referenced_tools, to_messages
 from app.dialects.kit.body import Body, to_record
@@ -77,10 +77,16 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Thinking(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the model may think; models here don't think apart from their answer."""
+    """Whether a model that can think before it answers may."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: Annotated[int, Meta(ge=1024)] | None = None
+    budget_tokens: Annotated[
+        Annotated[int, Meta(ge=1024)] | None, Meta(description="Tokens of thinking at most.")
+    ] = None
+    display: Annotated[
+        Literal["summarized", "omitted"],
+        Meta(description="summarized: all that was thought; omitted: that there was something."),
+    ] = "summarized"
 
 
 class OutputFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +120,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     system: str | list[SystemText] = ""
     tools: Annotated[list[CustomTool], Meta(max_length=1024)] = []  # msgspec copies it
     tool_choice: Choice = Choice(type="auto")
-    thinking: Thinking | None = None
+    thinking: Annotated[Thinking | None, Meta(description="Default: disabled.")] = None
     output_config: OutputConfig = OutputConfig()
     output_format: Annotated[
         OutputFormat | None, Meta(description="An older name of output_config.format.")
@@ -162,11 +168,6 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Raises:
             Unsupported: the server is strict.
         """
-        if self.thinking is not None and self.thinking.type != "disabled":
-            reason = "models here don't think apart from their answer"
-            passed_over.note("thinking", self.thinking.type, reason)
-        if (effort := self.output_config.effort) is not None:
-            passed_over.note("output_config.effort", effort, "models here know no effort")
         for index, tool in enumerate(self.tools):
             if not _is_custom(tool):
                 passed_over.note(f"tools[{index}]", tool.type, "only custom tools are offered")
@@ -185,6 +186,24 @@ class MessagesBody(Conversation, frozen=True, kw_only=True, forbid_unknown_field
     ] = []
     stream: bool = False
     metadata: Metadata = Metadata()
+
+    @property
+    def may_think(self) -> bool:
+        """Whether the client lets the model think."""
+        return self.thinking is not None and self.thinking.type != "disabled"
+
+    def note_thinking(self, passed_over: PassedOver, *, thinks: bool) -> None:
+        """Note what is asked of the model's thinking in vain, now that the model is known.
+
+        Raises:
+            Unsupported: the server is strict.
+        """
+        if self.thinking is not None and self.may_think and not thinks:
+            reason = "this model doesn't think before it answers"
+            passed_over.note("thinking", self.thinking.type, reason)
+        effort = self.output_config.effort
+        if effort is not None and not (self.may_think and thinks):
+            passed_over.note("output_config.effort", effort, "nothing is thought here")
 
     def request(self) -> GenerationRequest:
         """Make the request.
@@ -211,6 +230,9 @@ class MessagesBody(Conversation, frozen=True, kw_only=True, forbid_unknown_field
                 top_k=self.top_k,
             ),
             stop=tuple(self.stop_sequences),
+            reasoning=Reasoning(self.output_config.effort, budget)
+            if self.may_think
+            else Reasoning("none"),
             tools=tools,
             tool_choice=choice,
             parallel_tool_calls=not self.tool_choice.disable_parallel_tool_use,

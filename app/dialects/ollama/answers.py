@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from app.contract.generation import (
     Event,
     Finished,
+    ReasoningDelta,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
@@ -45,6 +46,7 @@ class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     role: Literal["assistant"] = "assistant"
     content: str = ""
+    thinking: str | UnsetType = UNSET
     tool_calls: list[Call] | UnsetType = UNSET
 
 
@@ -55,6 +57,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
     message: AnswerMessage | UnsetType = UNSET
     response: str | UnsetType = UNSET
+    thinking: str | UnsetType = UNSET
     done: bool
     done_reason: str | UnsetType = UNSET
     logprobs: list[dict[str, Any]] | UnsetType = UNSET
@@ -108,6 +111,7 @@ class Answering:
         self._model = model
         self._clock = clock
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self._calls: list[Call] = []
         self._logprobs: list[dict[str, Any]] = []
         self._open: tuple[ToolCallDelta, list[str]] | None = None
@@ -122,6 +126,9 @@ class Answering:
                 self._texts.append(text)
                 self._logprobs += told
                 return [*self._called(), self._line(text, logprobs=told)]
+            case ReasoningDelta(text):
+                self._thoughts.append(text)
+                return [self._line("", thinking=text)]
             case ToolCallDelta() if event.id is not None:
                 lines = self._called()
                 self._open = (event, [event.arguments])
@@ -139,11 +146,13 @@ class Answering:
     def whole(self) -> Line:
         """The whole answer, after the last event."""
         assert self._last is not None, "the last event is Finished"
-        filled = self._line("".join(self._texts), self._calls, self._logprobs)
+        thoughts = "".join(self._thoughts)
+        filled = self._line("".join(self._texts), self._calls, self._logprobs, thinking=thoughts)
         return msgspec.structs.replace(
             self._last,
             message=filled.message,
             response=filled.response,
+            thinking=filled.thinking,
             logprobs=filled.logprobs,
         )
 
@@ -164,16 +173,19 @@ class Answering:
         calls: Sequence[Call] = (),
         logprobs: Sequence[dict[str, Any]] = (),
         *,
+        thinking: str = "",
         done: bool = False,
         **fields: Any,
     ) -> Line:
         chat = self._kind == "chat"
-        message = AnswerMessage(content=text, tool_calls=list(calls) or UNSET)
+        thought = thinking or UNSET
+        message = AnswerMessage(content=text, thinking=thought, tool_calls=list(calls) or UNSET)
         return Line(
             model=self._model,
             created_at=now(),
             message=message if chat else UNSET,
             response=UNSET if chat else text,
+            thinking=UNSET if chat else thought,
             logprobs=list(logprobs) or UNSET,
             done=done,
             **fields,

@@ -35,7 +35,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
-    thinking: Annotated[str | None, Meta(description="Passed over.")] = None
+    thinking: str | None = None
     images: Annotated[list[str] | None, Meta(description="Refused.")] = None
     tool_calls: list[MadeCall] | None = None
     tool_name: Annotated[str | None, Meta(description="Of a tool's turn.")] = None
@@ -71,7 +71,11 @@ def to_messages(messages: Sequence[Message]) -> list[ChatMessage]:
             answered = message.tool_call_id or _answered(open_calls, message.tool_name, at)
             open_calls = [call for call in open_calls if call.id != answered]
         parts = () if calls and not message.content else (TextPart(message.content or ""),)
-        turns.append(ChatMessage(message.role, parts, tuple(calls), tool_call_id=answered))
+        turns.append(
+            ChatMessage(
+                message.role, parts, tuple(calls), tool_call_id=answered, reasoning=message.thinking
+            )
+        )
     return turns
 
 

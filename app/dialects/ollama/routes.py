@@ -108,6 +108,11 @@ class Speaking:
         if obeyed:
             self._keep_alive.keep(facts.model_id, keep_s)
         reply, answering = Reply(request, started), Answering(kind, asked.model, clock)
+        try:
+            asked.note_thinking(ignored, thinks=reply.thinks)
+        except BaseException:
+            await reply.aclose()
+            raise
         if asked.stream:
             return await reply.stream(Lines(answering), NDJSON, ignored.headers)
         # the lines of the stream carry the answer; here nobody reads them

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, Tool
 from app.contract.formats import JsonObject, JsonSchema
-from app.contract.generation import GenerationRequest
+from app.contract.generation import GenerationRequest, Reasoning
 from app.dialects.kit.body import Body, to_record
 from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.tools import differently_named
@@ -38,7 +38,7 @@ PASSED_OVER: Final[Mapping[str, str]] = {
     "shift": "nothing is cut from a conversation here",
     "truncate": "nothing is cut from a prompt here",
 }
-NO_THINKING: Final = "models here don't think apart from their answer"
+NO_THINKING: Final = "this model doesn't think before it answers"
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     options: Annotated[dict[str, Any], Meta(description="By name, as in Ollama's Modelfile.")] = {}
     stream: bool = True
     keep_alive: KeepAlive = None
-    think: Annotated[bool | str, Meta(description=NO_THINKING)] = False
+    think: Annotated[
+        bool | str | None,
+        Meta(description="false: not at all; low, medium or high: so much, where a model can."),
+    ] = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
 
@@ -75,6 +78,20 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         """Whether nothing is asked but that the model be loaded, or leave."""
         raise NotImplementedError
 
+    def note_thinking(self, passed_over: PassedOver, *, thinks: bool) -> None:
+        """Note that a model is to think that can't, now that it is known.
+
+        Raises:
+            Unsupported: the server is strict.
+        """
+        if self.think and not thinks:
+            passed_over.note("think", self.think, NO_THINKING)
+
+    def _reasoning(self) -> Reasoning:
+        if self.think is False:
+            return Reasoning("none")
+        return Reasoning(self.think) if isinstance(self.think, str) and self.think else Reasoning()
+
     def _request(self, options: Options, **fields: Any) -> GenerationRequest:
         """Make the request out of what is shared, and more."""
         wanted = self.format
@@ -82,6 +99,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             max_tokens=options.max_tokens,
             sampling=options.sampling(),
             stop=options.stops,
+            reasoning=self._reasoning(),
             top_logprobs=self.top_logprobs if self.logprobs else None,
             response_format=JsonSchema(wanted)
             if isinstance(wanted, dict)
@@ -173,7 +191,4 @@ def read(body: Body, kind: type[T], passed_over: PassedOver) -> T:
             kept[name] = value
         elif value is not None:
             passed_over.note(name, value, PASSED_OVER.get(name, "there is no such field"))
-    asked = to_record(kept, kind)
-    if asked.think not in (False, ""):
-        passed_over.note("think", asked.think, NO_THINKING)
-    return asked
+    return to_record(kept, kind)

@@ -12,6 +12,8 @@ from app.contract.conversation import ChatMessage, TextPart, ToolCall
 from app.contract.formats import JsonSchema
 from app.contract.generation import (
     Finished,
+    Reasoning,
+    ReasoningDelta,
     TextDelta,
     ToolCallDelta,
     ToolChoice,
@@ -25,7 +27,13 @@ from app.dialects.locallab import routes as locallab
 from app.dialects.openai import routes as openai
 from app.errors import EngineFailure
 from tests.asgi_client import Answer, ask
-from tests.dialects.openai.scripted import HI, ScriptedModels, ScriptedService, end
+from tests.dialects.openai.scripted import (
+    HI,
+    ScriptedGeneration,
+    ScriptedModels,
+    ScriptedService,
+    end,
+)
 from tests.fakes import MODEL_ID
 from tests.hosts import app_over, host_over
 
@@ -97,6 +105,7 @@ USAGE = {
     "cache_creation_input_tokens": 0,
     "cache_read_input_tokens": 1,
     "output_tokens": 9,
+    "output_tokens_details": {"thinking_tokens": 0},
 }
 CONTENT = [
     {"type": "text", "text": "Let me look."},
@@ -265,6 +274,7 @@ async def test_blocks_become_turns():
                 ToolCall("toolu_1", "get_weather", '{"a":1}'),
                 ToolCall("toolu_2", "get_weather", "{}"),
             ),
+            reasoning="hm",
         ),
         ChatMessage("tool", (TextPart("rain"), TextPart("!")), tool_call_id="toolu_1"),
         ChatMessage.of("tool", "", tool_call_id="toolu_2"),
@@ -430,3 +440,65 @@ async def test_a_long_prompt_is_pinged_over(monkeypatch: pytest.MonkeyPatch):
         "message_stop",
     ]
     assert answer.complete
+
+
+THOUGHT = [
+    ReasoningDelta("Let me"),
+    ReasoningDelta(" see."),
+    TextDelta("It is 4."),
+    Finished(FinishReason.STOP, Usage(3, 9, 1, 5)),
+]
+THINKING = {"type": "enabled", "budget_tokens": 1024}
+
+
+@pytest.mark.parametrize("display", ["summarized", "omitted"])
+async def test_what_a_model_thinks_is_a_block_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, display: str
+):
+    monkeypatch.setattr(ScriptedGeneration, "thinks", True)
+    asked = {"thinking": {**THINKING, "display": display}, "max_tokens": 2000}
+    service = ScriptedService(THOUGHT)
+    answer = await send(service, **asked, stream=True)
+    assert IGNORED not in answer.headers
+    events = [data for _, data in events_of(answer)]
+    for event in events:
+        if event["type"] != "ping":
+            assert unknown_fields(EVENT.validate_python(event)) == []
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    shown = [{"type": "thinking_delta", "thinking": text} for text in ("Let me", " see.")]
+    assert deltas == [
+        *(shown if display == "summarized" else []),
+        {"type": "signature_delta", "signature": "unsigned"},
+        {"type": "text_delta", "text": "It is 4."},
+    ]
+    starts = [e["content_block"] for e in events if e["type"] == "content_block_start"]
+    assert starts[0] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert events[-2]["usage"]["output_tokens_details"] == {"thinking_tokens": 5}
+    whole = (await send(ScriptedService(THOUGHT), **asked)).json
+    thought = "Let me see." if display == "summarized" else ""
+    assert whole["content"] == [
+        {"type": "thinking", "thinking": thought, "signature": "unsigned"},
+        {"type": "text", "text": "It is 4."},
+    ]
+    assert unknown_fields(Message.model_validate(whole)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Reasoning("none")),
+        ({"thinking": {"type": "disabled"}}, Reasoning("none")),
+        ({"thinking": {"type": "adaptive"}}, Reasoning()),
+        ({"thinking": THINKING}, Reasoning(None, 1024)),
+        (
+            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}},
+            Reasoning("low"),
+        ),
+    ],
+)
+async def test_a_model_thinks_only_if_the_client_lets_it(
+    fields: dict[str, Any], expected: Reasoning
+):
+    service = ScriptedService()
+    await send(service, max_tokens=2000, **fields)
+    assert service.requests[0].reasoning == expected

@@ -8,7 +8,7 @@ from ollama import ChatResponse, GenerateResponse
 
 from app.contract.conversation import ChatMessage, TextPart, Tool, ToolCall
 from app.contract.formats import JsonObject, JsonSchema
-from app.contract.generation import TextDelta, ToolCallDelta
+from app.contract.generation import Reasoning, ReasoningDelta, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason, SamplingParams
 from app.dialects.kit.framing import NDJSON
 from app.dialects.kit.passed_over import IGNORED
@@ -16,7 +16,14 @@ from app.dialects.locallab import routes as locallab
 from app.dialects.ollama import routes as ollama
 from app.errors import EngineFailure
 from tests.asgi_client import Answer, ask
-from tests.dialects.openai.scripted import HI, ScriptedModels, ScriptedService, end, logprob
+from tests.dialects.openai.scripted import (
+    HI,
+    ScriptedGeneration,
+    ScriptedModels,
+    ScriptedService,
+    end,
+    logprob,
+)
 from tests.fakes import MODEL_ID
 from tests.hosts import app_over, host_over
 
@@ -185,7 +192,10 @@ async def test_turns_with_calls_and_results():
         ChatMessage.of("system", "Be brief."),
         ChatMessage.of("user", "Oslo? Rome?"),
         ChatMessage(
-            "assistant", (), (ToolCall("call00000", "a", '{"x":1}'), ToolCall("mine", "b", "{}"))
+            "assistant",
+            (),
+            (ToolCall("call00000", "a", '{"x":1}'), ToolCall("mine", "b", "{}")),
+            reasoning="hm",
         ),
         ChatMessage("tool", (TextPart("B"),), tool_call_id="mine"),
         ChatMessage("tool", (TextPart("A"),), tool_call_id="call00000"),
@@ -245,3 +255,32 @@ async def test_a_failure_in_a_stream_is_its_last_line():
     lines = lines_of(await send(service))
     assert lines[-1] == {"error": "it broke"}
     assert not any(line.get("done") for line in lines)
+
+
+async def test_what_a_model_thinks_is_a_field_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ScriptedGeneration, "thinks", True)
+    script = [ReasoningDelta("Hm."), TextDelta("4"), end()]
+    answer = await send(ScriptedService(script), think=True)
+    assert IGNORED not in answer.headers
+    messages = [line["message"] for line in lines_of(answer)]
+    assert messages[0] == {"role": "assistant", "content": "", "thinking": "Hm."}
+    assert messages[1] == {"role": "assistant", "content": "4"}
+    whole = (await send(ScriptedService(script), stream=False)).json
+    assert whole["message"] == {"role": "assistant", "content": "4", "thinking": "Hm."}
+    whole = (await send(ScriptedService(script), GENERATE, stream=False)).json
+    assert (whole["response"], whole["thinking"]) == ("4", "Hm.")
+
+
+@pytest.mark.parametrize(
+    ("think", "expected"),
+    [
+        (None, Reasoning()),
+        (True, Reasoning()),
+        (False, Reasoning("none")),
+        ("low", Reasoning("low")),
+    ],
+)
+async def test_how_much_is_thought(think: bool | str | None, expected: Reasoning):
+    service = ScriptedService()
+    await send(service, think=think)
+    assert service.requests[0].reasoning == expected
