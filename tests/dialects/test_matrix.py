@@ -84,6 +84,8 @@ ROWS = [
     Row("GET", "/anthropic/v1/models/test/fake", "Anthropic", "closable"),
     Row("POST", "/api/chat", "Ollama", "closable", {**MODEL, **TURN}),
     Row("POST", "/api/generate", "Ollama", "closable", {**MODEL, "prompt": "x"}),
+    Row("POST", "/api/embed", "Ollama", "closable"),
+    Row("POST", "/api/embeddings", "Ollama", "closable"),
     Row("GET", "/api/tags", "Ollama", "closable"),
     Row("GET", "/api/ps", "Ollama", "closable"),
     Row("POST", "/api/show", "Ollama", "closable", MODEL),

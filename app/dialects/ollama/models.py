@@ -179,9 +179,15 @@ async def show(request: AnyRequest, models: Provided[ModelRegistry]) -> Shown:
             "general.basename": facts.model_id,
             f"{family}.context_length": loaded.get(facts.model_id, facts.context_length),
         },
-        capabilities=["completion", "tools"] if facts.chat else ["completion"],
+        capabilities=_capabilities(facts),
         modified_at=rfc3339(facts.created),
     )
+
+
+def _capabilities(facts: ModelFacts) -> list[str]:
+    if facts.kind != "text":
+        return ["embedding"] if facts.kind == "embedding" else []
+    return ["completion", "tools"] if facts.chat else ["completion"]
 
 
 def digest(facts: ModelFacts) -> str:

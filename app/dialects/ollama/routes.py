@@ -24,6 +24,7 @@ from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.streaming import Reply
 from app.dialects.ollama import library, models, wire
 from app.dialects.ollama.answers import Answering, Clock, Kind, Line, Lines, empty_answer
+from app.dialects.ollama.embeddings import embed, embeddings
 from app.dialects.ollama.keep_alive import KeepAlive, seconds
 from app.dialects.ollama.names import resolve
 from app.dialects.ollama.options import read_options
@@ -128,7 +129,16 @@ def dialect(host: Host) -> Dialect:
     changing = [library.pull, library.copy, library.remove]
     return Dialect(
         paths=(
-            *("/api/chat", "/api/generate", "/api/tags", "/api/ps", "/api/show", "/api/version"),
+            *(
+                "/api/chat",
+                "/api/generate",
+                "/api/embed",
+                "/api/embeddings",
+                "/api/tags",
+                "/api/ps",
+                "/api/show",
+                "/api/version",
+            ),
             *("/api/pull", "/api/push", "/api/copy", "/api/delete", "/api/create", "/api/blobs"),
             OWN,
         ),
@@ -139,7 +149,7 @@ def dialect(host: Host) -> Dialect:
                 models.version,
                 Router(
                     path="/",
-                    route_handlers=[chat, generate],
+                    route_handlers=[chat, generate, embed, embeddings],
                     guards=[signed_in_if_required, within_chosen_rate_limit],
                     dependencies={"speaking": Provide(lambda: speaking, sync_to_thread=False)},
                 ),

@@ -1,9 +1,9 @@
 """`POST /v1/embeddings`: vectors of texts."""
 
-import asyncio
 import base64
 import sys
 from array import array
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, cast
 
 import msgspec
@@ -16,6 +16,7 @@ from app.dialects.kit.callers import caller_of
 from app.dialects.kit.connected import while_connected
 from app.dialects.kit.host import AnyRequest, Provided
 from app.dialects.kit.passed_over import PassedOver
+from app.dialects.kit.vectors import MAX_INPUTS, written
 from app.dialects.openai import wire
 from app.dialects.openai.sampling import TokenId
 from app.dialects.openai.schemas import NOT_USED, ModelId
@@ -24,11 +25,7 @@ from app.errors import InvalidParameter
 from app.settings import Settings
 
 NO_EMBEDDINGS: Final = "this server makes texts: it has no model that makes embeddings"
-MAX_INPUTS: Final = 2048
-"""As OpenAI's document has it."""
 RULES: Final = Rules({}, IGNORED)
-AT_ONCE: Final = 32
-"""Vectors that are written without letting others run: 2 ms for those of 768 numbers."""
 
 
 class EmbeddingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,13 +104,12 @@ class EmbeddingAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     async def of(cls, made: Embeddings, encoding_format: str) -> "EmbeddingAnswer":
-        """Write vectors as they were asked for; many of them let others run in between."""
-        write = _base64 if encoding_format == "base64" else written
-        data = []
-        for index, vector in enumerate(made.vectors):
-            data.append(Embedding(index=index, embedding=write(vector)))
-            if index % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)
+        """Write vectors as they were asked for."""
+        if encoding_format == "base64":
+            vectors: Sequence[list[float] | str] = [_base64(vector) for vector in made.vectors]
+        else:
+            vectors = await written(made.vectors)
+        data = [Embedding(index=index, embedding=one) for index, one in enumerate(vectors)]
         return cls(
             data=data,
             model=made.model_id,
@@ -143,11 +139,6 @@ async def embeddings(
     made = await while_connected(request.receive, embedder.embed(wanted, asked.model, caller))
     answer = await EmbeddingAnswer.of(made, asked.encoding_format)
     return Response(answer, headers=passed.headers)
-
-
-def written(vector: Vector) -> list[float]:
-    """A vector as JSON, written already: what encodes a whole answer lets nothing else run."""
-    return cast("list[float]", msgspec.Raw(msgspec.json.encode(vector.tolist())))
 
 
 def _base64(vector: Vector) -> str:

@@ -13,6 +13,7 @@ from app.dialects.kit.callers import caller_of
 from app.dialects.kit.connected import while_connected
 from app.dialects.kit.host import AnyRequest, Provided
 from app.dialects.kit.passed_over import PassedOver
+from app.dialects.kit.vectors import MAX_INPUTS
 from app.dialects.openai import wire
 from app.dialects.openai.embeddings import NO_EMBEDDINGS
 from app.dialects.openai.schemas import NOT_USED, ModelId
@@ -20,7 +21,6 @@ from app.dialects.openai.taken import IGNORED, Rules, Unserved, read
 from app.errors import InvalidParameter
 from app.settings import Settings
 
-MAX_DOCUMENTS: Final = 2048
 _TEXT_ALONE: Final = "models here read text alone, in a field called text"
 RULES: Final = Rules(
     {"rank_fields": Unserved(_TEXT_ALONE, (["text"],))},
@@ -43,7 +43,7 @@ class RerankBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         list[Annotated[str, Meta(min_length=1)] | Document],
         Meta(
             min_length=1,
-            max_length=MAX_DOCUMENTS,
+            max_length=MAX_INPUTS,
             examples=[["Tokyo is the capital of Japan.", "Bees make honey."]],
         ),
     ]
