@@ -9,6 +9,10 @@ PARTS: Final = {
     "decode": ("bench.decode", "the engine without HTTP: steps by batch and context, prefill"),
     "reuse": ("bench.reuse", "the engine without HTTP: shared prompts and speculative decoding"),
     "load": ("bench.load", "a running server: TTFT, ITL and tokens/s by number of streams"),
+    "embeddings": (
+        "bench.embeddings",
+        "embeddings beside sentence-transformers, and many texts beside text streams",
+    ),
     "soak": ("bench.soak", "a running server under mixed load for a long time: memory"),
     "attack": ("bench.attack.measure", "honest streams beside attackers, in many shapes"),
     "fuzz": ("bench.fuzz.run", "mutated requests over all endpoints"),
