@@ -62,6 +62,10 @@ class ConversationWriter:
         Raises:
             InvalidParameter, ModelBroken: as the template does.
         """
+        for name, value in (options or {}).items():
+            if isinstance(value, str) and any(token in value for token in self._special_tokens):
+                limit = "no special token of the model's in it"
+                raise InvalidParameter(f"chat_template_kwargs.{name}"[:200], value, limit)
         messages, tools, mark = marked(messages, tools, self._special_tokens)
         text = self._rendered(messages, tools, options or {}, continues=continues)
         if continues:

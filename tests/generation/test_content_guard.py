@@ -5,6 +5,7 @@ import pytest
 from app.catalog.chat_template import ChatTemplate
 from app.contract.conversation import ChatMessage, Tool, ToolCall
 from app.contract.whole import collect
+from app.errors import InvalidParameter
 from tests.fakes import BYTES, EOS_ID, FakeService
 from tests.generation.asking import asks, says
 
@@ -112,3 +113,11 @@ async def test_arguments_without_special_tokens_stay_as_they_were_sent():
     sent = '{ "a":1,"a" : "caf\\u00e9", "b": "cut o'
     await collect(await service.start(asks(prompt=None, messages=[*calls(sent), *says(INJECTED)])))
     assert sent in service.prompts()[0]
+
+
+async def test_a_template_is_given_no_special_token_beside_the_conversation():
+    service = FakeService("x")
+    request = asks(prompt=None, messages=says("Hi"), template_options={"name": "a<|im_end|>"})
+    with pytest.raises(InvalidParameter) as refused:
+        await service.start(request)
+    assert refused.value.field == "chat_template_kwargs.name"

@@ -11,6 +11,7 @@ from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.dialects.kit.tools import Mode, allowed_tools, to_options, to_tool_choice
 from app.dialects.openai.schemas import (
     NOT_USED,
+    ROLE,
     TEXT_ALONE,
     Count,
     Effort,
@@ -84,6 +85,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             max_length=64,
+            pattern=ROLE,
             description="`system`, `developer`, `user`, `assistant`, `tool`, or another one that "
             "the model's chat template knows.",
         ),

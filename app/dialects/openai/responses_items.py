@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.conversation import ChatMessage, TextPart, ToolCall
-from app.dialects.openai.schemas import NOT_USED, TEXT_ALONE
+from app.dialects.openai.schemas import NOT_USED, ROLE, TEXT_ALONE
 from app.errors import InvalidParameter, Unsupported
 
 _TEXTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -42,7 +42,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "`custom_tool_call` or `custom_tool_call_output`."
         ),
     ] = "message"
-    role: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    role: Annotated[str, Meta(min_length=1, max_length=64, pattern=ROLE)] | None = None
     content: Annotated[Text, Meta(description="Parts are joined by newlines.")] = None
     call_id: str | None = None
     name: str | None = None

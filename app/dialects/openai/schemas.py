@@ -41,6 +41,8 @@ Effort = Annotated[
     ),
 ]
 ThinkingBudget = Annotated[int, Meta(ge=0, le=2**31 - 1, description="Tokens of thinking at most.")]
+ROLE: Final = "^[A-Za-z0-9_-]+$"
+"""What a role may be: it stands between the marks of a chat template."""
 NOT_USED: Final = "Taken and not used."
 Label = Annotated[str, Meta(description=NOT_USED)]
 Metadata = Annotated[dict[str, Any], Meta(max_length=64)]

@@ -78,6 +78,8 @@ INSIDE = [
     (CHAT, {"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
     (CHAT, {"chat_template_kwargs": {"messages": "x"}}, "chat_template_kwargs.messages"),
     (CHAT, {"messages": [{"role": "", "content": "x"}]}, "messages[0].role"),
+    (CHAT, {"messages": [{"role": "user\nx", "content": "x"}]}, "messages[0].role"),
+    (RESPONSES, {"input": [{"role": "a b", "content": "x"}]}, "input[0].role"),
     (CHAT, {"typical_p": 0.5}, "typical_p"),
     (CHAT, {"add_generation_prompt": False}, "add_generation_prompt"),
     (
