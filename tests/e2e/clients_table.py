@@ -33,7 +33,36 @@ class Client(NamedTuple):
 
 
 OTHER: Final = "test_other_dialects.py::test_"
+AGENTS: Final = "test_openai_agents.py::test_"
 CLIENTS: Final = (
+    Client(
+        f"{AGENTS}codex",
+        "@openai/codex",
+        "0.171.0",
+        "OpenAI",
+        "a session of one turn on `/v1/responses`, with its own prompt of 6,400 tokens",
+    ),
+    Client(
+        f"{AGENTS}the_ai_sdk",
+        "ai, @ai-sdk/openai-compatible",
+        "6.0.326",
+        "OpenAI",
+        "a conversation with `reasoningEffort`, a stream, a tool that is run, an object",
+    ),
+    Client(
+        f"{AGENTS}pydantic_ai",
+        "pydantic-ai-slim",
+        "2.68.0",
+        "OpenAI",
+        "a conversation, a stream, an object by a tool and by a schema",
+    ),
+    Client(
+        f"{AGENTS}openai_agents",
+        "openai-agents",
+        "0.24.0",
+        "OpenAI",
+        "a turn and a tool that is run, on responses and on chat completions",
+    ),
     Client(
         f"{OTHER}anthropic_for_python",
         "anthropic",
@@ -96,20 +125,29 @@ class Outcomes:
 
 
 def main() -> int:
-    """Run the clients and write the table; returns 0 if all of them passed."""
+    """Run the clients and write the table; returns 0 if all of them passed.
+
+    With names of APIs, their clients alone are run, and the other rows stay as they were.
+    """
+    apis = set(sys.argv[1:]) or {client.api for client in CLIENTS}
     os.environ["ALL_CLIENTS"] = "1"
     outcomes = Outcomes()
-    tests = dict.fromkeys(str(HERE / client.test) for client in CLIENTS)
+    tests = dict.fromkeys(str(HERE / client.test) for client in CLIENTS if client.api in apis)
     failed = pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[outcomes])
     page = PAGE.read_text()
-    before, place, _ = page.partition(PLACE)
+    before, place, old = page.partition(PLACE)
     assert place, f"{PAGE} has no line {PLACE!r}"
-    PAGE.write_text(before + place + "\n" + table(outcomes.by_test))
+    PAGE.write_text(before + place + "\n" + table(outcomes.by_test, old))
     return int(failed)
 
 
-def table(outcomes: dict[str, str]) -> str:
-    """Write the table."""
+def table(outcomes: dict[str, str], old: str) -> str:
+    """Write the table.
+
+    Args:
+        outcomes: how tests ended, by their names.
+        old: the table before; rows of clients that were not run come from there.
+    """
     lines = [
         f"Run on {datetime.now(UTC):%Y-%m-%d}.",
         "",
@@ -118,8 +156,17 @@ def table(outcomes: dict[str, str]) -> str:
     ]
     for client in CLIENTS:
         number = client.version or version(client.name)
-        result = outcomes.get(client.test, "not run")
-        lines.append(f"| {client.name} | {number} | {client.api} | {client.shows} | {result} |")
+        known = (
+            line
+            for line in old.splitlines()
+            if line.startswith(f"| {client.name} |") and f"| {client.shows} |" in line
+        )
+        if client.test in outcomes:
+            result = outcomes[client.test]
+            line = f"| {client.name} | {number} | {client.api} | {client.shows} | {result} |"
+        else:
+            line = next(known, f"| {client.name} | | {client.api} | {client.shows} | not run |")
+        lines.append(line)
     return "\n".join(lines) + "\n"
 
 
