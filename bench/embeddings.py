@@ -83,7 +83,7 @@ async def compare(arguments: argparse.Namespace) -> None:
     )
     catalog = Catalog(settings)
     service = EmbeddingService(catalog)
-    seconds: dict[str, list[float]] = {name: [] for name in ("peer", *arguments.models)}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in ("peer", *arguments.models)}
     for model_id in arguments.models:
         made = await service.embed(EmbeddingRequest(inputs=texts, truncate=True), model_id)
         found = np.array([list(vector) for vector in made.vectors], np.float32)
@@ -97,21 +97,27 @@ async def compare(arguments: argparse.Namespace) -> None:
     for _ in range(arguments.rounds):
         peer.stdin.write("go\n")
         peer.stdin.flush()
-        seconds["peer"].append(float(peer.stdout.readline()))
+        seconds["peer"].append(json.loads(peer.stdout.readline()))
         for model_id in arguments.models:
-            started_s = time.perf_counter()
+            started_s, started_cpu_s = time.perf_counter(), time.process_time()
             await service.embed(EmbeddingRequest(inputs=texts, truncate=True), model_id)
-            seconds[model_id].append(time.perf_counter() - started_s)
+            took = [time.perf_counter() - started_s, time.process_time() - started_cpu_s]
+            seconds[model_id].append(took)
     peer.stdin.close()
     peer.wait()
     await catalog.close()
-    base = statistics.median(seconds["peer"])
+    base, base_cpu = _medians(seconds["peer"])
     for name, times in seconds.items():
-        middle = statistics.median(times)
+        wall, cpu = _medians(times)
         print(
-            f"{name:<32} {len(texts) / middle:7.0f} texts/s  {base / middle:5.2f} × "
-            f"sentence-transformers  ({min(times):.2f} to {max(times):.2f} s)"
+            f"{name:<32} {len(texts) / wall:7.0f} texts/s, {base / wall:5.2f} × the peer; "
+            f"{cpu:6.2f} s of processors, {base_cpu / cpu:5.2f} × fewer"
         )
+
+
+def _medians(times: list[list[float]]) -> tuple[float, float]:
+    """Seconds, and seconds of processors: on a busy machine those alone say something."""
+    return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
 
 
 async def beside(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """sentence-transformers beside ours: embeds the texts that it is given, as often as it is asked.
 
 Runs in an environment of its own. Reads one line of JSON with the model's folder, the threads and
-the texts; then each line asks for one round and is answered with its seconds. The first answer has
+the texts; then each line asks for one round and is answered with its seconds and those of the
+processor. The first answer has
 the vectors too.
 """
 
@@ -23,9 +24,10 @@ def main() -> None:
     vectors = model.encode(texts, show_progress_bar=False)
     print(json.dumps([[float(number) for number in vector] for vector in vectors]), flush=True)
     for _ in sys.stdin:
-        started_s = time.perf_counter()
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
         model.encode(texts, show_progress_bar=False)
-        print(time.perf_counter() - started_s, flush=True)
+        took = [time.perf_counter() - started_s, time.process_time() - started_cpu_s]
+        print(json.dumps(took), flush=True)
 
 
 if __name__ == "__main__":
