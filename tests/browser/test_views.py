@@ -110,6 +110,9 @@ def test_a_text_that_grew_looks_like_one_that_came_at_once(visit: Visit) -> None
         "Intro\n\n1. one\n\n   more\n2. two\n\n> quote\nlazy\n\n```js\nlet a;\n\nlet b;\n```\n"
         "text [ref] and\n| a |\n|---|\n| 1 |\n\n    indented\n\nend\r\n\r\n[ref]: https://a.b/c\n"
     )
+    long_list = "".join(f"{number}. item **{number}**\n" for number in range(3, 60))
+    long_table = "| a | b |\n|:-:|---|\n" + "".join(f"| {n} | `{n}` |\n" for n in range(50))
+    source = f"{long_list}\n\n{long_table}\nbetween\n\n{source}"
     same = page.evaluate(
         """async (source) => {
           const script = document.querySelector("script[type=module]").src;

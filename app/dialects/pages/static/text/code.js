@@ -2,7 +2,7 @@
 
 import { copyText } from "../lib/clipboard.js";
 
-const MOST_CHARACTERS = 30_000; // beyond this, colouring would hold the page up
+const MOST_CHARACTERS = 12_000; // beyond this, colouring would hold the page up
 let library = null;
 
 /** The block of some code. */
@@ -10,6 +10,7 @@ export function codeBlock(text, info, final) {
   const language = /^[\w+#.-]{1,30}/.exec(info)?.[0] ?? "";
   const figure = document.createElement("figure");
   figure.className = "code";
+  figure.dataset.info = info;
   const head = document.createElement("figcaption");
   const name = document.createElement("span");
   name.textContent = language || "text";

@@ -29,18 +29,25 @@ export function Composer() {
       return;
     }
     area.current.value = "";
+    area.current.style.height = "";
     setEmpty(true);
     askQuestion(text);
   };
   const onKeyDown = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) ask(event);
   };
+  const onInput = ({ target }) => {
+    setEmpty(!target.value.trim());
+    if (CSS.supports("field-sizing", "content")) return;
+    target.style.height = "auto";
+    target.style.height = `${target.scrollHeight}px`;
+  };
   const changed = changedSettings(chat.settings);
   return html`<form class="composer" onSubmit=${ask} aria-label="Your question">
     <div class="box">
       <label class="sr-only" for="question">Question</label>
       <textarea id="question" ref=${area} rows="1" dir="auto" placeholder="Ask something" enterkeyhint="send"
-        aria-describedby="composer-hint" onInput=${(event) => setEmpty(!event.target.value.trim())}
+        aria-describedby="composer-hint" onInput=${onInput}
         onKeyDown=${onKeyDown}></textarea>
       ${writing
         ? html`<button type="button" class="button icon primary" aria-label="Stop (Esc)" title="Stop (Esc)" onClick=${stop}>

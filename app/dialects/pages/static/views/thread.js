@@ -61,8 +61,9 @@ function useFollowing(end, chat) {
   useEffect(() => {
     const scroller = document.scrollingElement;
     // only a reader's own movements count: growing text moves the end too
-    const look = () => {
-      follows.current = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 80;
+    const look = (event) => {
+      const up = event.type === "wheel" && event.deltaY < 0; // told before the page has moved
+      follows.current = !up && scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 80;
     };
     for (const kind of ["wheel", "touchmove", "keyup", "pointerup", "scrollend"]) {
       addEventListener(kind, look, { passive: true });
