@@ -59,6 +59,15 @@ export const PARAMETERS = [
     hint: "Added to the logits of tokens before one is drawn, by token id: {\"50256\": -100}.",
   },
   {
+    name: "reasoning_effort", label: "Thinking", initial: null, kind: "choice",
+    options: ["none", "minimal", "low", "medium", "high"],
+    hint: "How much a model that thinks does so before it answers.",
+  },
+  {
+    name: "thinking_token_budget", label: "Most tokens of thinking", initial: null, min: 0, max: 2147483647, step: 1,
+    hint: "Where thinking is ended and the answer begins. Empty: no limit of its own.",
+  },
+  {
     name: "chat_template_kwargs", label: "For the template", initial: "", kind: "json",
     hint: "Given to the model's chat template, which may know it: {\"enable_thinking\": false}.",
   },
@@ -118,6 +127,7 @@ export function changedSettings(settings) {
 const READERS = {
   number: (_, value) => value,
   flag: (_, value) => value,
+  choice: (_, value) => value,
   lines: (_, value) => {
     const lines = value.split("\n").filter((line) => line !== "");
     return lines.length ? lines : undefined;

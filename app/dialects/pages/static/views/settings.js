@@ -71,6 +71,13 @@ function Parameter({ parameter, value, onChange }) {
         onChange=${(event) => onChange(event.target.checked || undefined)} />
       <label for=${id}>${label}</label></div>${explanation}</div>`;
   }
+  if (kind === "choice") {
+    return html`<div class="parameter"><label for=${id}>${label}</label>
+      <select ...${hinted} value=${value ?? ""} onChange=${(event) => onChange(event.target.value || undefined)}>
+        <option value="">up to the model</option>
+        ${parameter.options.map((option) => html`<option value=${option}>${option}</option>`)}
+      </select>${explanation}</div>`;
+  }
   if (kind !== "number") {
     return html`<div class="parameter"><label for=${id}>${label}</label>
       <textarea ...${hinted} rows=${kind === "lines" ? 2 : 1} class=${kind === "lines" ? "" : "mono"} spellcheck="false"
