@@ -6,16 +6,15 @@ Both take their time for each token, so that a stream can be watched and stopped
 import time
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
 
 import numpy as np
 
 from app.manifest import Manifest
 from app.runtime.decoder import FloatArray, StepInput
 from app.runtime.ort_decoder import OrtDecoder
-from tests import tiny_model
 from tests.e2e.decoders import application_with
 from tests.fakes import BYTES, CHATML, EOS_ID, byte_ids
+from tests.tiny_model import write_tiny_model
 
 SENTENCE: Final = "Bees make **honey** and wax."
 SHOWN: Final = "Bees make honey and wax."
@@ -26,17 +25,17 @@ STEP_S: Final = 0.004
 
 def write_models(models_dir: Path) -> None:
     """Two models that know bytes; what they would say by themselves is noise."""
-    with patch.object(tiny_model, "CONTEXT", CONTEXT):
-        for seed, model_id in enumerate((TALKER, ENDLESS)):
-            tiny_model.write_tiny_model(
-                models_dir,
-                model_id,
-                vocab_size=BYTES.get_vocab_size(),
-                seed=seed,
-                eos_ids=(EOS_ID,),
-                tokenizer=BYTES,
-                chat_template=CHATML,
-            )
+    for seed, model_id in enumerate((TALKER, ENDLESS)):
+        write_tiny_model(
+            models_dir,
+            model_id,
+            vocab_size=BYTES.get_vocab_size(),
+            seed=seed,
+            eos_ids=(EOS_ID,),
+            tokenizer=BYTES,
+            chat_template=CHATML,
+            context=CONTEXT,
+        )
 
 
 class TalkingDecoder(OrtDecoder):
