@@ -21,6 +21,7 @@ from app.dialects.openai.completions_wire import CompletionAnswer, CompletionChu
 from app.dialects.openai.counting import input_tokens
 from app.dialects.openai.embeddings import embeddings
 from app.dialects.openai.models import list_models, show_model
+from app.dialects.openai.probes import ping, show_load, show_version
 from app.dialects.openai.rerank import rerank
 from app.dialects.openai.responses_records import ResponseAnswer
 from app.dialects.openai.responses_schemas import RESPONSES_RULES, ResponseBody, note_harmless
@@ -151,7 +152,10 @@ def dialect(_: Host) -> Dialect:
         *(embeddings, rerank, tokenize, detokenize),
     ]
     return Dialect(
-        paths=("/v1", "/tokenize", "/detokenize", "/embeddings", "/rerank"),
+        paths=(
+            *("/v1", "/tokenize", "/detokenize", "/embeddings", "/rerank"),
+            *("/version", "/load", "/ping"),
+        ),
         # `/models/…` is LocalLab's
         visits=[
             Visit(method=method, path=path, own=f"/v1{path}", known=lambda _: True)
@@ -167,9 +171,10 @@ def dialect(_: Host) -> Dialect:
                 ),
                 Router(
                     path="/",
-                    route_handlers=[list_models, show_model],
+                    route_handlers=[list_models, show_model, show_version, show_load],
                     guards=[signed_in_if_required],
                 ),
+                ping,
             ],
             middleware=[wire.timed],
             tags=["OpenAI"],

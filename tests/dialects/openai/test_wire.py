@@ -6,6 +6,7 @@ import pytest
 
 from app import errors
 from app.contract.conversation import ChatMessage
+from app.dialects.openai.schemas import FINGERPRINT
 from app.dialects.openai.wire import refuse
 from tests.asgi_client import ask
 from tests.dialects.openai.scripted import (
@@ -69,6 +70,16 @@ async def test_tokenize(fields, tokenized):
 async def test_tokenize_takes_one_of_a_prompt_and_messages(fields):
     answer = await post(ScriptedService(), "/tokenize", model=MODEL_ID, **fields)
     assert (answer.status, answer.json["error"]["param"]) == (400, "prompt")
+
+
+async def test_routers_are_told_what_they_ask():
+    application = app_for(ScriptedService())
+    told = (await ask(application, "GET", "/version")).json
+    assert f"llmhost-{told['version']}" == FINGERPRINT
+    assert (await ask(application, "GET", "/load")).json == {"server_load": 0}
+    for method in ("GET", "POST"):
+        answer = await ask(application, method, "/ping")
+        assert (answer.status, answer.body) == (200, b"")
 
 
 async def test_the_input_of_a_response_is_counted():
@@ -167,6 +178,7 @@ def test_the_openapi_document_has_every_endpoint_with_its_body_and_errors():
     assert own == {
         *NEEDED,
         "/v1/responses/input_tokens",
+        *("/version", "/load", "/ping"),
         "/v1/models",
         "/v1/models/{model_id}",
         *("/v1/embeddings", "/embeddings", "/v1/rerank", "/rerank"),
