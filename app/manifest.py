@@ -28,6 +28,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from app.contract.sampling import SamplingDefaults
 from app.encoder_manifest import EncoderManifest, check_encoder
 from app.errors import ModelBroken
 from app.model_files import FORMAT, Described, FileName, ModelFile, TokenId
@@ -105,6 +106,8 @@ class Manifest(Described, frozen=True, kw_only=True):
     quality: Quality
     chat: bool
     """Whether `chat_template.jinja` is there."""
+    sampling: SamplingDefaults = SamplingDefaults()
+    """What `generation_config.json` recommended."""
 
 
 AnyManifest = Manifest | EncoderManifest

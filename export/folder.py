@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from safetensors import safe_open
 
+from app.contract.sampling import SamplingDefaults
 from export.errors import SourceUnusable
 from export.file_checks import read_object, read_text, refuse_stand_in, refusing, shown
 
@@ -104,6 +106,23 @@ def end_ids_of(path: Path) -> tuple[int, ...]:
         if type(token_id) is not int:
             raise SourceUnusable(f"{path}: eos_token_id is {shown(value)}, expected token ids")
     return tuple(ids)
+
+
+def sampling_of(path: Path) -> SamplingDefaults:
+    """How a `generation_config.json` would have tokens chosen; nothing where it doesn't sample.
+
+    Raises:
+        SourceUnusable: a value is no number, or outside what it may be.
+    """
+    config = read_object(path) if path.is_file() else {}
+    if not config.get("do_sample"):
+        return SamplingDefaults()
+    names = SamplingDefaults.__struct_fields__
+    said = {name: config[name] for name in names if config.get(name) is not None}
+    try:
+        return msgspec.convert(said, SamplingDefaults)
+    except msgspec.ValidationError as error:
+        raise SourceUnusable(f"{path}: {error}") from error
 
 
 def _shards(index: Path) -> Iterator[Path]:

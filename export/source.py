@@ -16,12 +16,13 @@ from typing import Final
 import msgspec
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from app.contract.sampling import SamplingDefaults
 from export import hub
 from export.adapter import base_of, is_adapter
 from export.encoders.recipe import Kind, kind_of
 from export.errors import SourceUnusable
 from export.file_checks import refusing, shown
-from export.folder import CONFIG, GENERATION_CONFIG, check_folder, end_ids_of
+from export.folder import CONFIG, GENERATION_CONFIG, check_folder, end_ids_of, sampling_of
 from export.gguf_config import refuse_other_kinds
 from export.gguf_file import GgufFile, read_gguf
 from export.gguf_split import name_of, whole
@@ -55,6 +56,7 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    sampling: SamplingDefaults = SamplingDefaults()
     chat: bool = False
     kind: Kind = "text"
     pad_id: int | None = None
@@ -207,6 +209,7 @@ def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Mod
         weights=str(folder),
         bos_id=tokenizer.bos_token_id,
         eos_ids=tuple(dict.fromkeys(ends)),
+        sampling=sampling_of(folder / GENERATION_CONFIG),
         chat=template is not None,
         kind=kind_of(folder),
         pad_id=tokenizer.pad_token_id,

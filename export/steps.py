@@ -247,6 +247,7 @@ def run_publish(options: ExportOptions) -> str:
         ),
         quality=findings.quality,
         chat=source.chat,
+        sampling=source.sampling,
         files={f.name: contract.describe_file(f) for f in sorted(part.iterdir())},
     )
     contract.write_manifest(part, manifest)

@@ -11,7 +11,7 @@ from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
 from app.catalog.shelf import facts_of
 from app.contract.models import ModelFacts, ModelRegistry, ModelState
-from app.contract.sampling import FinishReason
+from app.contract.sampling import FinishReason, SamplingDefaults
 from app.engine.places import Places
 from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.stream import TokenStream
@@ -182,6 +182,10 @@ class FakeModel:
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return self.manifest.tokens.eos_ids
+
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        return self.manifest.sampling
 
     def state(self) -> ModelState:
         load = self.engine.load

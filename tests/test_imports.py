@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "app.system": set(),
     "app.model_files": set(),
     "app.encoder_manifest": {"app.errors", "app.model_files"},
-    "app.manifest": {"app.encoder_manifest", "app.errors", "app.model_files"},
+    "app.manifest": {"app.contract", "app.encoder_manifest", "app.errors", "app.model_files"},
     "app.engine_gauges": set(),
     "app.metrics": {"app.engine_gauges", "app.errors"},
     "app.tracing": {"app.contract", "app.errors", "app.metrics", "app.settings"},
@@ -78,7 +78,9 @@ MAY_IMPORT = {
     "app.cli": None,  # beside what it hands over to: export
     "app": {"app.process"},
     "app.asgi": None,  # knows them all
-    "export": {"app.encoder_manifest", "app.errors", "app.manifest", "app.runtime"},
+    "export": {
+        *("app.contract", "app.encoder_manifest", "app.errors", "app.manifest", "app.runtime"),
+    },
 }
 """Beside itself; the parts of app/ by name, None: anything."""
 

@@ -16,6 +16,7 @@ from app.catalog.memory import check_memory, planned_size
 from app.catalog.shelf import facts_of
 from app.catalog.token_bounds import longest_token
 from app.contract.models import ModelState
+from app.contract.sampling import SamplingDefaults
 from app.engine.thread import EngineThread
 from app.errors import ModelBroken
 from app.manifest import Manifest, read_manifest
@@ -83,6 +84,11 @@ class LoadedModel:
     def eos_ids(self) -> tuple[int, ...]:
         """Token ids that end a text."""
         return self.manifest.tokens.eos_ids
+
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        """What the model's makers recommend for what a request leaves open."""
+        return self.manifest.sampling
 
     def state(self) -> ModelState:
         """Say what dialects are told of it; waits for nothing."""

@@ -46,6 +46,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     """None: as many as the context has room for. 0: only the prompt's logprobs are wanted."""
     sampling: SamplingParams
+    left_open: frozenset[str] = frozenset()
+    """Fields of `sampling` that the client didn't say; the model's makers may have."""
     stop: tuple[str, ...] = ()
     """The text ends before the first of these."""
     include_stop: bool = False
@@ -193,6 +195,11 @@ class Generation(Protocol):
     @property
     def model_id(self) -> str:
         """The model that writes."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How tokens are chosen, what the request left open included."""
+        return SamplingParams()
 
     @property
     def usage(self) -> Usage:

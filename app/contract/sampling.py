@@ -1,9 +1,11 @@
 """How tokens are chosen, and why a text ends."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 
 class FinishReason(StrEnum):
@@ -13,6 +15,19 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     CANCELLED = "cancelled"
     ERROR = "error"
+
+
+class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a model's makers would have tokens chosen where a request leaves it open; None: not said.
+
+    The names are those of `SamplingParams`.
+    """
+
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,3 +56,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     def greedy(self) -> bool:
         """Whether the likeliest token is taken without drawing."""
         return self.temperature == 0.0 or self.top_k == 1
+
+    def completed(self, left_open: Collection[str], defaults: SamplingDefaults) -> "SamplingParams":
+        """These parameters, with the model's own in place of those that a request left open."""
+        recommended = {name: getattr(defaults, name) for name in left_open}
+        said = {name: value for name, value in recommended.items() if value is not None}
+        return msgspec.structs.replace(self, **said)

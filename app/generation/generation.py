@@ -7,7 +7,7 @@ from collections import deque
 from typing import Self
 
 from app.contract.generation import Event, Finished, Usage
-from app.contract.sampling import FinishReason
+from app.contract.sampling import FinishReason, SamplingParams
 from app.current_request import count_tokens
 from app.engine.stream import TokenStream
 from app.errors import Error
@@ -21,15 +21,19 @@ class EngineGeneration:
     It frees its slot by itself when it ends, fails, or the task that waits for it is cancelled.
     """
 
-    def __init__(self, model_id: str, stream: TokenStream, reader: TextReader) -> None:
+    def __init__(
+        self, model_id: str, sampling: SamplingParams, stream: TokenStream, reader: TextReader
+    ) -> None:
         """Begin to listen.
 
         Args:
             model_id: the model that writes.
+            sampling: how its tokens are chosen.
             stream: where the tokens come from.
             reader: makes text of them.
         """
         self.model_id = model_id
+        self.sampling = sampling
         self._stream = stream
         self._reader = reader
         self._ready: deque[Event] = deque()
@@ -88,8 +92,9 @@ class EngineGeneration:
 class EmptyGeneration:
     """A text of no tokens, for a request that wants neither any nor its prompt's logprobs."""
 
-    def __init__(self, model_id: str, prompt_tokens: int) -> None:
+    def __init__(self, model_id: str, sampling: SamplingParams, prompt_tokens: int) -> None:
         self.model_id = model_id
+        self.sampling = sampling
         self.usage = Usage(prompt_tokens, 0)
         self.thinks = False
         self._finished: Finished | None = Finished(FinishReason.LENGTH, self.usage)

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.grammars import Grammars
+from app.contract.sampling import SamplingDefaults
 from app.engine.places import Places
 
 
@@ -30,6 +31,10 @@ class TextModel(Protocol):
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """Token ids that end a text."""
+
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        """What the model's makers recommend for what a request leaves open."""
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -94,7 +94,7 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
         client=caller.client,
         tenant=caller.tenant,
         max_tokens=max(1, max_tokens),
-        sampling=request.sampling,
+        sampling=request.sampling.completed(request.left_open, model.sampling_defaults),
         stop_ids=stop_ids,
         min_tokens=request.min_tokens,
         top_logprobs=request.top_logprobs,

@@ -185,10 +185,12 @@ def _submit(
     Raises:
         EngineFailure: the engine has stopped meanwhile.
     """
+    sampling = prepared.engine.sampling
     if prepared.needless:
-        return EmptyGeneration(model.model_id, len(prepared.engine.prompt_ids))
+        return EmptyGeneration(model.model_id, sampling, len(prepared.engine.prompt_ids))
     stream = places.submit(prepared.engine)
-    return EngineGeneration(model.model_id, stream, TextReader(model.tokenizer, prepared))
+    reader = TextReader(model.tokenizer, prepared)
+    return EngineGeneration(model.model_id, sampling, stream, reader)
 
 
 def _is_long(requests: Sequence[GenerationRequest]) -> bool:

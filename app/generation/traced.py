@@ -51,6 +51,7 @@ class TracedGeneration:
     def __init__(self, generation: Started, index: int, span: RequestSpan) -> None:
         """Follow one of a request's generations, the `index`-th."""
         self.model_id = generation.model_id
+        self.sampling = generation.sampling
         self._generation = generation
         self._index = index
         self._span = span

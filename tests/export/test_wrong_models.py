@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from app.contract.sampling import SamplingDefaults
 from app.manifest import read_manifest
 from export.__main__ import main
+from export.folder import sampling_of
 from tests.export.refusals import refusal
 from tests.export.tiny import CONFIGS, VOCAB, make_tokenizer, save_tiny
 from tests.export.tiny_gguf import tiny_fields, tiny_tensors, write_gguf
@@ -255,6 +257,30 @@ def test_end_of_text_that_is_no_token_id_is_refused(
 ) -> None:
     change(folder / "config.json", eos_token_id=eos)
     assert refused(folder).endswith(f"config.json: eos_token_id is {eos!r}, expected token ids")
+
+
+def test_what_the_makers_recommend_is_in_the_manifest(folder: Path, tmp_path: Path) -> None:
+    said = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "num_beams": 1}
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, **said}))
+    assert main([str(folder), "--out", str(tmp_path / "out"), "--quantise", "none"]) == 0
+    recommended = SamplingDefaults(temperature=0.6, top_k=20, top_p=0.9)
+    assert read_manifest(tmp_path / "out").sampling == recommended
+
+
+def test_greedy_makers_recommend_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"do_sample": False, "temperature": 0.6}))
+    assert sampling_of(path) == SamplingDefaults()
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", -1), ("top_p", "x"), ("top_k", 1.5)])
+def test_recommendations_that_can_not_be_are_refused(
+    name: str, value: object, folder: Path, refused: Refuse
+) -> None:
+    content = {"do_sample": True, "eos_token_id": 1, name: value}
+    (folder / "generation_config.json").write_text(json.dumps(content))
+    assert "generation_config.json: Expected `" in refused(folder)
+    assert f"`$.{name}`" in refused(folder)
 
 
 @pytest.mark.parametrize("field", ["eos_token_id", "eot_token_id", "bos_token_id"])

@@ -57,7 +57,7 @@ def generation(
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    made = EngineGeneration("m", stream, TextReader(tokenizer, prepared))
+    made = EngineGeneration("m", SamplingParams(), stream, TextReader(tokenizer, prepared))
     made.playing = asyncio.create_task(play())
     return made
 

@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from app.catalog.chat_template import ChatTemplate
 from app.catalog.token_bounds import longest_token
 from app.contract.conversation import ChatMessage, ToolCall
 from app.contract.generation import Finished, TextDelta, Usage
-from app.contract.sampling import FinishReason, SamplingParams
+from app.contract.sampling import FinishReason, SamplingDefaults, SamplingParams
 from app.contract.whole import collect
 from app.errors import (
     BatchTooLarge,
@@ -64,6 +65,21 @@ async def test_the_engine_gets_what_was_asked_for():
     assert list(request.prompt_ids) == byte_ids("abc")
     assert (request.max_tokens, request.sampling, request.max_time_s) == (9, sampling, 1.5)
     assert request.stop_ids == {EOS_ID}
+
+
+async def test_what_a_request_leaves_open_is_the_models_own():
+    service = FakeService("x")
+    recommended = SamplingDefaults(temperature=0.6, top_p=0.9, top_k=20)
+    model = await service.catalog.get(None)
+    model.manifest = msgspec.structs.replace(model.manifest, sampling=recommended)
+    asked = SamplingParams(temperature=0.2, top_p=0.5, seed=7)
+    generation = await service.start(
+        asks(sampling=asked, left_open=frozenset({"temperature", "top_k", "min_p"}))
+    )
+    await collect(generation)
+    [request] = service.engine.submitted
+    wanted = SamplingParams(temperature=0.6, top_p=0.5, top_k=20, seed=7)
+    assert request.sampling == generation.sampling == wanted
 
 
 async def test_messages_go_through_the_template_and_a_prompt_does_not():
@@ -415,7 +431,10 @@ async def test_ends_are_told_to_the_engine():
 
 
 async def test_more_least_tokens_than_most_are_refused():
-    with pytest.raises(InvalidParameter, match="min_tokens is 6, expected at most max_tokens, 5"):
+    with pytest.raises(
+        InvalidParameter,
+        match="min_tokens is 6, expected at most max_tokens and what the context has room for, 5",
+    ):
         await FakeService("x").start(asks(min_tokens=6, max_tokens=5))
 
 

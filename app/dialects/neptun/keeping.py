@@ -8,6 +8,7 @@ from typing import Self
 from uuid import UUID
 
 from app.contract.generation import Event, Generation, TextDelta, Usage
+from app.contract.sampling import SamplingParams
 from app.errors import Error
 from app.storage.chats import Quota, Turn, check_room, keep_turn
 from app.storage.database import Database
@@ -84,6 +85,11 @@ class KeptGeneration:
     def model_id(self) -> str:
         """The model that writes."""
         return self._generation.model_id
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How its tokens are chosen."""
+        return self._generation.sampling
 
     def __aiter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from uuid import uuid4
 import msgspec
 
 from app.contract.generation import Usage
+from app.contract.sampling import SamplingParams
 from app.dialects.openai.chat_wire import Logprob
 from app.dialects.openai.responses_schemas import ResponseBody
 
@@ -148,7 +149,9 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     user: str | None = None
 
     @classmethod
-    def begun(cls, asked: ResponseBody, model_id: str) -> "ResponseAnswer":
+    def begun(
+        cls, asked: ResponseBody, model_id: str, sampling: SamplingParams
+    ) -> "ResponseAnswer":
         """Make one with nothing written yet."""
         form = asked.text.format
         shown_form: Json = {"type": "text"} if form is None else _without_nulls(form)
@@ -161,8 +164,8 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
             model=model_id,
             output=[],
             parallel_tool_calls=asked.parallel_tool_calls,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
             text={"format": shown_form},
             tool_choice=choice if isinstance(choice, str) else msgspec.to_builtins(choice),
             tools=[{"strict": True, "parameters": None, **_without_nulls(t)} for t in asked.tools],

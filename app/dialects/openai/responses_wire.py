@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.contract.generation import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
-from app.contract.sampling import FinishReason
+from app.contract.sampling import FinishReason, SamplingParams
 from app.dialects.kit.framing import json_event
 from app.dialects.openai.chat_wire import Logprob
 from app.dialects.openai.responses_records import (
@@ -34,8 +34,8 @@ from app.errors import Error
 class Answering:
     """Takes generation's events and yields those of the API."""
 
-    def __init__(self, asked: ResponseBody, model_id: str) -> None:
-        self.response = ResponseAnswer.begun(asked, model_id)
+    def __init__(self, asked: ResponseBody, model_id: str, sampling: SamplingParams) -> None:
+        self.response = ResponseAnswer.begun(asked, model_id, sampling)
         self._number = -1
 
     def begin(self) -> Iterator[Json]:

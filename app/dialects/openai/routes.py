@@ -137,7 +137,7 @@ async def responses(
     started = await generator.start(wanted, asked.model, await caller_of(request))
     reply = Reply(request, started)
     await _note_effort(reply, "reasoning.effort", asked.reasoning.effort, passed)
-    answering = Answering(asked, reply.model_id)
+    answering = Answering(asked, reply.model_id, started.sampling)
     if asked.stream:
         return await reply.stream(ResponseEvents(answering), headers=passed.headers)
     # the events of the stream build the answer; here nobody reads them

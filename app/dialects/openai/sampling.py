@@ -6,20 +6,28 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.generation import GenerationRequest
-from app.contract.sampling import SamplingParams
+from app.contract.sampling import SamplingDefaults, SamplingParams
 from app.errors import InvalidParameter
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
-Temperature = Annotated[float, Meta(ge=0, le=2, description="0 is greedy.")]
-TopP = Annotated[float, Meta(ge=0, le=1, description="0 is greedy.")]
+OPEN = "Left open: what the model's makers recommend, else off."
+Temperature = Annotated[
+    float,
+    Meta(
+        ge=0,
+        le=2,
+        description="0 is greedy. Left open: what the model's makers recommend, else 1.",
+    ),
+]
+TopP = Annotated[float, Meta(ge=0, le=1, description=f"0 is greedy, 1 is off. {OPEN}")]
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """OpenAI's parameters and those that vLLM, SGLang and llama.cpp have beside them."""
 
-    temperature: Temperature = 1.0
-    top_p: TopP = 1.0
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     logit_bias: Annotated[
@@ -37,9 +45,13 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     include_stop_str_in_output: Annotated[
         bool, Meta(description="Whether the text ends with the stop string that ended it.")
     ] = False
-    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 and -1 are off.")] = 0
-    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Meta(gt=0, le=2, description="1 is off.")] = 1.0
+    top_k: (
+        Annotated[int, Meta(ge=-1, le=2**31 - 1, description=f"0 and -1 are off. {OPEN}")] | None
+    ) = None
+    min_p: Annotated[float, Meta(ge=0, le=1, description=f"0 is off. {OPEN}")] | None = None
+    repetition_penalty: (
+        Annotated[float, Meta(gt=0, le=2, description=f"1 is off. {OPEN}")] | None
+    ) = None
     repeat_penalty: Annotated[
         Annotated[float, Meta(gt=0, le=2)] | None,
         Meta(description="llama.cpp's name of repetition_penalty."),
@@ -61,18 +73,23 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         # top_p 0 leaves the likeliest token alone, as temperature 0 does
         greedy = self.temperature == 0 or self.top_p == 0
+        said = SamplingDefaults(
+            temperature=0.0 if greedy else self.temperature,
+            top_k=None if self.top_k is None else max(0, self.top_k),
+            top_p=1.0 if self.top_p == 0 else self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repeat_penalty or self.repetition_penalty,
+        )
+        fields_of_models = SamplingDefaults.__struct_fields__
+        otherwise = SamplingParams(
+            logit_bias=self._logit_bias(),
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            seed=None if self.seed is None else self.seed % 2**64,
+        )
         return GenerationRequest(
-            sampling=SamplingParams(
-                logit_bias=self._logit_bias(),
-                repetition_penalty=self.repeat_penalty or self.repetition_penalty,
-                presence_penalty=self.presence_penalty,
-                frequency_penalty=self.frequency_penalty,
-                temperature=0.0 if greedy else self.temperature,
-                top_k=max(0, self.top_k),
-                top_p=self.top_p or 1.0,
-                min_p=self.min_p,
-                seed=None if self.seed is None else self.seed % 2**64,
-            ),
+            sampling=otherwise.completed(fields_of_models, said),
+            left_open=frozenset(n for n in fields_of_models if getattr(said, n) is None),
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
             include_stop=self.include_stop_str_in_output,
             stop_token_ids=tuple(self.stop_token_ids),

@@ -22,7 +22,7 @@ from app.contract.generation import (
     Usage,
 )
 from app.contract.models import ModelFacts
-from app.contract.sampling import FinishReason
+from app.contract.sampling import FinishReason, SamplingParams
 from app.dialects.locallab import routes as locallab
 from app.dialects.openai import routes as openai
 from app.errors import BatchTooLarge, ContextOverflow, UnknownModel
@@ -69,6 +69,7 @@ class ScriptedGeneration(Generation):
 
     model_id = MODEL_ID
     usage = Usage(3, 0, 1)
+    sampling = SamplingParams()
 
     def __init__(self, script: Script) -> None:
         self._script = list(script)
@@ -136,6 +137,8 @@ class ScriptedService(Generator):
         self.requests += requests
         last = len(self._scripts) - 1
         made = [ScriptedGeneration(self._scripts[min(i, last)]) for i in range(len(requests))]
+        for generation, request in zip(made, requests, strict=True):
+            generation.sampling = request.sampling
         self.generations += made
         return made
 

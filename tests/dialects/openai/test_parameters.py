@@ -7,7 +7,7 @@ import pytest
 from app.contract.conversation import ChatMessage, TextPart, Tool, ToolCall
 from app.contract.formats import Following, JsonObject, JsonSchema, Matching, OneOf
 from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
-from app.contract.sampling import SamplingParams
+from app.contract.sampling import SamplingDefaults, SamplingParams
 from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody
 from app.dialects.openai.responses_schemas import RESPONSES_RULES, ResponseBody
@@ -20,11 +20,23 @@ from tests.dialects.openai.scripted import (
     post,
 )
 
+LEFT_OPEN = frozenset(SamplingDefaults.__struct_fields__)
+SAID = {
+    **{name: name for name in LEFT_OPEN},
+    "repeat_penalty": "repetition_penalty",
+}
+"""Fields of a body that a model's makers may decide, and what of the sampling they say."""
 USER = ChatMessage.of("user", "Hi")
 DEFAULTS = {
-    CHAT: GenerationRequest(messages=[USER], sampling=SamplingParams(), tools=[]),
-    COMPLETIONS: GenerationRequest(prompt="Hi", max_tokens=16, sampling=SamplingParams()),
-    RESPONSES: GenerationRequest(messages=[USER], sampling=SamplingParams(), tools=[]),
+    CHAT: GenerationRequest(
+        messages=[USER], sampling=SamplingParams(), left_open=LEFT_OPEN, tools=[]
+    ),
+    COMPLETIONS: GenerationRequest(
+        prompt="Hi", max_tokens=16, sampling=SamplingParams(), left_open=LEFT_OPEN
+    ),
+    RESPONSES: GenerationRequest(
+        messages=[USER], sampling=SamplingParams(), left_open=LEFT_OPEN, tools=[]
+    ),
 }
 SCHEMA = {"type": "object", "properties": {"a": {"const": None}}}
 NAMED = {"name": "thing", "schema": SCHEMA, "strict": True}
@@ -191,7 +203,11 @@ async def test_a_field_reaches_the_generation(path, fields, expected):
     service = ScriptedService()
     answer = await post(service, path, **fields)
     assert answer.status == 200, answer.body
-    assert service.requests == [changed(DEFAULTS[path], **expected)]
+    said = {SAID[name] for name in fields if name in SAID}
+    if fields.get("top_p") == 0:
+        said.add("temperature")  # both are greedy
+    wanted = changed(DEFAULTS[path], **expected, left_open=LEFT_OPEN - said)
+    assert service.requests == [wanted]
 
 
 @pytest.mark.parametrize(
