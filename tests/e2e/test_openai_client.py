@@ -160,7 +160,7 @@ def test_errors_are_raised_as_the_clients_own(client: OpenAI):
     with pytest.raises(openai.BadRequestError, match="maximum context length") as long:
         client.completions.create(model=DEFAULT_MODEL, prompt=[5] * 100_000)
     assert long.value.code == "context_length_exceeded"
-    with pytest.raises(openai.NotFoundError, match="embeddings"):
+    with pytest.raises(openai.BadRequestError, match="makes no embeddings"):
         client.embeddings.create(model=DEFAULT_MODEL, input="x")
 
 
