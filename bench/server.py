@@ -5,6 +5,7 @@ Knows no endpoint but `/health`, and nothing of what is measured.
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,3 +112,14 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def lend(model: Path, to: Path) -> None:
+    """Put a model into another folder, so that a server can't harm the original.
+
+    Its files are links, or copies on another file system.
+    """
+    try:
+        shutil.copytree(model, to, copy_function=os.link)
+    except shutil.Error:
+        shutil.copytree(model, to, dirs_exist_ok=True)

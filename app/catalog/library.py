@@ -62,6 +62,10 @@ class Library:
         """Delete a model; see `ModelLibrary.delete`."""
         folder, _ = await asyncio.to_thread(self._shelf.find, model_id)
         await self._models.unload(model_id)
+        if folder.is_symlink():  # the model itself lies elsewhere, and is not ours to delete
+            folder.unlink()
+            logger.info("model_unlinked model=%s", model_id)
+            return
         # without its manifest it is no model any more, whatever happens to the rest
         (folder / MANIFEST_NAME).unlink()
         await asyncio.to_thread(shutil.rmtree, folder)

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import resource
-import shutil
 import statistics
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from bench.attack.target import Target
 from bench.attack.witnesses import Failures, Honest, Poller, honest_client, new_key
 from bench.compare import processor
 from bench.load import DEFAULT_TOKENIZER
-from bench.server import Server, running
+from bench.server import Server, lend, running
 from bench.soak import ResidentMemory, find_server, resident_memory
 
 HONEST: Final = 4
@@ -79,7 +78,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     manifest = read_manifest(arguments.model)
     model, other = manifest.model_id, f"{manifest.model_id}-again"
     for name in (model, other):
-        shutil.copytree(arguments.model, folder / "models" / folder_name(name))
+        lend(arguments.model, folder / "models" / folder_name(name))
     renamed = msgspec.structs.replace(manifest, model_id=other)
     write_manifest(folder / "models" / folder_name(other), renamed)
     settings: dict[str, object] = {"models_dir": folder / "models", "model": model}

@@ -40,6 +40,8 @@ _WEIGHTS: Final[Mapping[str, float]] = {
     "POST /api/ai/huggingface/{model_publisher}/{model_name}/chat": 6,
     # what succeeds here disturbs the rest of the run
     "POST /models/unload": 0.02,
+    "POST /api/pull": 0.02,
+    "DELETE /api/delete": 0.0,
     "POST /me/delete": 0.2,
     "POST /me/password": 0.2,
     "POST /logout": 0.1,

@@ -24,7 +24,7 @@ from bench.fuzz.client import Client, Tally
 from bench.fuzz.judge import Judge, broken_lines
 from bench.fuzz.operations import Examples, read_envelopes, read_operations
 from bench.load import DEFAULT_TOKENIZER
-from bench.server import ROOT, Server, running
+from bench.server import ROOT, Server, lend, running
 
 CLIENTS: Final = 64
 LOOK_EVERY_S: Final = 3.0
@@ -69,7 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _server(model: Path, folder: Path) -> Any:
     model_id = read_manifest(model).model_id
-    return running(folder, models_dir=model.resolve().parent, model=model_id, **SETTINGS)
+    # in a folder of its own: among the operations are those that delete and copy models
+    lend(model, folder / "models" / model.name)
+    return running(folder, models_dir=folder / "models", model=model_id, **SETTINGS)
 
 
 async def fuzz(arguments: argparse.Namespace, server: Server, folder: str) -> bool:

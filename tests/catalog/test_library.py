@@ -107,3 +107,13 @@ def test_the_bar_of_the_real_exporter_is_read():
     bar.set_description("quantise", refresh=False)
     assert library._BAR.findall(str(bar)) == [("quantise", "3", "7")]
     bar.close()
+
+
+async def test_a_linked_model_loses_its_link_alone(tmp_path: Path) -> None:
+    original = write_tiny_model(tmp_path / "elsewhere", "tiny/random")
+    (tmp_path / "models").mkdir()
+    link = tmp_path / "models" / original.name
+    link.symlink_to(original)
+    await Library(tmp_path / "models", FakeCatalog(None)).delete("tiny/random")
+    assert not link.exists()
+    assert read_manifest(original).model_id == "tiny/random"
