@@ -8,6 +8,7 @@ dialect.
 import functools
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -181,13 +182,29 @@ def _explained(message: str, value: Any, schema: Schema) -> RequestError:
 
 
 def _below(schema: Schema, name: str) -> Schema:
-    """The schema of a property, or of the items where the name is empty."""
-    for option in schema.get("anyOf", [schema]):
-        if name and name in option.get("properties", {}):
-            return _object(option["properties"][name])
-        if not name and "items" in option:
-            return _object(option["items"])
-    raise AssertionError(f"msgspec names {name!r}, the schema has {schema}")
+    """The schema of a property, or of the items where the name is empty.
+
+    Records of a union have a property in common that says which of them it is: what is below is
+    any of its values then.
+    """
+    found = [
+        _object(option["properties"][name] if name else option["items"])
+        for option in _options(schema)
+        if (name in option.get("properties", {}) if name else "items" in option)
+    ]
+    if not found:
+        raise AssertionError(f"msgspec names {name!r}, the schema has {schema}")
+    if all("enum" in one for one in found):
+        return {"enum": [value for one in found for value in one["enum"]]}
+    return found[0]
+
+
+def _options(schema: Schema) -> Iterator[Schema]:
+    """What a value may be, unions inside unions included."""
+    if "anyOf" not in schema:
+        yield schema
+    for option in schema.get("anyOf", ()):
+        yield from _options(option)
 
 
 def _words(schema: Schema) -> str:

@@ -9,7 +9,7 @@ from litestar import Litestar, Request, Response, post
 from msgspec import Meta
 
 from app.dialects.kit.body import num_values, read_object, takes, to_record
-from app.errors import InvalidParameter, UnknownParameter
+from app.errors import InvalidParameter, RequestError, UnknownParameter
 from tests.asgi_client import ask
 
 
@@ -251,3 +251,30 @@ async def test_a_body_of_too_many_values_is_refused_undecoded():
     assert expected in answer.json["detail"]
     text = b'{"a": "' + b"[,{" * 100_000 + b'"}'
     assert (await ask(app, "POST", "/echo", raw=text, headers=JSON)).status == 200
+
+
+class First(msgspec.Struct, tag_field="type", tag="first", forbid_unknown_fields=True):
+    a: Annotated[int, Meta(ge=1)]
+
+
+class Second(msgspec.Struct, tag_field="type", tag="second", forbid_unknown_fields=True):
+    b: str
+
+
+class EitherOrWord(msgspec.Struct):
+    choice: First | Second | Literal["auto"] = "auto"
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"a": 1}, "choice.type is missing, expected 'first' or 'second'"),
+        ({"type": "third"}, "choice.type is 'third', expected 'first' or 'second'"),
+        ({"type": "first", "a": 0}, "choice.a is 0, expected integer >= 1"),
+        ({"type": "second"}, "choice.b is missing, expected string"),
+    ],
+)
+def test_a_record_of_a_union_is_told_by_what_distinguishes_it(choice, told):
+    with pytest.raises(RequestError) as refused:
+        to_record({"choice": choice}, EitherOrWord)
+    assert str(refused.value) == told
