@@ -76,9 +76,12 @@ class Judge:
     def _excused(
         self, answer: Answer, documented: Mapping[int, frozenset[str]], *, to_head: bool
     ) -> bool:
-        """Whether it is a 503 that is documented and says why, unless it may have no body."""
+        """Whether it is a documented 503, or 529 (Anthropic's word for a full queue), and says why.
+
+        An answer to HEAD may have no body.
+        """
         says_why = to_head or len(answer.body) > len(b'{"a":"b"}')
-        return answer.status == 503 and 503 in documented and says_why
+        return answer.status in (503, 529) and answer.status in documented and says_why
 
     def _no_envelope(
         self, answer: Answer, documented: Mapping[int, frozenset[str]]
