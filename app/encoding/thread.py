@@ -101,8 +101,8 @@ class EncoderThread:
 
     @property
     def num_requests(self) -> int:
-        """Jobs that run, wait or are being prepared."""
-        return self._reserved + len(self._waiting)
+        """Jobs that run, wait or are being prepared: each holds its place until it ends."""
+        return self._reserved
 
     @property
     def idle_since_s(self) -> float | None:
