@@ -39,6 +39,7 @@ PROTECTED = [
     ("GET", "/api/chats", None),
     ("GET", "/api/chats/1", None),
     ("PATCH", "/api/chats/1", {"title": "x"}),
+    ("PUT", "/api/chats/1", {"title": "x", "messages": []}),
     ("DELETE", "/api/chats/1", None),
 ]
 BAD_KEYS = ["malformed key", "unknown key", "revoked key", "expired key", "key of a deleted user"]

@@ -217,7 +217,7 @@ async def test_a_model_on_its_way_is_not_ready(application, monkeypatch):
         assert opened.wait(5)
         return open_model(*arguments)
 
-    monkeypatch.setattr("app.catalog.catalog.open_model", wait_and_open)
+    monkeypatch.setattr("app.catalog.opening.open_model", wait_and_open)
     app = application(model="")
     async with app.running() as server:
         loading = asyncio.create_task(server.ask("POST", "/models/load", {"model_id": MODEL}))
