@@ -39,9 +39,11 @@ MAX_BREAKS: Final = 5
 
 def is_address(source: str) -> bool:
     """Whether this is a name on the Hub: two or three parts, and nothing of that name is here."""
-    return ADDRESS.fullmatch(source) is not None and not (
-        source.startswith((".", "~")) or Path(source).exists()
-    )
+    match = ADDRESS.fullmatch(source)
+    if match is None or source.startswith((".", "~")) or Path(source).exists():
+        return False
+    # of two parts, it is the path of a file that isn't there
+    return not match["model"].lower().endswith(".gguf")
 
 
 def model_id_of(address: str) -> str:
