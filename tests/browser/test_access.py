@@ -183,6 +183,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
                 return
         raise AssertionError(f"Tab does not reach {name}")
 
+    expect(page.locator("#question")).to_be_focused()
     page.keyboard.type("What do bees do?")
     press("Enter")
     expect(page.locator(".turn.assistant .text")).to_have_text(SHOWN)
@@ -209,6 +210,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     press("Control+,")
     expect(page.locator("dialog")).to_be_visible()
     go_to("Done")
+    expect(page.get_by_role("button", name="Done", exact=True)).to_be_focused()
     press("Enter")
     expect(page.locator("dialog")).to_have_count(0)
     page.evaluate("document.activeElement.blur()")

@@ -66,7 +66,7 @@ def test_a_stop_signal_to_the_whole_group_ends_a_start_too(tmp_path: Path) -> No
 
 SETTINGS = [
     ({"max_waiting": "many"}, "LLMHOST_MAX_WAITING='many': expected int >= 0"),
-    ({"max_wating": "5"}, "LLMHOST_MAX_WATING: no such setting; there are LLMHOST_MODELS_DIR, "),
+    ({"max_wating": "5"}, "LLMHOST_MAX_WATING: no such setting; there are LLMHOST_HOST, "),
     ({"data_dir": "README.md"}, "LLMHOST_DATA_DIR='README.md' can't be written: "),
     ({"jwt_secret": "short"}, "LLMHOST_JWT_SECRET: a secret has 5 bytes"),
     ({"allowed_hosts": "http://x"}, "LLMHOST_ALLOWED_HOSTS: 'http://x' is no host name; expected "),

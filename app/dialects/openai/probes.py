@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Annotated, Final
 
 import msgspec
-from litestar import Response, route
+from litestar import MediaType, route
 from litestar import get as get_
 from msgspec import Meta
 
@@ -39,7 +39,13 @@ async def show_load(models: Provided[ModelRegistry]) -> Load:
     return Load(sum(model.running + model.waiting for model in models.loaded))
 
 
-@route("/ping", http_method=["GET", "POST"], status_code=200, summary="Ping")
-async def ping() -> Response[None]:
+@route(
+    "/ping",
+    http_method=["GET", "POST"],
+    status_code=200,
+    media_type=MediaType.TEXT,
+    summary="Ping",
+)
+async def ping() -> str:
     """Answer, with nothing: the process is there. `/health/ready` says whether it can serve."""
-    return Response(None, media_type="text/plain")
+    return ""

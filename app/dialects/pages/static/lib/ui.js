@@ -83,7 +83,8 @@ export function IconButton({ icon, label, small, className = "", ...others }) {
 /** A modal dialog that is open while it is drawn; `onClose` is asked to stop drawing it. */
 export function Dialog({ title, onClose, className = "", children }) {
   const element = useRef(null);
-  useEffect(() => {
+  // before it is painted: drawn and not yet modal, it would let a key pass to what is behind it
+  useLayoutEffect(() => {
     const before = document.activeElement;
     element.current.showModal();
     return () => before?.focus?.();
