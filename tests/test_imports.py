@@ -52,7 +52,8 @@ MAY_IMPORT = {
         "app.runtime",
     },
     "app.encoding": {
-        *("app.contract", "app.engine_gauges", "app.errors", "app.metrics", "app.runtime"),
+        *("app.contract", "app.engine", "app.engine_gauges", "app.errors", "app.metrics"),
+        "app.runtime",
     },
     "app.catalog": {
         *("app.contract", "app.errors", "app.manifest", "app.metrics", "app.settings"),

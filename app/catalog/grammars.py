@@ -4,6 +4,7 @@ Goes with its model: what the library makes of the tokenizer (some 30 MiB at 49,
 when first needed and freed with it. Knows how to compile; not what a grammar is for.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -55,6 +56,7 @@ _IN_OTHER_WORDS: Final = {
 """What the library says, and what that means to the author of a schema."""
 
 
+@functools.lru_cache(maxsize=16)  # the choices of a request share one
 def lark_of(grammar: str) -> str:
     """Write a grammar in GBNF, llama.cpp's notation, in Lark.
 

@@ -22,7 +22,7 @@ FLAGS: Final = {
     "models_dir": ("FOLDER", "Folder of the exported models."),
     "data_dir": ("FOLDER", "Folder for the database and the signing secret."),
     "slots": ("N", "Requests that generate at once; 0: as memory allows, 16 at most."),
-    "context_length": ("TOKENS", "Prompt and answer together; 0: what the model has, 8,192 at most."),
+    "context_length": ("TOKENS", "Prompt and answer together; 0: the model's own, 8,192 at most."),
     "execution_provider": ("auto|cpu|cuda", "Where the model runs."),
     "intra_op_threads": ("N", "Threads of a decoder step; 0: one per core."),
 }

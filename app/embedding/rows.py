@@ -87,6 +87,15 @@ def rows_of_pairs(
     return rows
 
 
+def check_query(model: EncoderModel, query: str) -> None:
+    """Refuse a query that leaves no room for a document, before each one is tokenized with it.
+
+    Raises:
+        InvalidParameter: it is too long.
+    """
+    _room(model, _bounded(model, query, "query", cut=False))
+
+
 def _bounded(model: EncoderModel, text: str, field: str, *, cut: bool) -> str:
     """Refuse or cut, by its length alone, a text that can't fit: tokenizing it would take long."""
     if model.longest_token is None:

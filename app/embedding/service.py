@@ -5,6 +5,7 @@ clients take turns. All that can be refused is refused before anything runs. Kno
 users.
 """
 
+import asyncio
 import math
 from array import array
 from collections.abc import Callable, Sequence
@@ -21,10 +22,12 @@ from app.contract.embedding import (
 )
 from app.contract.generation import NOBODY, Caller
 from app.embedding.models import EncoderModel, EncoderSource
-from app.embedding.rows import rows_of_pairs, rows_of_texts
+from app.embedding.rows import check_query, rows_of_pairs, rows_of_texts
 from app.errors import InvalidParameter, Unsupported
 from app.runtime.encoder import Row
 
+CUT_AT_ONCE: Final = 64
+"""Vectors that are cut without letting others run: 5 ms."""
 CHARACTERS_AT_ONCE: Final = 20_000
 """Of texts that are tokenized in one turn: about 10 ms."""
 
@@ -44,7 +47,7 @@ class EmbeddingService:
         size = _size(model, request.dimensions)
         prompt = _prompt(model, request.prompt_name)
         fields = _fields(request.field, len(request.inputs))
-        with model.engine.reserve() as place:
+        with model.engine.reserve(caller.client) as place:
 
             def tokenized(texts: Sequence[Text], start: int) -> list[Row]:
                 some = fields[start : start + len(texts)]
@@ -53,7 +56,11 @@ class EmbeddingService:
             rows = await self._rows(caller, request.inputs, tokenized)
             vectors = await place.encode(caller.client, rows)
         if size is not None:
-            vectors = [_cut(vector, size, model.manifest.normalised) for vector in vectors]
+            whole, vectors = vectors, []
+            for start in range(0, len(whole), CUT_AT_ONCE):
+                some = whole[start : start + CUT_AT_ONCE]
+                vectors += [_cut(vector, size, model.manifest.normalised) for vector in some]
+                await asyncio.sleep(0)  # others on the event loop
         return Embeddings(
             model_id=model.model_id, vectors=vectors, prompt_tokens=sum(map(len, rows))
         )
@@ -64,14 +71,16 @@ class EmbeddingService:
         """Judge each document by the query; see `Embedder.rank`."""
         model = await self._models.encoder(model_id, "reranking")
         fields = [f"documents[{i}]" for i in range(len(request.documents))]
-        with model.engine.reserve() as place:
+        with model.engine.reserve(caller.client) as place:
 
             def tokenized(texts: Sequence[str], start: int) -> list[Row]:
                 some = fields[start : start + len(texts)]
                 limit = request.max_document_tokens
                 return rows_of_pairs(model, request.query, texts, some, limit)
 
-            rows = await self._rows(caller, request.documents, tokenized)
+            await self._thread.run(caller.client, lambda: check_query(model, request.query))
+            beside = len(request.query)
+            rows = await self._rows(caller, request.documents, tokenized, beside)
             scores = [vector[0] for vector in await place.encode(caller.client, rows)]
         return Ranking(
             model_id=model.model_id,
@@ -85,13 +94,21 @@ class EmbeddingService:
         texts: Sequence[Text],
         tokenized: Callable[[Sequence[str], int], list[Row]]
         | Callable[[Sequence[Text], int], list[Row]],
+        beside: int = 0,
     ) -> list[Row]:
-        """Tokenize texts, a few in each of the caller's turns."""
+        """Tokenize texts, a few in each of the caller's turns.
+
+        Args:
+            caller: whose turns they are.
+            texts: what the client sent.
+            tokenized: makes rows of some, given the number of the first.
+            beside: characters that are tokenized with each.
+        """
         rows: list[Row] = []
         while len(rows) < len(texts):
             start, characters, end = len(rows), 0, len(rows)
             while end < len(texts) and (end == start or characters < CHARACTERS_AT_ONCE):
-                characters += len(texts[end]) + 1
+                characters += beside + len(texts[end]) + 1
                 end += 1
             some = texts[start:end]
             rows += await self._thread.run(caller.client, lambda: tokenized(some, start))  # type: ignore[arg-type]  # noqa: B023 # awaited within the turn

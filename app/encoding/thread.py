@@ -10,12 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
 from app.encoding.jobs import Job, Jobs, Taken
+from app.engine.places import Room
 from app.engine_gauges import EngineState
-from app.errors import EngineFailure, Error, Overloaded, ShuttingDown
+from app.errors import EngineFailure, Error, ShuttingDown
 from app.metrics import Metrics, ModelMetrics, RequestMeter
 from app.runtime.background import step_back
 from app.runtime.encoder import Encoder, Row, Vector
@@ -62,13 +64,12 @@ class EncoderThread:
         """
         self.capacity = encoder.capacity
         self._encoder = encoder
-        self._max_jobs = max_waiting + 1
+        self._room = Room(1, max_waiting, clock_s)  # a job counts as waiting until it ends
         self._clock_s = clock_s
         self._metrics = metrics or Metrics().model("")
         self._waiting: dict[Job, _Waiting] = {}
         self._failure: Exception | None = None
         self._draining = self._closed = False
-        self._reserved = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._idle_since_s = clock_s()
@@ -102,18 +103,18 @@ class EncoderThread:
     @property
     def num_requests(self) -> int:
         """Jobs that run, wait or are being prepared: each holds its place until it ends."""
-        return self._reserved
+        return self._room.num_held
 
     @property
     def idle_since_s(self) -> float | None:
         """When the last job ended; None while there are some."""
         return None if self.num_requests else self._idle_since_s
 
-    def reserve(self) -> "Place":
+    def reserve(self, client: str) -> "Place":
         """Hold room for a job while it is prepared; use it as a context manager.
 
         Raises:
-            Overloaded: as many jobs wait as may.
+            Overloaded: as many jobs wait as may, or more than the client's share.
             ShuttingDown: it takes nothing new.
             EngineFailure: it can't go on.
         """
@@ -121,11 +122,9 @@ class EncoderThread:
             raise EngineFailure("the encoder has stopped") from self._failure
         if self._draining:
             raise ShuttingDown
-        if self.num_requests >= self._max_jobs:
-            raise Overloaded(self.num_requests, self._max_jobs)
-        self._reserved += 1
+        self._room.take(client, 1)
         self._idle.clear()
-        return Place(self._encode, self._give_back)
+        return Place(self._encode, partial(self._give_back, client))
 
     async def wait_idle(self) -> None:
         """Wait until no job runs, waits or is being prepared; more may come afterwards."""
@@ -178,8 +177,8 @@ class EncoderThread:
         meter.encoded(self._clock_s())
         return vectors
 
-    def _give_back(self) -> None:
-        self._reserved -= 1
+    def _give_back(self, client: str) -> None:
+        self._room.waiting_ended(client, 1)
         if not self.num_requests:
             self._idle_since_s = self._clock_s()
             self._idle.set()

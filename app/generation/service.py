@@ -7,6 +7,7 @@ event. Knows no HTTP, no users.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -91,11 +92,12 @@ class GenerationService:
     ) -> list[EngineGeneration | EmptyGeneration]:
         model, places = await self._models.reserve(model_id, len(requests), caller.client)
         with places:
-            all_prepared = await self._run(
-                caller,
-                lambda: [prepare(model, request, caller) for request in requests],
-                long=_is_long(requests),
-            )
+            long = _is_long(requests)
+            # one after the other: others take turns between them
+            all_prepared = [
+                await self._run(caller, partial(prepare, model, request, caller), long=long)
+                for request in requests
+            ]
             for prepared in all_prepared:
                 self._note(model, prepared)
             # one after the other: a request must not take all of the compiler's turns

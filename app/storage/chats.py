@@ -4,21 +4,25 @@ Every function names the user, so that nothing of another user's can be reached 
 Knows no HTTP, and not where a reply comes from.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from app.errors import ChatsFull, UnknownChat
 from app.storage.models import CHAT_ID_CHARACTERS, TITLE_CHARACTERS, Chat, Message
 
 # PostgreSQL's text can't hold NUL, SQLite's tools stop reading at it.
 NUL: Final = str.maketrans({"\0": "\ufffd"})
+ROWS_AT_ONCE: Final = 200
+"""Messages that are written without letting others run."""
 ROW_BYTES: Final = 100
 """Bytes that a message counts for beside its content: about the size of its row and index."""
 
@@ -156,17 +160,20 @@ async def replace_chat(
         await session.execute(delete(Message).where(Message.chat == chat.id))
     chat.title, chat.document, chat.num_bytes, chat.updated_at = title, document, num_bytes, now
     await session.flush()
-    session.add_all(
-        Message(
-            chat=chat.id,
-            role=said.role,
-            content=said.content.translate(NUL),
-            model_id=said.model_id,
-            complete=said.complete,
-            created_at=now,
-        )
-        for said in messages
-    )
+    for start in range(0, len(messages), ROWS_AT_ONCE):
+        rows = [
+            {
+                "chat": chat.id,
+                "role": said.role,
+                "content": said.content.translate(NUL),
+                "model_id": said.model_id,
+                "complete": said.complete,
+                "created_at": now,
+            }
+            for said in messages[start : start + ROWS_AT_ONCE]
+        ]
+        await session.execute(insert(Message), rows)
+        await asyncio.sleep(0)  # others on the event loop
     return chat
 
 
@@ -176,6 +183,7 @@ async def list_chats(
     """List a user's chats, the last used first."""
     query = (
         select(Chat)
+        .options(defer(Chat.document))  # it may have megabytes, and a list shows none of it
         .where(Chat.user_id == user_id)
         .order_by(Chat.updated_at.desc(), Chat.id)
         .limit(limit)

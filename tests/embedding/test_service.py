@@ -252,3 +252,34 @@ async def test_a_run_that_fails_ends_its_requests_alone(models_dir, monkeypatch)
     for reason, count in (("stop", 1), ("error", 1)):
         series = f'{{finished_reason="{reason}",model_name="{VECTORS}"}} {count}.0'
         assert f"llmhost_request_success_total{series}" in text
+
+
+async def test_a_query_that_leaves_no_room_is_refused_before_any_document(models_dir):
+    async with opened(models_dir) as (_, service):
+        request = RankingRequest(query="q" * 100_000, documents=["a"] * 2048)
+        async with asyncio.timeout(10):  # tokenized with each document it would be 200 MB
+            with pytest.raises(InvalidParameter, match=r"^query "):
+                await service.rank(request, JUDGE)
+
+
+async def test_one_client_leaves_places_to_others(models_dir, monkeypatch):
+    held = Held(monkeypatch)
+    async with opened(models_dir, max_waiting=3) as (_, service):
+        greedy = Caller(client="greedy")
+        first = [asyncio.create_task(service.embed(asked("a"), VECTORS, greedy)) for _ in range(4)]
+        while not held.sizes:
+            await asyncio.sleep(0.001)
+        modest = Caller(client="modest")
+        with pytest.raises(Overloaded):
+            await service.embed(asked("b"), VECTORS, modest)
+        held.go.release(99)
+        await asyncio.gather(*first)
+        held.go = held.go.__class__(0)
+        again = [asyncio.create_task(service.embed(asked("a"), VECTORS, greedy)) for _ in range(4)]
+        done, _ = await asyncio.wait(again, timeout=0.2)
+        assert done, "who was refused may come back: the others get their share and no more"
+        assert all(isinstance(task.exception(), Overloaded) for task in done)
+        coming = asyncio.create_task(service.embed(asked("b"), VECTORS, modest))
+        held.go.release(99)
+        assert (await coming).vectors
+        await asyncio.gather(*again, return_exceptions=True)

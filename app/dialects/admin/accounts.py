@@ -6,6 +6,7 @@ from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 
 from app.auth import security_log
+from app.auth.accounts import name_key
 from app.auth.auth import Auth
 from app.auth.guards import SignedInRequest, from_no_other_site
 from app.auth.operators import administrator, operator
@@ -81,7 +82,7 @@ def _refuse_oneself(request: SignedInRequest, username: str) -> None:
     Raises:
         InvalidParameter: it is the very user who asks.
     """
-    if username.casefold() == request.user.username.casefold():
+    if name_key(username) == name_key(request.user.username):
         raise InvalidParameter("username", username, "another user than yourself")
 
 

@@ -64,21 +64,25 @@ def to_messages(
     """
     texts = [system] if isinstance(system, str) else [part.text for part in system]
     parts = tuple(TextPart(text) for text in texts if text)
-    turns = [ChatMessage("system", parts)] if parts else []
+    # turns of one role are put together at the end: one by one takes the square of their number
+    groups = [[ChatMessage("system", parts)]] if parts else []
     called: set[str] = set()
     for index, message in enumerate(messages):
         for turn in _turns(message, f"messages[{index}].content", called):
-            before = turns[-1] if turns else None
-            if before is not None and before.role == turn.role != "tool":
-                turns[-1] = ChatMessage(
-                    turn.role,
-                    before.content + turn.content,
-                    before.tool_calls + turn.tool_calls,
-                    reasoning=_joined(before.reasoning, turn.reasoning),
-                )
+            if groups and groups[-1][0].role == turn.role != "tool":
+                groups[-1].append(turn)
             else:
-                turns.append(turn)
-    return turns
+                groups.append([turn])
+    return [group[0] if len(group) == 1 else _merged(group) for group in groups]
+
+
+def _merged(turns: Sequence[ChatMessage]) -> ChatMessage:
+    return ChatMessage(
+        turns[0].role,
+        tuple(part for turn in turns for part in turn.content),
+        tuple(call for turn in turns for call in turn.tool_calls),
+        reasoning=_joined([turn.reasoning for turn in turns]),
+    )
 
 
 def referenced_tools(messages: Sequence[Message]) -> set[str]:
@@ -112,14 +116,14 @@ def _turns(message: Message, where: str, called: set[str]) -> list[ChatMessage]:
     results: list[ChatMessage] = []
     parts: list[TextPart] = []
     calls: list[ToolCall] = []
-    thought: str | None = None
+    thoughts: list[str | None] = []
     for index, block in enumerate(message.content):
         at = f"{where}[{index}]"
         match block.type, message.role:
             case "text", _:
                 parts.append(TextPart(_needed(block.text, f"{at}.text", "string")))
             case (("thinking" | "redacted_thinking"), "assistant"):
-                thought = _joined(thought, block.thinking)
+                thoughts.append(block.thinking)
             case "tool_use", "assistant":
                 calls.append(_call(block, at))
                 called.add(calls[-1].id)
@@ -130,13 +134,13 @@ def _turns(message: Message, where: str, called: set[str]) -> list[ChatMessage]:
             case _:
                 raise Unsupported(f"{at}.type", block.type, TEXT_ALONE)
     if parts or calls or not results:
-        turn = ChatMessage(message.role, tuple(parts), tuple(calls), reasoning=thought)
+        turn = ChatMessage(message.role, tuple(parts), tuple(calls), reasoning=_joined(thoughts))
         results.append(turn)
     return results
 
 
-def _joined(before: str | None, after: str | None) -> str | None:
-    return "\n".join(filter(None, (before, after))) or None
+def _joined(texts: Sequence[str | None]) -> str | None:
+    return "\n".join(filter(None, texts)) or None
 
 
 def _call(block: Block, at: str) -> ToolCall:

@@ -81,6 +81,9 @@ def allowed_tools(
 _RESERVED = {
     *("messages", "tools", "add_generation_prompt", "continue_final_message", "documents"),
     *("bos_token", "eos_token"),
+    # names of the template engine: one that stands for something else breaks a template
+    *("self", "raise_exception", "strftime_now", "namespace", "range", "dict", "cycler"),
+    *("joiner", "lipsum"),
 }
 
 

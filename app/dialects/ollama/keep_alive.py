@@ -17,6 +17,8 @@ from app.errors import InvalidParameter
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 1.0
+_FOR_EVER_S: Final = 10 * 365 * 86_400
+"""So long, or longer, is for ever: no date could hold some of what can be sent."""
 _UNITS_S: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
@@ -28,15 +30,16 @@ def seconds(keep_alive: float | str) -> float | None:
         InvalidParameter: it is none.
     """
     if isinstance(keep_alive, str):
+        # its length has been checked: matching takes the square of it
         sign, text = (-1, keep_alive[1:]) if keep_alive.startswith("-") else (1, keep_alive)
         parts = _PART.findall(text)
         if "".join(number + unit for number, unit in parts) == text != "":
             keep_alive = sign * sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-        elif text.replace(".", "", 1).isdigit():
+        elif text.replace(".", "", 1).isdecimal():
             keep_alive = sign * float(text)
         else:
             raise InvalidParameter("keep_alive", keep_alive, "seconds, or a duration such as 5m")
-    return None if keep_alive < 0 else float(keep_alive)
+    return float(keep_alive) if 0 <= keep_alive < _FOR_EVER_S else None
 
 
 class KeepAlive:

@@ -30,8 +30,9 @@ ModelName = Annotated[
         examples=["HuggingFaceTB/SmolLM2-135M-Instruct"],
     ),
 ]
+MOST_OF_A_DURATION: Final = 64
 KeepAlive = Annotated[
-    float | str | None,
+    float | Annotated[str, Meta(max_length=MOST_OF_A_DURATION)] | None,
     Meta(description="Seconds or a duration (`5m`) that the model stays in memory unused."),
 ]
 PASSED_OVER: Final[Mapping[str, str]] = {

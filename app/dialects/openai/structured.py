@@ -12,6 +12,8 @@ from app.dialects.openai.tools import ChatFormat
 from app.errors import InvalidParameter
 
 MOST_TEXTS: Final = 1000
+MOST_OF_A_SCHEMA: Final = 262_144
+"""Characters of a schema that is sent as a text, four times what a schema may have: white space."""
 Schema = dict[str, Any] | str
 Pattern = Annotated[str, Meta(min_length=1, max_length=8192)]
 Texts = Annotated[
@@ -100,6 +102,9 @@ class Structured(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=True
 def _schema(schema: Schema, field: str) -> dict[str, Any]:
     if isinstance(schema, dict):
         return schema
+    if len(schema) > MOST_OF_A_SCHEMA:  # its values were not counted with the body's
+        limit = f"a text of at most {MOST_OF_A_SCHEMA} characters"
+        raise InvalidParameter(field, schema, limit)
     try:
         return msgspec.json.decode(schema, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:

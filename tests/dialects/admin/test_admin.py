@@ -156,7 +156,7 @@ async def test_an_administrator_changes_roles_keys_and_users(tmp_path: Path):
         assert (await server.ask("GET", "/me", token=tokens["key of ada"])).status == 401
 
 
-@pytest.mark.parametrize("name", ["root", "ROOT"])
+@pytest.mark.parametrize("name", ["root", "ROOT", "\uff52oot"])
 async def test_an_administrator_stays_one(tmp_path, name):
     async with running(tmp_path) as server:
         tokens = (await People(server).come()).tokens

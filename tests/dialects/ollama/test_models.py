@@ -88,16 +88,27 @@ async def test_neptuns_chats_stay_where_they_are(tmp_path: Path):
         ("-1m", None),
         ("10", 10.0),
         ("-1", None),
+        (1e300, None),
+        ("9" * 60 + "h", None),
     ],
 )
 def test_durations_are_read_as_clients_write_them(given: Any, expected: float | None):
     assert seconds(given) == expected
 
 
-@pytest.mark.parametrize("given", ["", "m", "5 m", "5x", "-", "forever"])
+@pytest.mark.parametrize("given", ["", "m", "5 m", "5x", "-", "forever", "²"])
 def test_other_durations_are_refused(given: str):
     with pytest.raises(InvalidParameter):
         seconds(given)
+
+
+async def test_a_long_duration_is_refused_by_its_length(tmp_path: Path):
+    async with running(tmp_path) as server:
+        body = {"model": MODEL_ID, "keep_alive": "1" * 100_000}
+        async with asyncio.timeout(10):  # matching it would take minutes
+            answer = await server.ask("POST", "/api/generate", body)
+        assert answer.status == 400
+        assert answer.json["error"].startswith("keep_alive is '1111")
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])

@@ -77,6 +77,8 @@ INSIDE = [
     (CHAT, {"guided_json": {}, "guided_regex": "a"}, "guided_regex"),
     (CHAT, {"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
     (CHAT, {"chat_template_kwargs": {"messages": "x"}}, "chat_template_kwargs.messages"),
+    (CHAT, {"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs.self"),
+    (CHAT, {"guided_json": '{"a": [' + " " * 262_144 + "]}"}, "guided_json"),
     (CHAT, {"messages": [{"role": "", "content": "x"}]}, "messages[0].role"),
     (CHAT, {"messages": [{"role": "user\nx", "content": "x"}]}, "messages[0].role"),
     (RESPONSES, {"input": [{"role": "a b", "content": "x"}]}, "input[0].role"),
