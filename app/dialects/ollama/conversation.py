@@ -4,7 +4,8 @@ Calls needn't have ids there: those without get one, and a result without is tha
 of its name that has none yet.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -49,7 +50,9 @@ def to_messages(messages: Sequence[Message]) -> list[ChatMessage]:
         InvalidParameter, Unsupported: a message that its role doesn't allow, or that is not text.
     """
     turns: list[ChatMessage] = []
-    open_calls: list[ToolCall] = []
+    open_ids: set[str] = set()
+    waiting: dict[str | None, deque[str]] = {}
+    """Ids of calls in their order, by name and, at None, of all; answered ones are dropped late."""
     made = 0
     for index, message in enumerate(messages):
         at = f"messages[{index}]"
@@ -65,11 +68,14 @@ def to_messages(messages: Sequence[Message]) -> list[ChatMessage]:
             made += 1
             arguments = msgspec.json.encode(call.function.arguments).decode()
             calls.append(ToolCall(call_id, call.function.name, arguments))
-        open_calls += calls
+        for made_call in calls:
+            open_ids.add(made_call.id)
+            for name in (made_call.name, None):
+                waiting.setdefault(name, deque()).append(made_call.id)
         answered: str | None = None
         if message.role == "tool":
-            answered = message.tool_call_id or _answered(open_calls, message.tool_name, at)
-            open_calls = [call for call in open_calls if call.id != answered]
+            answered = message.tool_call_id or _answered(waiting, open_ids, message.tool_name, at)
+            open_ids.discard(answered)
         parts = () if calls and not message.content else (TextPart(message.content or ""),)
         turns.append(
             ChatMessage(
@@ -79,9 +85,14 @@ def to_messages(messages: Sequence[Message]) -> list[ChatMessage]:
     return turns
 
 
-def _answered(calls: Sequence[ToolCall], name: str | None, at: str) -> str:
-    for call in calls:
-        if name in (None, call.name):
-            return call.id
+def _answered(
+    waiting: Mapping[str | None, deque[str]], open_ids: set[str], name: str | None, at: str
+) -> str:
+    """Find the first call of this name that has no result yet."""
+    ids = waiting.get(name, deque())
+    while ids and ids[0] not in open_ids:
+        ids.popleft()
+    if ids:
+        return ids[0]
     limit = "a tool that an earlier turn calls and that has no result yet"
     raise InvalidParameter(f"{at}.tool_name", name, limit)

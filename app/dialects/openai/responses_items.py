@@ -68,6 +68,8 @@ def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
         InvalidParameter, Unsupported: an item lacks what its type needs, or is not text.
     """
     messages: list[ChatMessage] = []
+    calls: dict[int, list[ToolCall]] = {}
+    """By the number of the assistant's turn that they belong to."""
     for index, item in enumerate(items):
         where = f"{field}[{index}]"
         match item.type:
@@ -76,10 +78,11 @@ def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
                 content = _parts(item.content, f"{where}.content")
                 messages.append(ChatMessage(role, content, reasoning=_thought(items, index)))
             case "function_call":
-                _add_call(messages, item, item.arguments, where)
+                _add_call(messages, calls, item, item.arguments, where)
             case "custom_tool_call":
                 given = {"input": _needed(item.input, f"{where}.input")}
-                _add_call(messages, item, msgspec.json.encode(given).decode(), where)
+                arguments = msgspec.json.encode(given).decode()
+                _add_call(messages, calls, item, arguments, where)
             case "function_call_output" | "custom_tool_call_output":
                 call_id = _needed(item.call_id, f"{where}.call_id")
                 output = _parts(item.output, f"{where}.output")
@@ -92,6 +95,8 @@ def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
             case other:
                 reason = "no tool here leaves such items"
                 raise Unsupported(f"{where}.type", other, reason)
+    for turn, made in calls.items():
+        messages[turn] = msgspec.structs.replace(messages[turn], tool_calls=tuple(made))
     return messages
 
 
@@ -103,7 +108,13 @@ def _thought(items: Sequence[Item], index: int) -> str | None:
     return "\n".join(part.text or "" for part in before.content) or None
 
 
-def _add_call(messages: list[ChatMessage], item: Item, arguments: str | None, where: str) -> None:
+def _add_call(
+    messages: list[ChatMessage],
+    calls: dict[int, list[ToolCall]],
+    item: Item,
+    arguments: str | None,
+    where: str,
+) -> None:
     """Put a call into the assistant's turn, which its text or another call may have begun."""
     call = ToolCall(
         _needed(item.call_id, f"{where}.call_id"),
@@ -112,8 +123,7 @@ def _add_call(messages: list[ChatMessage], item: Item, arguments: str | None, wh
     )
     if not messages or messages[-1].role != "assistant":
         messages.append(ChatMessage.of("assistant", ""))
-    turn = messages[-1]
-    messages[-1] = msgspec.structs.replace(turn, tool_calls=(*turn.tool_calls, call))
+    calls.setdefault(len(messages) - 1, []).append(call)
 
 
 def _needed(value: str | None, where: str) -> str:
