@@ -64,15 +64,25 @@ def _number(text: str) -> float:
 _DECODER: Final = msgspec.json.Decoder(float_hook=_number)
 
 
-async def read_object(request: Request[Any, Any, Any]) -> Body:
+_OF_PAGES: Final = ("origin", "sec-fetch-site")
+"""Headers that a browser sends with whatever a page of another origin posts."""
+
+
+async def read_object(request: Request[Any, Any, Any], *, typed: bool = True) -> Body:
     """Read the request's JSON object.
+
+    Args:
+        request: whose body it is.
+        typed: False: programs need not say that it is JSON, as in Ollama's own examples with curl;
+            pages must in any case.
 
     Raises:
         InvalidParameter: another content type, no body, no JSON, no object, too many values.
     """
     # Other types are refused because a page of any origin may send those without asking.
     content_type = request.headers.get("content-type", "")
-    if content_type.split(";")[0].strip().lower() != "application/json":
+    typed = typed or any(name in request.headers for name in _OF_PAGES)
+    if typed and content_type.split(";")[0].strip().lower() != "application/json":
         raise InvalidParameter("Content-Type", content_type, "application/json")
     raw = await request.body()
     beginning = raw[:100].decode("utf-8", "replace")

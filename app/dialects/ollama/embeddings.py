@@ -84,7 +84,7 @@ async def embed(
     """Make a vector of each text."""
     clock = Clock()
     passed = PassedOver(strict=settings.strict_parameters)
-    asked = _read(await read_object(request), EmbedBody, passed)
+    asked = _read(await read_object(request, typed=False), EmbedBody, passed)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     wanted = EmbeddingRequest(inputs=texts, dimensions=asked.dimensions, truncate=asked.truncate)
     clock.start()  # the time of loading a model is part of the whole and not told apart
@@ -115,7 +115,7 @@ async def embeddings(
 ) -> Response[EmbeddingsAnswer]:
     """Make the vector of a text; the older form, which cuts what is too long."""
     passed = PassedOver(strict=settings.strict_parameters)
-    asked = _read(await read_object(request), EmbeddingsBody, passed)
+    asked = _read(await read_object(request, typed=False), EmbeddingsBody, passed)
     wanted = EmbeddingRequest(inputs=[asked.prompt], truncate=True, field="prompt")
     [vector], _ = await _vectors(request, embedder, models, asked.model, wanted)
     return Response(EmbeddingsAnswer(vector), headers=passed.headers)

@@ -69,7 +69,7 @@ async def pull(request: AnyRequest, library: Provided[ModelLibrary]) -> Response
 
     A line tells each step; `completed` and `total` count steps, not bytes.
     """
-    asked = to_record(await read_object(request), PullBody)
+    asked = to_record(await read_object(request, typed=False), PullBody)
     name = _named(asked.model, asked.name).removesuffix(LATEST)
     for hub in _HUBS:
         name = name.removeprefix(hub)
@@ -95,7 +95,7 @@ async def remove(
     request: AnyRequest, library: Provided[ModelLibrary], models: Provided[ModelRegistry]
 ) -> Response[Any]:
     """Let a model finish what it runs, and delete its folder."""
-    asked = to_record(await read_object(request), DeleteBody)
+    asked = to_record(await read_object(request, typed=False), DeleteBody)
     facts = await resolve(models, _named(asked.model, asked.name))
     await library.delete(facts.model_id)
     return Response(b"", media_type="application/json")
@@ -112,7 +112,7 @@ async def copy(
     request: AnyRequest, library: Provided[ModelLibrary], models: Provided[ModelRegistry]
 ) -> Response[Any]:
     """Give a model a further name; its files are shared where the file system can."""
-    asked = to_record(await read_object(request), CopyBody)
+    asked = to_record(await read_object(request, typed=False), CopyBody)
     facts = await resolve(models, asked.source)
     await library.copy(facts.model_id, asked.destination.removesuffix(LATEST))
     return Response(b"", media_type="application/json")

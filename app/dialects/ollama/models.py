@@ -165,7 +165,7 @@ async def version() -> Version:
 )
 async def show(request: AnyRequest, models: Provided[ModelRegistry]) -> Shown:
     """Describe a model on this server's disk."""
-    asked = to_record(await read_object(request), ShowBody)
+    asked = to_record(await read_object(request, typed=False), ShowBody)
     name = asked.model or asked.name
     if name is None:
         raise InvalidParameter("model", None, "a model's name")

@@ -81,7 +81,7 @@ class Speaking:
         """Answer a request for text."""
         clock = Clock()
         ignored = PassedOver(strict=self._settings.strict_parameters)
-        body: Body = await read_object(request)
+        body: Body = await read_object(request, typed=False)
         asked: ChatBody | GenerateBody = read(body, body_type, ignored)
         facts = await resolve(self._models, asked.model)
         loaded = {model.model_id: model.capacity for model in self._models.loaded}

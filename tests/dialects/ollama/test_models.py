@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from ollama import ListResponse, ProcessResponse, ShowResponse
 
@@ -174,3 +175,15 @@ async def test_only_the_machine_itself_changes_the_models_of_an_open_server(tmp_
         user = await server.auth.accounts.create("bob", PASSWORD)
         key, _ = await server.auth.api_keys.create(user.id, "x")
         assert (await server.ask("DELETE", "/api/delete", body, token=key)).status == 403
+
+
+@pytest.mark.parametrize("sent", ["application/x-www-form-urlencoded", "text/plain", None])
+async def test_curl_need_not_say_that_it_sends_json(tmp_path: Path, sent: str | None):
+    headers = {"content-type": sent} if sent else {}
+    raw = msgspec.json.encode({"model": MODEL_ID})
+    async with running(tmp_path) as server:
+        answer = await server.ask("POST", "/api/show", raw=raw, headers=headers)
+        assert answer.status == 200, answer.body
+        for of_a_page in ({"origin": "http://example.org"}, {"sec-fetch-site": "cross-site"}):
+            answer = await server.ask("POST", "/api/show", raw=raw, headers=headers | of_a_page)
+            assert answer.status == 400
