@@ -154,7 +154,7 @@ def test_memory_comes_back(idle_server: Server):
                 client.post(path, content=body, headers=JSON)
         after = resident(idle_server)
         if first is not None:
-            assert after - first < 60_000_000
+            assert after - first < 100_000_000
         first = after
 
 

@@ -80,7 +80,9 @@ def assert_allowed(token: int, row: np.ndarray, one: SamplingParams) -> None:
     weight = weights[token]
     assert weight > 0
     assert weight >= one.min_p
-    kept = np.sort(weights)[::-1][: one.top_k or None]
+    kept = np.sort(weights)[::-1]
+    if 0 < one.top_k < kept.size:
+        kept = kept[kept >= kept[one.top_k - 1]]  # those that are as likely as the last one stay
     # the tokens that are likelier don't reach the nucleus's mass by themselves
     assert kept[kept > weight].sum() <= one.top_p * kept.sum() * (1 + 1e-9) or weight == 1.0
 
@@ -94,6 +96,11 @@ def assert_allowed(token: int, row: np.ndarray, one: SamplingParams) -> None:
     allowed=st.none() | st.sets(st.integers(0, V - 1), min_size=1),
     stop_ids=st.frozensets(st.integers(0, V - 1), max_size=3),
     min_tokens=st.integers(0, 9),
+)
+@example(
+    np.zeros(V, np.float32),
+    {"logit_bias": {0: 1.0}, "top_k": 2, "top_p": 0.5},
+    *([1], [], None, frozenset(), 0),
 )
 @example(np.zeros(V, np.float32), {"top_p": 1e-320}, [1], [], None, frozenset(), 0)
 @example(np.zeros(V, np.float32), {"top_p": LEAST, "top_k": 3}, [1], [], None, frozenset(), 0)
