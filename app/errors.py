@@ -12,9 +12,12 @@ Error: the root
 │   ├── NoModelLoaded       a model is needed and none is loaded
 │   ├── UsernameTaken       somebody else has this name
 │   ├── UnsuitablePassword  a password is too short or too long
-│   ├── UnknownChat         no such chat of this user
+│   ├── NotKept             no such thing of this user
+│   │   ├── UnknownChat
+│   │   ├── UnknownApiKey
+│   │   └── UnknownPrevious   the response that a request goes on from
 │   ├── ChatsFull           this user's chats are as many, or as large, as anybody's may be
-│   ├── UnknownApiKey       no such API key of this user
+│   ├── QuotaFull           as much is kept for this user as for anybody
 │   └── TooManyApiKeys      this user has as many API keys as anybody may
 ├── AccessError             who asks, and what they may do
 │   ├── NotAuthenticated    no token, or none that still holds
@@ -23,6 +26,7 @@ Error: the root
 ├── TryAgainLater           the same request may succeed later; carries retry_after_s
 │   ├── Overloaded          the queue is full
 │   ├── RateLimited         this client asked too often
+│   ├── StorageAway         the database, or the store of counts, can't be reached
 │   └── ShuttingDown        the server finishes what runs and takes nothing new
 └── ServerError             nothing the client can do
     ├── EngineFailure       the decoder failed in a step of this request
@@ -126,9 +130,16 @@ class UnknownModel(RequestError):
 
     code = "unknown_model"
 
-    def __init__(self, model_id: str) -> None:
+    def __init__(self, model_id: str, instead: str = "") -> None:
+        """Say which model it is.
+
+        Args:
+            model_id: as it was asked for.
+            instead: what there is, in words.
+        """
         self.model_id = model_id
-        super().__init__(f"model {shown(model_id)} is not on this server")
+        there_is = f": {instead}" if instead else ""
+        super().__init__(f"model {shown(model_id)} is not on this server{there_is}")
 
 
 class NoModelLoaded(RequestError):
@@ -158,13 +169,43 @@ class UnsuitablePassword(RequestError):
         super().__init__(f"password has {characters} characters, expected {limit}")
 
 
-class UnknownChat(RequestError):
-    """This user has no such chat; whether somebody else has is not said."""
+class NotKept(RequestError):
+    """This user keeps no such thing; whether somebody else does is not said."""
+
+    code = "not_kept"
+
+    def __init__(self, what: str, its_id: str) -> None:
+        self.its_id = its_id
+        super().__init__(f"there is no {what} {shown(its_id)}")
+
+
+class UnknownChat(NotKept):
+    """This user has no such chat."""
 
     code = "unknown_chat"
 
     def __init__(self, chat_id: str) -> None:
-        super().__init__(f"there is no chat {shown(chat_id)}")
+        super().__init__("chat", chat_id)
+
+
+class UnknownApiKey(NotKept):
+    """This user has no such API key."""
+
+    code = "unknown_api_key"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__("API key", key_id)
+
+
+class UnknownPrevious(NotKept):
+    """The response that a request goes on from is not kept, or one before it is not."""
+
+    code = "previous_response_not_found"
+    field = "previous_response_id"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__("response", response_id)
+        self.args = (f"previous_response_id: {self.args[0]}; send the whole conversation as input",)
 
 
 class ChatsFull(RequestError):
@@ -179,13 +220,13 @@ class ChatsFull(RequestError):
         )
 
 
-class UnknownApiKey(RequestError):
-    """This user has no such API key; whether somebody else has is not said."""
+class QuotaFull(RequestError):
+    """As much is kept for this user as for anybody."""
 
-    code = "unknown_api_key"
+    code = "quota_full"
 
-    def __init__(self, key_id: str) -> None:
-        super().__init__(f"there is no API key {shown(key_id)}")
+    def __init__(self, count: int, limit: int, what: str) -> None:
+        super().__init__(f"there would be {count} {what}, at most {limit} are kept: delete some")
 
 
 class TooManyApiKeys(RequestError):
@@ -249,6 +290,15 @@ class RateLimited(TryAgainLater):
     """This client sent more requests than its limit allows."""
 
     code = "rate_limited"
+
+
+class StorageAway(TryAgainLater):
+    """The database, or the store that replicas share, can't be reached; why is in the log."""
+
+    code = "storage_unavailable"
+
+    def __init__(self, what: str, retry_after_s: int = 2) -> None:
+        super().__init__(f"{what} can't be reached now", retry_after_s)
 
 
 class ShuttingDown(TryAgainLater):

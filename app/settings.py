@@ -135,8 +135,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path = Path("data")
     """Folder for what the server itself writes: the database and the signing secret."""
     database_url: str = ""
-    """Where users and chats are kept: a SQLAlchemy URL (`postgresql://…` with the extra
+    """Where users and what is kept for them lie: a SQLAlchemy URL (`postgresql://…` with the extra
     `postgres`); empty: a SQLite file in the data directory."""
+    database_connections: Annotated[int, Meta(ge=3)] = 15
+    """Connections to the database that one process has at most. All replicas together need fewer
+    than PostgreSQL's `max_connections`, which is 100 unless it was changed."""
+    database_wait_s: Annotated[float, Meta(gt=0)] = 10.0
+    """Seconds that a request waits for one of these, or for the database to take a new one, before
+    it is answered 503."""
+    store_url: str = ""
+    """Valkey or Redis in which replicas count their limits together (`valkey://host:6379/0`, with
+    the extra `store`); empty: each process counts in its memory."""
+    store_away: Literal["local", "open", "closed"] = "local"
+    """What holds while that does not answer. `local`: each replica counts for itself; `open`: no
+    limits; `closed`: what has a limit is answered 503."""
     drain_timeout_s: Seconds = 30.0
     """Seconds that running requests may continue after SIGTERM."""
     stalled_after_s: Annotated[float, Meta(gt=0)] = 30.0
@@ -165,6 +177,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     first signs, all verify, so that a key can be replaced without signing everybody out. Empty:
     made once, in a file of the data directory that only its owner can read. Processes that share
     users share this."""
+    jwt_secrets_file: str = ""
+    """A file with these secrets, a line each, instead of the one in the data directory: one that
+    replicas share, a mounted secret perhaps. It is read again while the server runs; a new first
+    line signs after two minutes."""
     access_token_minutes: Positive = 30
     """Minutes for which an access token is valid; short, because every stolen one works that
     long."""
@@ -192,6 +208,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chat_mb_per_user: Count = 100
     """Megabytes that one user's chats may hold; a reply that has begun is kept in any case; 0: no
     limit."""
+    responses_per_user: Count = 10_000
+    """Responses (OpenAI) that are kept for one user; 0: no limit. Beyond it, only requests are
+    refused that ask to be kept, or that go on from a response."""
+    response_mb_per_user: Count = 100
+    """Megabytes that these may hold; one that has begun is kept in any case; 0: no limit."""
+    response_days: Count = 30
+    """Days for which they are kept, after the last response of their conversation; 0: none are
+    kept."""
+    file_mb: Count = 100
+    """Megabytes of one file (OpenAI's, for batches); 0: no limit."""
+    file_mb_per_user: Count = 500
+    """Megabytes that one user's files may have; results of batches count, and are kept in any case,
+    but no line is asked whose answer would come on top; 0: no limit."""
+    file_days: Count = 30
+    """Days for which files and ended batches are kept; 0: until they are deleted."""
+    batch_max_lines: Positive = 50_000
+    """Requests in one batch; with empty ones, its file may have twice as many lines."""
+    batch_lines_at_once: Count = 2
+    """Requests of batches that run at once, of all users together, where nobody else waits; 0: the
+    server takes no batches."""
 
 
 class Effective(NamedTuple):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from app.contract.generation import Usage
+from app.contract.usage import Usage
 from app.errors import Error, ServerError
 from app.metrics import RequestTimes
 from app.settings import InvalidSetting

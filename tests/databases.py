@@ -1,9 +1,8 @@
-"""Databases for tests: a SQLite file each; PostgreSQL too where a server's URL is given.
+"""Databases for tests: a SQLite file each, and a database of its own on PostgreSQL.
 
-`TEST_POSTGRES_URL=postgresql://user@host/database`; each test gets a database of its own there.
+The server is Debian's, started at first use (tests/servers/postgres.py).
 """
 
-import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,17 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from app.storage.database import Database, database_url
+from tests.servers.postgres import MISSING, postgres
 
-POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "")
-KINDS = [
-    "sqlite",
-    pytest.param(
-        "postgres",
-        marks=pytest.mark.skipif(not POSTGRES_URL, reason="TEST_POSTGRES_URL names no server"),
-    ),
-]
+ON_POSTGRES = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+KINDS = ["sqlite", pytest.param("postgres", marks=ON_POSTGRES)]
 
 
 @asynccontextmanager
@@ -42,12 +37,13 @@ async def empty_database(kind: str, folder: Path) -> AsyncIterator[Database]:
 async def postgres_database() -> AsyncIterator[URL]:
     """A new database on the PostgreSQL server, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
-    server = make_url(POSTGRES_URL).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    server = make_url(postgres().url).set(drivername="postgresql+asyncpg")
+    # Each statement on a connection of its own: a test may restart the server in between.
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.execute(text(f"CREATE DATABASE {name}"))
-        try:
-            yield server.set(database=name)
-        finally:
+    try:
+        yield server.set(database=name)
+    finally:
+        async with engine.connect() as connection:
             await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    await engine.dispose()

@@ -15,12 +15,11 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import bindparam, delete, func, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth.logins import Principal
 from app.auth.tokens import hash_of
 from app.errors import InvalidParameter, NotAuthenticated, TooManyApiKeys, UnknownApiKey
-from app.storage.database import Database
+from app.storage.database import Database, DatabaseFailure
 from app.storage.models import KEY_NAME_CHARACTERS, ApiKey, Role, User
 
 logger = logging.getLogger(__name__)
@@ -198,7 +197,7 @@ class ApiKeys:
                 # no client's share: it waits in line with them, as one
                 async with self._database.write() as session:
                     await (await session.connection()).execute(_WRITE_USE, uses)
-            except SQLAlchemyError:
+            except DatabaseFailure:
                 # The requests were served; a use after `NOTE_EVERY` tries again.
                 logger.warning("api_key_uses_not_noted keys=%d", len(uses), exc_info=True)
             oldest = datetime.now(UTC) - NOTE_EVERY

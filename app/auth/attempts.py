@@ -14,12 +14,12 @@ An attempt is counted before the password is looked at, for many may come at onc
 takes back what rule 2 counted, and nothing of rules 1 and 3. Whether there is such an account makes
 no difference.
 
-Counts in this process's memory. Knows no HTTP.
+Where it is counted, `windows.py` says. Knows no HTTP.
 """
 
 from uuid import UUID
 
-from app.auth.limits import Window
+from app.auth.windows import Windows
 
 
 class Attempts:
@@ -32,23 +32,29 @@ class Attempts:
         per_address: int,
         from_new_addresses: int,
         registrations_per_address: int,
+        windows: Windows | None = None,
     ) -> None:
+        window = (windows or Windows()).window
         attempts = "attempts to sign in"
-        self._address = Window(per_address, 60, attempts)
-        self._account = Window(per_account, 60, attempts)
-        self._strangers = Window(from_new_addresses, 3600, f"{attempts} from new addresses")
-        self._proofs = Window(per_account, 60, "attempts to prove the password")
-        self._registrations = Window(registrations_per_address, 3600, "registrations")
+        self._address = window("address", per_address, 60, attempts)
+        self._account = window("account", per_account, 60, attempts)
+        self._strangers = window(
+            "strangers", from_new_addresses, 3600, f"{attempts} from new addresses"
+        )
+        self._proofs = window("proofs", per_account, 60, "attempts to prove the password")
+        self._registrations = window(
+            "registrations", registrations_per_address, 3600, "registrations"
+        )
 
-    def count_address(self, address: str) -> None:
+    async def count_address(self, address: str) -> None:
         """Count an attempt to sign in by rule 1.
 
         Raises:
             RateLimited: it is one too many.
         """
-        self._address.count(address)
+        await self._address.count(address)
 
-    def count_account(self, account: str, address: str, *, known: bool) -> None:
+    async def count_account(self, account: str, address: str, *, known: bool) -> None:
         """Count an attempt to sign in by rules 2 and 3.
 
         Args:
@@ -59,26 +65,26 @@ class Attempts:
         Raises:
             RateLimited: it is one too many.
         """
-        self._account.count(f"{account} {address}")
+        await self._account.count(f"{account} {address}")
         if not known:
-            self._strangers.count(account)
+            await self._strangers.count(account)
 
-    def succeeded(self, account: str, address: str) -> None:
+    async def succeeded(self, account: str, address: str) -> None:
         """Take back what rule 2 counted: the password was right."""
-        self._account.forget(f"{account} {address}")
+        await self._account.forget(f"{account} {address}")
 
-    def count_proof(self, login_id: UUID) -> None:
+    async def count_proof(self, login_id: UUID) -> None:
         """Count an attempt to prove the password beside a valid token: rule 4.
 
         Raises:
             RateLimited: it is one too many.
         """
-        self._proofs.count(str(login_id))
+        await self._proofs.count(str(login_id))
 
-    def count_registration(self, address: str) -> None:
+    async def count_registration(self, address: str) -> None:
         """Count a registration, whatever comes of it.
 
         Raises:
             RateLimited: it is one too many.
         """
-        self._registrations.count(address)
+        await self._registrations.count(address)

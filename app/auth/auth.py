@@ -1,6 +1,8 @@
 """Make all of auth from the settings."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,13 +12,18 @@ from app.auth.attempts import Attempts
 from app.auth.clients import parse_networks
 from app.auth.front_door import FrontDoor
 from app.auth.guards import Access
-from app.auth.keys import load_keys
+from app.auth.key_watch import KeyWatch
+from app.auth.keys import key_file, load_keys
 from app.auth.limits import RateLimit
 from app.auth.logins import Logins
 from app.auth.passwords import PasswordHasher
 from app.auth.tokens import TokenSigner
-from app.settings import Settings
+from app.auth.windows import Windows
+from app.settings import InvalidSetting, Settings
 from app.storage.database import Database
+
+if TYPE_CHECKING:
+    from app.storage.store import SharedStore
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,25 +35,50 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     front_door: FrontDoor
     access: Access
     hasher: PasswordHasher
+    store: "SharedStore | None" = None
+    """None: limits are counted in this process."""
+
+    key_watch: KeyWatch | None = None
+    """None: the secrets are in a setting, which doesn't change."""
+
+    def open(self) -> None:
+        """Follow the signing secrets from now on."""
+        if self.key_watch is not None:
+            self.key_watch.start()
 
     async def close(self) -> None:
-        """Finish what is being written, and give the hashing threads back."""
+        """Finish what is being written, and give threads and connections back."""
         await self.api_keys.finish()
         self.hasher.close()
+        if self.key_watch is not None:
+            await self.key_watch.close()
+        if self.store is not None:
+            await self.store.close()
 
 
-def create_auth(settings: Settings, database: Database) -> Auth:
+def create_auth(
+    settings: Settings, database: Database, told: Callable[[bool], None] = lambda _: None
+) -> Auth:
     """Make accounts, logins, API keys and the doors to them.
 
+    Args:
+        settings: whose limits and secrets hold.
+        database: where accounts lie.
+        told: called with whether the store that replicas share answers, whenever that changes.
+
     Raises:
-        InvalidSetting: a secret is too short, or a proxy is no network.
+        InvalidSetting: a secret is too short, a proxy is no network, or the store can't be used.
     """
+    store = _store(settings, told)
+    windows = Windows(store, settings.store_away)
     hasher = PasswordHasher(
         memory_kib=settings.argon2_memory_kib, time_cost=settings.argon2_time_cost
     )
+    ring = load_keys(settings)
+    signer, file = TokenSigner(ring), key_file(settings)
     logins = Logins(
         database,
-        TokenSigner(load_keys(settings.jwt_secret, settings.data_dir)),
+        signer,
         access_life=timedelta(minutes=settings.access_token_minutes),
         refresh_life=timedelta(days=settings.refresh_token_days),
         rotate=settings.rotate_refresh_tokens,
@@ -64,6 +96,7 @@ def create_auth(settings: Settings, database: Database) -> Auth:
                 per_address=settings.login_attempts_per_address,
                 from_new_addresses=settings.login_attempts_from_new_addresses,
                 registrations_per_address=settings.registrations_per_address,
+                windows=windows,
             ),
             registration_open=settings.registration == "open",
         ),
@@ -71,10 +104,26 @@ def create_auth(settings: Settings, database: Database) -> Auth:
             logins,
             api_keys,
             RateLimit(
-                per_minute=settings.rate_limit_per_minute, per_second=settings.rate_limit_burst
+                per_minute=settings.rate_limit_per_minute,
+                per_second=settings.rate_limit_burst,
+                windows=windows,
             ),
             require_auth=settings.require_auth,
             trusted_proxies=parse_networks(settings.trusted_proxies),
         ),
         hasher=hasher,
+        store=store,
+        key_watch=KeyWatch(file, ring, signer.replace_keys) if file else None,
     )
+
+
+def _store(settings: Settings, told: Callable[[bool], None]) -> "SharedStore | None":
+    if not settings.store_url:
+        return None
+    try:
+        from app.storage.store import SharedStore  # noqa: PLC0415 # its libraries are an extra
+    except ImportError as error:
+        raise InvalidSetting(
+            f"LLMHOST_STORE_URL needs a client ({error}); install llmhost[store]"
+        ) from error
+    return SharedStore(settings.store_url, told=told)

@@ -4,8 +4,8 @@ Keeps the limits on attempts (attempts.py has the rule) and writes to the securi
 is held to a length before it is normalised, looked up or hashed. Knows no HTTP.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from app.auth import security_log
@@ -55,7 +55,7 @@ class FrontDoor:
         with _noted(visitor, refused, throttled=refused):
             if not self._registration_open:
                 raise Forbidden("registration is closed on this server")
-            self._attempts.count_registration(visitor.address)
+            await self._attempts.count_registration(visitor.address)
             key = name_key(username)
             if key is not None and looks_like(
                 username, RESERVED | await self._accounts.administrators(client=REGISTRATIONS)
@@ -81,15 +81,15 @@ class FrontDoor:
                 limit = f"at most {TYPED_NAME_CHARACTERS} characters"
                 raise InvalidParameter("username", username, limit)
             check_typed_password(password)
-            self._attempts.count_address(visitor.address)
+            await self._attempts.count_address(visitor.address)
             user, known = await self._accounts.find_at(username, visitor.address)
             if user is not None:
                 who |= {"user": user.username, "user_id": user.id}
             account = name_key(username) or ""
-            self._attempts.count_account(account, visitor.address, known=known)
+            await self._attempts.count_account(account, visitor.address, known=known)
             urgency = Urgency.OWNER if known else Urgency.SIGN_IN
             user = await self._accounts.verify(user, password, urgency)
-            self._attempts.succeeded(account, visitor.address)
+            await self._attempts.succeeded(account, visitor.address)
             pair = await self._logins.sign_in(user, visitor.address)
         security_log.note(Event.SIGNED_IN, visitor, user=user.username, user_id=user.id)
         return pair
@@ -122,7 +122,7 @@ class FrontDoor:
             UnsuitablePassword: one of the two is too short or too long.
         """
         check_new_password(new)
-        with self._proof(principal, current, visitor):
+        async with self._proof(principal, current, visitor):
             user = await self._accounts.change_password(principal.user_id, current, new)
             pair = await self._logins.sign_in(user, visitor.address)
         _note_of(Event.PASSWORD_CHANGED, principal, visitor)
@@ -136,18 +136,20 @@ class FrontDoor:
             WrongCredentials: it is not the password.
             UnsuitablePassword: it is longer than any.
         """
-        with self._proof(principal, password, visitor):
+        async with self._proof(principal, password, visitor):
             await self._accounts.delete(principal.user_id, password)
         _note_of(Event.ACCOUNT_DELETED, principal, visitor)
 
-    @contextmanager
-    def _proof(self, principal: Principal, password: str, visitor: Visitor) -> Iterator[None]:
+    @asynccontextmanager
+    async def _proof(
+        self, principal: Principal, password: str, visitor: Visitor
+    ) -> AsyncIterator[None]:
         """Hold an attempt to prove the password to its limits, and note one that fails."""
         assert principal.login_id is not None, "an API key proves no password"
         with _noted(visitor, Event.PROOF_REFUSED) as who:
             who |= {"user": principal.username, "user_id": principal.user_id}
             check_typed_password(password)
-            self._attempts.count_proof(principal.login_id)
+            await self._attempts.count_proof(principal.login_id)
             yield
 
 

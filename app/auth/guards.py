@@ -21,7 +21,7 @@ from app.auth.clients import Network, client_address, is_among, is_loopback
 from app.auth.limits import RateLimit, RateStatus
 from app.auth.logins import Logins, Principal
 from app.auth.security_log import Event, Visitor
-from app.errors import Error, Forbidden, NotAuthenticated, RateLimited
+from app.errors import Error, Forbidden, NotAuthenticated, RateLimited, StorageAway
 from app.storage.models import Role
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -42,6 +42,8 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | Reference] = {
         description="An API key of `POST /me/keys`, sent as `Authorization: Bearer sk-…`.",
     ),
 }
+IN_BATCH: Final = "in_batch"
+"""In the state of a request's scope: the server itself asks it, for a user's batch."""
 SECURITY: Final = [{"bearer": list[str]()}, {"api_key": list[str]()}]
 """For the OpenAPI document: what a route behind `signed_in` takes."""
 LOGIN_SECURITY: Final = SECURITY[:1]
@@ -253,12 +255,13 @@ async def within_rate_limit(connection: Connection, _: BaseRouteHandler) -> None
 async def within_chosen_rate_limit(connection: Connection, handler: BaseRouteHandler) -> None:
     """Count this request where the operator chose a limit: for APIs that document none.
 
-    A lone user with an agent on this machine would otherwise meet another API's limit.
+    A lone user with an agent on this machine would otherwise meet another API's limit. Batches have
+    a limit of their own: how many of their lines run at once.
 
     Raises:
         RateLimited: it is one too many.
     """
-    if access_of(connection).rate_limit.everywhere:
+    if access_of(connection).rate_limit.everywhere and IN_BATCH not in connection.scope["state"]:
         await within_rate_limit(connection, handler)
 
 
@@ -271,7 +274,10 @@ async def add_rate_headers(message: Message, scope: Scope) -> None:
     if message["type"] != "http.response.start" or client is None:
         return
     access: Access = scope["litestar_app"].state["access"]
-    status: RateStatus | None = await access.rate_limit.status(client)
+    try:
+        status: RateStatus | None = await access.rate_limit.status(client)
+    except StorageAway:  # the answer that this refused goes out without
+        return
     if status is None:
         return
     message["headers"] = [

@@ -56,8 +56,12 @@ class TokenSigner:
     """Claims to token and back."""
 
     def __init__(self, keys: KeyRing) -> None:
-        self._keys = keys
+        self.keys = keys
         self._jws = jwt.PyJWS(algorithms=[ALGORITHM])
+
+    def replace_keys(self, keys: KeyRing) -> None:
+        """Sign and verify with others from now on."""
+        self.keys = keys
 
     def sign(self, claims: Claims) -> str:
         """Make a token; two with the same claims still differ."""
@@ -71,9 +75,9 @@ class TokenSigner:
             iat=int(time.time()),
             exp=int(claims.expires_at.timestamp()),
         )
-        headers = {"kid": self._keys.signing_id}
+        headers = {"kid": self.keys.signing_id}
         encoded = msgspec.json.encode(payload)
-        return self._jws.encode(encoded, self._keys.signing_secret, ALGORITHM, headers=headers)
+        return self._jws.encode(encoded, self.keys.signing_secret, ALGORITHM, headers=headers)
 
     def read(self, token: str, kind: Kind) -> Claims:
         """Check a token and return what it says.
@@ -86,7 +90,7 @@ class TokenSigner:
             raise invalid
         try:
             key_id = jwt.get_unverified_header(token).get("kid", "")
-            secret = self._keys.get(key_id)
+            secret = self.keys.get(key_id)
             if secret is None:
                 raise invalid
             payload = self._jws.decode(token, secret, algorithms=[ALGORITHM])

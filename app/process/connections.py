@@ -20,6 +20,10 @@ from app.process.sockets import Address, Place
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.25
+GLANCE_EVERY_S: Final = 0.025
+MANY: Final = 64
+"""So many more descriptors than at the last look are a reason to look at once: a flood would use up
+what Granian takes, and whoever comes then would wait for the next look."""
 _END_EVERY_S: Final = 0.05
 _FLUSH_S: Final = 0.1
 
@@ -44,6 +48,8 @@ class Connections:
         self._serving: Counter[Address] = Counter()
         self._known: dict[Address, None] = {}
         """In the order in which they came."""
+        self._crowded = False
+        """Whether an address had too many at the last look, some of them new."""
         self._watching: threading.Thread | None = None
         self._over = threading.Event()
 
@@ -94,14 +100,18 @@ class Connections:
         stayed = {peer: None for peer in self._known if peer in peers}
         self._known = stayed | peers
         by_group = defaultdict[str, list[Address]](list)
-        # One that was not there before may be a short question, such as a probe's.
-        for peer in stayed:
+        for peer in self._known:
             if (group := self._group(peer[0])) is not None:
                 by_group[group].append(peer)
+        self._crowded = False
         excess: set[Address] = set()
         for group, members in by_group.items():
             # the newest have to go: what others of this address have begun is not theirs to end
-            if too_many := members[self._per_address :] if self._per_address else []:
+            beyond = members[self._per_address :] if self._per_address else []
+            # one that was not there before may be a short question, such as a probe's
+            too_many = [peer for peer in beyond if peer in stayed]
+            self._crowded |= len(too_many) < len(beyond)
+            if too_many:
                 logger.warning(
                     "too_many_connections address=%s limit=%d cut=%d",
                     group,
@@ -126,5 +136,9 @@ class Connections:
             await asyncio.sleep(_END_EVERY_S)
 
     def _watch(self) -> None:
-        while not self._over.wait(LOOK_EVERY_S):
-            self.look_over()
+        looked_s, descriptors = 0.0, 0
+        while not self._over.wait(GLANCE_EVERY_S):
+            due = time.monotonic() - looked_s >= LOOK_EVERY_S
+            if due or self._crowded or sockets.num_descriptors() > descriptors + MANY:
+                self.look_over()
+                looked_s, descriptors = time.monotonic(), sockets.num_descriptors()

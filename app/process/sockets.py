@@ -83,6 +83,11 @@ def listeners() -> list[Listener]:
     return _found(look)
 
 
+def num_descriptors() -> int:
+    """Count what this process has open, sockets and files alike: far cheaper than to look."""
+    return len(os.listdir(_DESCRIPTORS))  # noqa: PTH208 # numbers, not paths
+
+
 def connections(places: Collection[Place]) -> list[Connection]:
     """Find the clients that are connected to places of ours."""
 

@@ -18,6 +18,7 @@ KEY_NAME_CHARACTERS: Final = 64
 CHAT_ID_CHARACTERS: Final = 128
 TITLE_CHARACTERS: Final = 200
 MODEL_ID_CHARACTERS: Final = 256
+FILE_NAME_CHARACTERS: Final = 255
 
 
 class Role(StrEnum):
@@ -133,3 +134,113 @@ class Message(DefaultBase):
     complete: Mapped[bool]
     """False: the reply broke off here."""
     created_at: Mapped[datetime]
+
+
+class StoredResponse(DefaultBase):
+    """An answer of OpenAI's Responses, and what a response that goes on from it reads."""
+
+    __tablename__ = "responses"
+    __table_args__ = (
+        Index("ix_responses_user_id_num_bytes", "user_id", "num_bytes"),
+        Index("ix_responses_thread_created_at", "thread", "created_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    """Its hexadecimal digits are in the id that clients know."""
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    previous: Mapped[UUID | None]
+    """The response that it goes on from, which may have been deleted since; None: from none."""
+    thread: Mapped[UUID]
+    """The first response of its conversation: all of them expire together."""
+    created_at: Mapped[datetime]
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    """Bytes that it counts for in the quota."""
+    item_bytes: Mapped[int] = mapped_column(BigInteger)
+    """UTF-8 bytes of `items`."""
+    num_input: Mapped[int]
+    """How many of `items` were sent; the others were answered."""
+    items: Mapped[str]
+    """JSON array: what this request added to the conversation, then what was answered."""
+    answer: Mapped[str]
+    """JSON object: the answer as it was given."""
+
+
+class StoredFile(DefaultBase):
+    """A file of one user, whose bytes are in pieces."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index("ix_files_user_id_created_at", "user_id", "created_at"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    filename: Mapped[str] = mapped_column(String(FILE_NAME_CHARACTERS))
+    purpose: Mapped[str] = mapped_column(String(16))
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    """None: it never does."""
+    whole: Mapped[bool]
+    """False: it is being written, and nobody sees it."""
+
+
+class FilePiece(DefaultBase):
+    """A part of a file; all but the last are of one size."""
+
+    __tablename__ = "file_pieces"
+
+    file: Mapped[UUID] = mapped_column(ForeignKey("files.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes]
+
+
+class Batch(DefaultBase):
+    """Requests of a file that are answered when nobody else waits."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index("ix_batches_user_id_created_at", "user_id", "created_at"),
+        Index("ix_batches_status", "status"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    input_file: Mapped[UUID]
+    """May have been deleted, once the batch has ended."""
+    endpoint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    times: Mapped[str]
+    """JSON object: when it came to each status."""
+    labels: Mapped[str]
+    """JSON object: what its client attached to it."""
+    errors: Mapped[str | None]
+    """JSON array: why it failed."""
+    output_file: Mapped[UUID | None]
+    error_file: Mapped[UUID | None]
+    total: Mapped[int]
+    completed: Mapped[int]
+    failed: Mapped[int]
+    holder: Mapped[UUID | None]
+    """The process that works on it."""
+    held_until: Mapped[datetime | None]
+    """When another process may go on with it, unless the holder says again that it works."""
+
+
+class BatchLine(DefaultBase):
+    """A line of a batch's input; gone when the batch has ended."""
+
+    __tablename__ = "batch_lines"
+
+    batch: Mapped[UUID] = mapped_column(
+        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger)
+    """Where it begins in the file, in bytes."""
+    length: Mapped[int] = mapped_column(BigInteger)
+    custom_id: Mapped[str | None] = mapped_column(String(512))
+    good: Mapped[bool | None]
+    """Whether it was answered with success; None: not yet."""
+    outcome: Mapped[str | None]
+    """The line of the file of results; None: there is none yet."""

@@ -1,6 +1,6 @@
 """The rule of app/auth/attempts.py, part by part and through the routes."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,61 +19,61 @@ NO_LIMIT = {
 }
 
 
-def refused(attempt: Callable[[], None]) -> bool:
+async def refused(attempt: Awaitable[None]) -> bool:
     try:
-        attempt()
+        await attempt
     except RateLimited:
         return True
     return False
 
 
-def test_an_address_may_try_so_many_passwords_for_whomever():
+async def test_an_address_may_try_so_many_passwords_for_whomever():
     attempts = Attempts(**{**NO_LIMIT, "per_address": 3})
-    assert [refused(lambda: attempts.count_address("a")) for _ in range(4)] == [False] * 3 + [True]
-    assert not refused(lambda: attempts.count_address("b"))
+    assert [await refused(attempts.count_address("a")) for _ in range(4)] == [False] * 3 + [True]
+    assert not await refused(attempts.count_address("b"))
 
 
-def test_an_address_may_try_so_many_for_one_account_and_no_other_address_is_touched():
+async def test_an_address_may_try_so_many_for_one_account_and_no_other_address_is_touched():
     attempts = Attempts(**{**NO_LIMIT, "per_account": 2})
 
-    def one(account: str, address: str) -> bool:
-        return refused(lambda: attempts.count_account(account, address, known=True))
+    async def one(account: str, address: str) -> bool:
+        return await refused(attempts.count_account(account, address, known=True))
 
-    assert [one("ada", "a") for _ in range(3)] == [False, False, True]
-    assert not one("ada", "b")
-    assert not one("bob", "a")
-    attempts.succeeded("ada", "a")
-    assert [one("ada", "a") for _ in range(3)] == [False, False, True]
+    assert [await one("ada", "a") for _ in range(3)] == [False, False, True]
+    assert not await one("ada", "b")
+    assert not await one("bob", "a")
+    await attempts.succeeded("ada", "a")
+    assert [await one("ada", "a") for _ in range(3)] == [False, False, True]
 
 
-def test_strangers_share_what_an_account_grants_them_and_known_addresses_do_not_count():
+async def test_strangers_share_what_an_account_grants_them_and_known_addresses_do_not_count():
     attempts = Attempts(**{**NO_LIMIT, "from_new_addresses": 2})
 
-    def one(address: str, *, known: bool) -> bool:
-        return refused(lambda: attempts.count_account("ada", address, known=known))
+    async def one(address: str, *, known: bool) -> bool:
+        return await refused(attempts.count_account("ada", address, known=known))
 
-    assert [one(address, known=False) for address in "abc"] == [False, False, True]
-    assert not any(one("home", known=True) for _ in range(100))
-    attempts.succeeded("ada", "home")
-    assert one("d", known=False), "a right password gives strangers nothing"
+    assert [await one(address, known=False) for address in "abc"] == [False, False, True]
+    assert not any([await one("home", known=True) for _ in range(100)])
+    await attempts.succeeded("ada", "home")
+    assert await one("d", known=False), "a right password gives strangers nothing"
 
 
-def test_a_login_proves_the_password_so_often_and_others_as_often():
+async def test_a_login_proves_the_password_so_often_and_others_as_often():
     attempts = Attempts(**{**NO_LIMIT, "per_account": 1})
     here, there = uuid4(), uuid4()
-    attempts.count_proof(here)
-    assert refused(lambda: attempts.count_proof(here))
-    assert not refused(lambda: attempts.count_proof(there))
+    await attempts.count_proof(here)
+    assert await refused(attempts.count_proof(here))
+    assert not await refused(attempts.count_proof(there))
 
 
-def test_zero_is_no_limit():
+async def test_zero_is_no_limit():
     attempts = Attempts(**NO_LIMIT)
     login_id = uuid4()
     for _ in range(1000):
-        attempts.count_address("a")
-        attempts.count_account("ada", "a", known=False)
-        attempts.count_proof(login_id)
-        attempts.count_registration("a")
+        await attempts.count_address("a")
+        await attempts.count_account("ada", "a", known=False)
+        await attempts.count_proof(login_id)
+        await attempts.count_registration("a")
 
 
 def at(number: int) -> dict[str, str]:

@@ -41,7 +41,17 @@ PROTECTED = [
     ("PATCH", "/api/chats/1", {"title": "x"}),
     ("PUT", "/api/chats/1", {"title": "x", "messages": []}),
     ("DELETE", "/api/chats/1", None),
+    ("POST", "/v1/files", None),
+    ("GET", "/v1/files", None),
+    ("GET", "/v1/files/1", None),
+    ("DELETE", "/v1/files/1", None),
+    ("GET", "/v1/files/1/content", None),
+    ("POST", "/v1/batches", {}),
+    ("GET", "/v1/batches", None),
+    ("GET", "/v1/batches/1", None),
+    ("POST", "/v1/batches/1/cancel", None),
 ]
+ENVELOPES = {"/api/": ["statusCode", "statusMessage"], "/v1/": ["error"]}
 BAD_KEYS = ["malformed key", "unknown key", "revoked key", "expired key", "key of a deleted user"]
 
 
@@ -156,9 +166,8 @@ async def test_every_protected_endpoint_refuses(server: Server, case: str):
         answer = await server.ask(method, path, body, headers=headers)
         assert answer.status == 401, (method, path)
         assert answer.headers["www-authenticate"] == "Bearer"
-        assert list(answer.json) == (
-            ["statusCode", "statusMessage"] if path.startswith("/api/") else ["detail"]
-        )
+        beginning = path[: path.find("/", 1) + 1]
+        assert list(answer.json) == ENVELOPES.get(beginning, ["detail"])
     assert server.service.engine.submitted == []
 
 

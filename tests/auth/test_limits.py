@@ -2,8 +2,9 @@ import time
 
 import pytest
 
-from app.auth import limits
-from app.auth.limits import RateLimit, Window
+from app.auth import windows
+from app.auth.limits import RateLimit
+from app.auth.windows import LocalCounts, Windows
 from app.errors import RateLimited
 
 
@@ -23,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(limits, "time", clock)
+    monkeypatch.setattr(windows, "time", clock)
     return clock
 
 
@@ -76,35 +77,36 @@ async def test_zero_is_no_limit():
     assert [await limit.count("ada") for _ in range(100)] == [None] * 100
 
 
-def test_clients_that_are_not_seen_any_more_are_forgotten(clock: Clock):
-    window = Window(2, 60, "requests")
+async def test_clients_that_are_not_seen_any_more_are_forgotten(clock: Clock):
+    counts = LocalCounts(2, 60)
     for number in range(1000):
-        window.count(f"client {number}")
+        assert await counts.add(f"client {number}", 1)
     clock.now_s += 61
     for _ in range(2):
         for number in range(500):
-            window.count(f"new {number}")
-    assert len(window._counted) == 500
+            assert await counts.add(f"new {number}", 1)
+    assert len(counts._counted) == 500
 
 
-def test_no_more_clients_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limits, "MAX_CLIENTS", 10)
-    window = Window(1, 3600, "requests")
+async def test_no_more_clients_are_remembered_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(windows, "MAX_CLIENTS", 10)
+    counts = LocalCounts(1, 3600)
     for number in range(100):
-        window.count(f"client {number}")
-    assert len(window._counted) == 10
-    with pytest.raises(RateLimited):
-        window.count("client 99")
+        assert await counts.add(f"client {number}", 1)
+    assert len(counts._counted) == 10
+    assert not await counts.add("client 99", 1)
 
 
-def test_what_is_forgotten_was_never_counted():
-    window = Window(1, 60, "requests")
-    window.count("ada")
-    window.forget("ada")
-    window.forget("nobody")
-    window.count("ada")
+async def test_what_is_forgotten_was_never_counted():
+    window = Windows().window("w", 1, 60, "requests")
+    await window.count("ada")
+    await window.forget("ada")
+    await window.forget("nobody")
+    await window.count("ada")
     with pytest.raises(RateLimited):
-        window.count("ada")
+        await window.count("ada")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 import base64
 import hmac
 import json
+import os
 import stat
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,12 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.auth.keys import KeyRing, load_keys, rotate_keys
+from app.auth.auth import create_auth
+from app.auth.key_watch import KeyWatch
+from app.auth.keys import FILE_NAME, KeyRing, load_keys, rotate_keys
 from app.auth.tokens import MAX_CHARACTERS, Claims, Kind, TokenSigner
 from app.errors import NotAuthenticated
-from app.settings import InvalidSetting
+from app.settings import InvalidSetting, Settings
+from app.storage.database import Database, database_url
+from tests.fakes import until
 
 SECRET, OTHER = "s" * 32, "o" * 32
+
+
+def in_folder(folder: Path) -> KeyRing:
+    return load_keys(Settings(data_dir=folder))
 
 
 def claims(kind: Kind = Kind.ACCESS, life_s: float = 60) -> Claims:
@@ -137,25 +147,76 @@ def test_any_text_is_refused_and_nothing_else_happens(text: str):
 
 
 def test_a_secret_is_made_once_private_and_differs_between_servers(tmp_path: Path):
-    first, again = load_keys("", tmp_path / "a"), load_keys("", tmp_path / "a")
-    other = load_keys("", tmp_path / "b")
+    first, again = in_folder(tmp_path / "a"), in_folder(tmp_path / "a")
+    other = in_folder(tmp_path / "b")
     assert first.signing_secret == again.signing_secret != other.signing_secret
     [file] = (tmp_path / "a").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_rotating_the_file_keeps_the_key_before(tmp_path: Path):
-    first = load_keys("", tmp_path)
-    assert rotate_keys(tmp_path) == 2
-    second = load_keys("", tmp_path)
+    first, file = in_folder(tmp_path), tmp_path / FILE_NAME
+    assert rotate_keys(file) == 2
+    new = in_folder(tmp_path)
+    assert new.signing_id == first.signing_id, "other replicas may not know the new one"
+    os.utime(file, (0, 0))
+    second = in_folder(tmp_path)
     assert second.signing_id != first.signing_id
+    assert new.get(second.signing_id) == second.signing_secret, "it verified from the beginning"
     assert second.get(first.signing_id) == first.signing_secret
-    assert rotate_keys(tmp_path) == 2
-    assert load_keys("", tmp_path).get(first.signing_id) is None
+    assert rotate_keys(file) == 2
+    assert in_folder(tmp_path).get(first.signing_id) is None
+
+
+async def test_a_running_server_follows_the_file_and_signs_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    file = tmp_path / FILE_NAME
+    first = in_folder(tmp_path)
+    signer = TokenSigner(first)
+    watch = KeyWatch(file, first, partial(setattr, signer, "keys"))
+    signed = claims()
+    token = signer.sign(signed)
+    rotate_keys(file)
+    await watch.look()
+    assert len(signer.keys) == 2
+    os.utime(file, (0, 0))
+    await watch.look()
+    assert signer.keys.signing_id != first.signing_id
+    assert signer.read(token, Kind.ACCESS) == signed
+    kept = signer.keys
+    for broken in ("short", ""):
+        file.write_text(broken)
+        await watch.look()
+    file.unlink()
+    await watch.look()
+    assert signer.keys is kept, "a file that can't be used changes nothing"
+    unreadable = [r for r in caplog.records if r.getMessage().startswith("signing_keys_unreadable")]
+    assert len(unreadable) == 1, "one line, however often it is read"
+
+
+async def test_an_application_follows_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.auth.key_watch.LOOK_EVERY_S", 0.01)
+    file = tmp_path / "mounted"
+    file.write_text(f"{SECRET}\n")
+    chosen = Settings(jwt_secrets_file=str(file), data_dir=tmp_path)
+    database = Database(database_url("", tmp_path))
+    auth = create_auth(chosen, database)
+    auth.open()
+    file.write_text(f"{OTHER}\n{SECRET}\n")
+    os.utime(file, (0, 0))
+    await until(lambda: auth.logins._signer.keys.signing_id == KeyRing([OTHER]).signing_id)
+    await auth.close()
+    await database.close()
+
+
+def test_a_file_that_a_setting_names_has_to_be_there(tmp_path: Path):
+    with pytest.raises(InvalidSetting, match=r"LLMHOST_JWT_SECRETS_FILE: .*no/such"):
+        load_keys(Settings(jwt_secrets_file=str(tmp_path / "no/such")))
 
 
 def test_secrets_from_the_setting_sign_in_their_order_and_write_nothing(tmp_path: Path):
-    keys = load_keys(f"{SECRET}, {OTHER}", tmp_path / "data")
+    keys = load_keys(Settings(jwt_secret=f"{SECRET}, {OTHER}", data_dir=tmp_path / "data"))
     assert keys.signing_secret == SECRET.encode()
     assert keys.get(KeyRing([OTHER]).signing_id) == OTHER.encode()
     assert not (tmp_path / "data").exists()
@@ -164,4 +225,4 @@ def test_secrets_from_the_setting_sign_in_their_order_and_write_nothing(tmp_path
 @pytest.mark.parametrize("setting", ["short", f"{SECRET},", f"{SECRET},short"])
 def test_a_short_secret_is_refused(setting: str, tmp_path: Path):
     with pytest.raises(InvalidSetting, match=r"LLMHOST_JWT_SECRET: a secret has . bytes"):
-        load_keys(setting, tmp_path)
+        load_keys(Settings(jwt_secret=setting, data_dir=tmp_path))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from app.process import connections as module
 from app.process.connections import Connections
 from app.process.sockets import connections, cut
 
@@ -71,6 +72,24 @@ def test_the_newest_beyond_the_limit_are_cut_at_the_second_look(place: Place) ->
     assert all(map(is_open, clients)), "a short question is answered before it is counted"
     watched.look_over()
     assert [is_open(client) for client in clients] == [True, True, False, False, False]
+
+
+def test_a_flood_is_looked_at_before_the_next_look_is_due(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 3600.0)
+    watched = Connections(per_address=2, idle_s=0.0, group=lambda host: host)
+    watched.watch([place.port])
+    try:
+        time.sleep(4 * module.GLANCE_EVERY_S)  # the first look
+        clients = [place.join() for _ in range(2 + module.MANY)]
+        give_up = time.monotonic() + 30
+        while sum(map(is_open, clients)) > 2 and time.monotonic() < give_up:
+            time.sleep(0.01)
+    finally:
+        watched.close()
+    assert [is_open(client) for client in clients[:2]] == [True, True]
+    assert sum(map(is_open, clients)) == 2
 
 
 def test_addresses_are_counted_apart_and_some_not_at_all(place: Place) -> None:

@@ -12,12 +12,12 @@ from uuid import uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Connection, MetaData, Table, insert, select, text
+from sqlalchemy import URL, Column, Connection, MetaData, Table, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.settings import InvalidSetting
 from app.storage.chats import Turn, bytes_of, keep_turn, messages_of
-from app.storage.database import READS_AT_ONCE, Database, database_url
+from app.storage.database import Database, database_url
 from app.storage.models import ApiKey, Chat, KnownAddress, Login, Message, User
 from tests.databases import KINDS, empty_database
 from tests.fakes import until
@@ -147,6 +147,21 @@ async def test_migrating_twice_and_at_once_changes_nothing(empty: Database) -> N
         assert (await session.scalars(select(User))).one().username == "ada"
 
 
+async def test_those_who_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """SQLite itself lets one in ten fail when they change the mode of its journal."""
+
+    async def open_it(database: Database) -> None:
+        async with database.read() as session:
+            assert await session.scalar(text("PRAGMA journal_mode")) == "wal"
+
+    for name in range(40):
+        url = URL.create("sqlite+aiosqlite", database=str(tmp_path / f"{name}.db"))
+        opened = [Database(url) for _ in range(4)]
+        await asyncio.gather(*map(open_it, opened))
+        for database in opened:
+            await database.close()
+
+
 async def test_a_migration_that_fails_leaves_the_version_before(
     empty: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,12 +269,12 @@ async def test_whoever_reads_a_lot_leaves_connections_for_others(empty: Database
 
     flood = [asyncio.create_task(read()) for _ in range(50)]
     try:
-        await until(lambda: reading == READS_AT_ONCE)
+        await until(lambda: reading == empty.reads_at_once)
         async with asyncio.timeout(10), empty.read("ada") as session:
             await session.scalars(select(User))
         async with asyncio.timeout(10), empty.write("ada") as session:
             session.add(user())
-        assert reading == READS_AT_ONCE
+        assert reading == empty.reads_at_once
     finally:
         done.set()
     await asyncio.gather(*flood)
