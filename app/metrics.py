@@ -9,14 +9,13 @@ Knows no HTTP and no engine; an engine attaches a function that tells its state.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Final, NamedTuple, Self, get_args, get_type_hints
+from typing import Final, NamedTuple
 
-import msgspec
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
 )
@@ -24,6 +23,7 @@ from prometheus_client.exposition import choose_encoder
 
 from app.engine_gauges import MODEL, PREFIX, EngineGauges, ReadState
 from app.errors import Error
+from app.metric_series import Series
 
 FINISHED_REASONS: Final = {
     "stop": "stop",
@@ -32,31 +32,6 @@ FINISHED_REASONS: Final = {
     "error": "error",
 }
 """Our finish reasons → the values that dashboards know."""
-
-FIRST_TOKEN_S: Final = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
-    *(20, 40, 80, 160, 640, 2560),
-)
-# vLLM's begin at 0.01; a small model's steps are shorter.
-BETWEEN_TOKENS_S: Final = (
-    *(0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5),
-    *(7.5, 10, 20, 40, 80),
-)
-WHOLE_REQUEST_S: Final = (
-    *(0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920),
-    7680,
-)
-REQUEST_TOKENS: Final = (
-    *(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000),
-)
-
-
-class About(NamedTuple):
-    """A series' name without its prefix, what it says, and a histogram's buckets."""
-
-    stem: str
-    text: str
-    buckets: tuple[float, ...] = ()
 
 
 class RequestTimes(NamedTuple):
@@ -69,76 +44,6 @@ class RequestTimes(NamedTuple):
     last_token_s: float | None
     prompt_tokens: int
     generated_tokens: int
-
-
-class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """Every series that a request writes: of all models, or with one model's label bound."""
-
-    prompt_tokens: Annotated[
-        Counter, About("prompt_tokens", "Prompt tokens of requests that got a first token.")
-    ]
-    generation_tokens: Annotated[Counter, About("generation_tokens", "Tokens generated.")]
-    prefix_queries: Annotated[
-        Counter,
-        About("prefix_cache_queries", "Prompt tokens that the prefix cache could have held."),
-    ]
-    prefix_hits: Annotated[
-        Counter, About("prefix_cache_hits", "Prompt tokens that came out of the prefix cache.")
-    ]
-    first_token: Annotated[
-        Histogram,
-        About("time_to_first_token_seconds", "From submission to the first token.", FIRST_TOKEN_S),
-    ]
-    between_tokens: Annotated[
-        Histogram,
-        About("inter_token_latency_seconds", "From one token to the next.", BETWEEN_TOKENS_S),
-    ]
-    whole: Annotated[
-        Histogram,
-        About(
-            "e2e_request_latency_seconds",
-            "From submission to the end, of requests that ended by stop or length.",
-            WHOLE_REQUEST_S,
-        ),
-    ]
-    queued: Annotated[
-        Histogram,
-        About(
-            "request_queue_time_seconds", "From submission until it had a slot.", WHOLE_REQUEST_S
-        ),
-    ]
-    prefill: Annotated[
-        Histogram,
-        About("request_prefill_time_seconds", "From slot to first token.", WHOLE_REQUEST_S),
-    ]
-    decode: Annotated[
-        Histogram,
-        About("request_decode_time_seconds", "From first to last token.", WHOLE_REQUEST_S),
-    ]
-    prompt_length: Annotated[
-        Histogram, About("request_prompt_tokens", "Prompt tokens of a request.", REQUEST_TOKENS)
-    ]
-    answer_length: Annotated[
-        Histogram,
-        About("request_generation_tokens", "Tokens generated for a request.", REQUEST_TOKENS),
-    ]
-
-    @classmethod
-    def registered(cls, registry: CollectorRegistry) -> Self:
-        """Make them for all models."""
-        made: dict[str, Any] = {}
-        for name, hint in get_type_hints(cls, include_extras=True).items():
-            make, about = get_args(hint)
-            buckets = {"buckets": about.buckets} if about.buckets else {}
-            made[name] = make(
-                PREFIX + about.stem, about.text, [MODEL], registry=registry, **buckets
-            )
-        return cls(**made)
-
-    def of_model(self, model_id: str) -> Self:
-        """Bind a model's label, once: a token has no time for that."""
-        all_models = msgspec.structs.asdict(self)
-        return type(self)(**{name: one.labels(model_id) for name, one in all_models.items()})
 
 
 class Metrics:
@@ -166,6 +71,12 @@ class Metrics:
             registry=self._registry,
         )
         self._series = Series.registered(self._registry)
+        self._store = Gauge(
+            f"{PREFIX}store_up",
+            "1: the store that replicas share answers, or there is none; 0: it is away.",
+            registry=self._registry,
+        )
+        self._store.set(1)
 
     def model(self, model_id: str) -> "ModelMetrics":
         """The series of one model; the same ones whenever it is loaded again."""
@@ -181,6 +92,10 @@ class Metrics:
     def count_error(self, error: Error) -> None:
         """Count a request that was answered with an error."""
         self._errors.labels(error.code).inc()
+
+    def store_answers(self, answers: bool) -> None:  # a change, told as it is
+        """Note whether the store that replicas share answers."""
+        self._store.set(answers)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Write all series in the format that an `Accept` header asks for.
@@ -212,21 +127,34 @@ class ModelMetrics:
         """
         return self._engines.attach(self._model_id, read)
 
-    def submitted(self, num_prompt: int, now_s: float) -> "RequestMeter":
-        """Follow a request that goes to the engine; all times are seconds on one clock."""
-        return RequestMeter(self, num_prompt, now_s)
+    def submitted(
+        self, num_prompt: int, now_s: float, *, max_tokens: int = 0, choices: int = 0
+    ) -> "RequestMeter":
+        """Follow a request that goes to the engine.
+
+        Args:
+            num_prompt: tokens of its prompt.
+            now_s: seconds on the clock of all times here.
+            max_tokens: what it may generate at most; 0: nothing.
+            choices: texts that were asked for with it, itself included; 0: told by another one.
+        """
+        return RequestMeter(self, num_prompt, now_s, max_tokens, choices)
 
 
 class RequestMeter:
     """One request on its way: when it was where."""
 
     __slots__ = (
-        *("_admitted_s", "_first_s", "_last_s", "_model", "_num_prompt"),
-        *("_submitted_s", "_tokens"),
+        *("_admitted_s", "_choices", "_first_s", "_last_s", "_max_tokens", "_model"),
+        *("_num_prompt", "_submitted_s", "_tokens"),
     )
 
-    def __init__(self, model: ModelMetrics, num_prompt: int, now_s: float) -> None:
+    def __init__(
+        self, model: ModelMetrics, num_prompt: int, now_s: float, max_tokens: int, choices: int
+    ) -> None:
         self._model = model
+        self._max_tokens = max_tokens
+        self._choices = choices
         self._num_prompt = num_prompt
         self._submitted_s = now_s
         self._admitted_s: float | None = None
@@ -281,6 +209,11 @@ class RequestMeter:
             series.whole.observe(now_s - self._submitted_s)
             series.prompt_length.observe(self._num_prompt)
             series.answer_length.observe(self._tokens)
+            series.params_max_tokens.observe(self._max_tokens)
+            if self._choices:
+                series.params_n.observe(self._choices)
+            if self._admitted_s is not None:
+                series.inference.observe(now_s - self._admitted_s)
             if self._tokens:
                 series.decode.observe(self._last_s - self._first_s)
 

@@ -166,10 +166,15 @@ class FakeModel:
     chat_template: ChatTemplate | None = field(default_factory=lambda: ChatTemplate(CHATML))
     manifest: Manifest = field(default_factory=fake_manifest)
     grammars: Grammars = field(default_factory=lambda: Grammars(BYTES, 258, (EOS_ID,)))
+    adapter: int = 0
 
     @property
     def model_id(self) -> str:
         return self.manifest.model_id
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
 
     @property
     def capacity(self) -> int:
@@ -178,6 +183,10 @@ class FakeModel:
     @property
     def vocab_size(self) -> int:
         return self.manifest.graph.vocab_size
+
+    @property
+    def bos_id(self) -> int | None:
+        return self.manifest.tokens.bos_id
 
     @property
     def eos_ids(self) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from app.engine_gauges import EngineState
 from app.errors import Overloaded, RateLimited
-from app.metrics import BETWEEN_TOKENS_S, Metrics
+from app.metric_series import BETWEEN_TOKENS_S
+from app.metrics import Metrics
 
 MODEL = "a/b"
 # what vLLM's own example dashboard asks for, less its prefix
@@ -23,6 +24,9 @@ DASHBOARD_STEMS = {
     *("e2e_request_latency_seconds_bucket", "request_queue_time_seconds_sum"),
     *("request_prefill_time_seconds_sum", "request_decode_time_seconds_sum"),
     *("request_prompt_tokens_bucket", "request_generation_tokens_bucket"),
+    *("iteration_tokens_total_bucket", "num_preemptions_total", "cache_config_info"),
+    *("request_inference_time_seconds_sum", "request_params_max_tokens_bucket"),
+    "request_params_n_bucket",
 }
 MOST_LINES = 150
 """Lines of Python that a token may run, the library's too. Measured: 73, which take 2 µs; most of
@@ -71,7 +75,7 @@ def num_lines_run(work: Callable[[], object]) -> int:
 
 def test_a_request_is_timed_from_submission_through_slot_and_tokens_to_its_end():
     metrics = Metrics()
-    meter = metrics.model(MODEL).submitted(num_prompt=7, now_s=100.0)
+    meter = metrics.model(MODEL).submitted(num_prompt=7, now_s=100.0, max_tokens=9, choices=2)
     meter.admitted(101.0)
     meter.admitted(150.0)  # a second report says nothing new
     meter.token(103.0, 5)
@@ -85,7 +89,10 @@ def test_a_request_is_timed_from_submission_through_slot_and_tokens_to_its_end()
         "request_prefill_time_seconds": (1, 2.0),
         "inter_token_latency_seconds": (2, 1.5),
         "request_decode_time_seconds": (1, 1.5),
+        "request_inference_time_seconds": (1, 4.0),
         "e2e_request_latency_seconds": (1, 5.0),
+        "request_params_max_tokens": (1, 9),
+        "request_params_n": (1, 2),
         "request_prompt_tokens": (1, 7),
         "request_generation_tokens": (1, 3),
     }
@@ -119,20 +126,34 @@ def test_an_end_counts_under_its_reason_and_impatience_is_no_latency(reason, sho
 def test_a_stopped_engine_takes_its_gauges_and_leaves_its_counters():
     metrics = Metrics()
     model = metrics.model(MODEL)
-    detach = model.attach(lambda: state(5, running=2, waiting=3, kv_usage=0.25))
+    counts = (1, 0, 3, *[0] * 10, 1)
+    cache = {"block_tokens": 16, "slot_blocks": 512, "kept_blocks": 9}
+    detach = model.attach(
+        lambda: state(
+            5, running=2, waiting=3, kv_usage=0.25, step_tokens=counts, fed_tokens=20_040, **cache
+        )
+    )
     model.submitted(3, 0.0).ended("stop", 1.0)
     found = samples(metrics)
     gauges = {"slots": 4, "num_requests_running": 2, "num_requests_waiting": 3}
     gauges |= {"kv_cache_usage_perc": 0.25}
     assert {name: found[name, ""] for name in gauges} == gauges
     assert (found["models_loaded", ""], found["engine_steps_total", ""]) == (1, 5)
+    described = "block_size=16,enable_prefix_caching=True,num_gpu_blocks=512,num_kept_blocks=9"
+    assert found["cache_config_info", described] == 1
     detach()
     found = samples(metrics)
     assert not gauges.keys() & {name for name, _ in found}
     assert (found["models_loaded", ""], found["engine_steps_total", ""]) == (0, 5)
     assert found["request_success_total", "finished_reason=stop"] == 1
-    metrics.model(MODEL).attach(lambda: state(2))
-    assert samples(metrics)["engine_steps_total", ""] == 7, "a counter never goes back"
+    metrics.model(MODEL).attach(lambda: state(2, step_tokens=(2, *[0] * 13), fed_tokens=2))
+    found = samples(metrics)
+    assert found["engine_steps_total", ""] == 7, "a counter never goes back"
+    steps = {"1.0": 3, "8.0": 3, "16.0": 6, "16384.0": 6, "+Inf": 7}
+    for bound, count in steps.items():
+        assert found["iteration_tokens_total_bucket", f"le={bound}"] == count, bound
+    assert found["iteration_tokens_total_sum", ""] == 20_042
+    assert found["iteration_tokens_total_count", ""] == 7
 
 
 def test_every_error_code_is_there_from_the_start_and_counts():
@@ -157,7 +178,7 @@ def test_every_error_code_is_there_from_the_start_and_counts():
 
 def test_the_names_that_dashboards_ask_for_are_there():
     metrics = Metrics()
-    metrics.model(MODEL).attach(state)
+    metrics.model(MODEL).attach(lambda: state(step_tokens=(0,) * 14, block_tokens=16))
     text = metrics.expose("")[0].decode()
     for stem in DASHBOARD_STEMS:
         assert f"\nllmhost_{stem}{{" in text, stem
@@ -168,7 +189,7 @@ def test_the_names_that_dashboards_ask_for_are_there():
 
 def test_accept_chooses_the_format():
     metrics = Metrics()
-    metrics.model(MODEL).attach(state)
+    metrics.model(MODEL).attach(lambda: state(step_tokens=(0,) * 14, block_tokens=16))
     text, content_type = metrics.expose("application/openmetrics-text;version=1.0.0,*/*;q=0.1")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert "llmhost_slots" in {family.name for family in read_openmetrics(text.decode())}

@@ -11,6 +11,13 @@ import msgspec
 from app.contract.conversation import ChatMessage, Tool
 from app.contract.formats import ResponseFormat
 from app.contract.sampling import FinishReason, SamplingParams
+from app.contract.tokens import (
+    PromptLogprobs,
+    TokenizedText,
+    TokenizerFacts,
+    TokenLogprob,
+)
+from app.contract.usage import PromptProgress, Timings, Usage
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -60,8 +67,20 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The model's own end token doesn't end the text; `stop_token_ids` still do."""
     top_logprobs: int | None = None
     """None: no logprobs. n: for each token its own and those of the n likeliest in its place."""
+    bad_words: tuple[str, ...] = ()
+    """Texts that are not generated, as the model's tokenizer writes them."""
+    allowed_ids: tuple[int, ...] | None = None
+    """No other token is generated; None: any may be."""
+    skip_special: bool = True
+    """False: special tokens are text, but for those that end it."""
+    truncate_prompt: int | None = None
+    """Only so many of the prompt's last tokens count; -1: as many as leave room for an answer."""
+    logprob_ids: tuple[int, ...] = ()
+    """Tokens whose logprobs are told beside those of the likeliest, with `top_logprobs`."""
     prompt_logprobs: int | None = None
     """None: no logprobs of the prompt. n: as `top_logprobs`, for each of the prompt's tokens."""
+    progress: bool = False
+    """Whether events tell how far the prompt has come: at its beginning and with each piece."""
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
@@ -72,6 +91,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     template_options: Mapping[str, Any] = {}
     """What the chat template is given beside the conversation: numbers, words, switches."""
     reasoning: Reasoning = Reasoning()
+    opens_turn: bool = True
+    """Whether the prompt ends with the opening of the assistant's turn."""
     continues: bool = False
     """Whether the answer goes on with the conversation's last turn, and opens none of its own."""
     max_time_s: float | None = None
@@ -89,52 +110,9 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 NOBODY: Final = Caller()
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens that a request cost."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-    """Prompt tokens that came out of the prefix cache."""
-    reasoning_tokens: int = 0
-    """Completion tokens that the model thought with."""
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-class TokenLogprob(msgspec.Struct, frozen=True):
-    """A token and how likely the model itself held it, before penalties and temperature."""
-
-    token_id: int
-    text: str
-    """What the bytes spell; U+FFFD for those that are a part of a character."""
-    bytes: bytes
-    logprob: float
-    """Natural logarithm."""
-    top: tuple["TokenLogprob", ...] = ()
-    """The likeliest tokens in its place, likeliest first."""
-
-
-class PromptToken(msgspec.Struct, frozen=True):
-    """One token of the prompt."""
-
-    token_id: int
-    text: str
-    bytes: bytes
-    logprob: float | None
-    """None for the first token, which nothing comes before."""
-    top: tuple[TokenLogprob, ...] = ()
-
-
-class PromptLogprobs(msgspec.Struct, frozen=True):
-    """Every token of the prompt; the first event, where logprobs of the prompt were asked for."""
-
-    tokens: tuple[PromptToken, ...]
+BEHIND: Final = "behind "
+"""What the names of clients begin with who come after all others: they get what nobody else wants.
+"""
 
 
 class TextDelta(msgspec.Struct, frozen=True):
@@ -175,15 +153,7 @@ class Finished(msgspec.Struct, frozen=True):
     """The one of the request's stop strings that the text ended before; None: another end."""
 
 
-Event = PromptLogprobs | ReasoningDelta | TextDelta | ToolCallDelta | Finished
-
-
-class TokenizedText(msgspec.Struct, frozen=True):
-    """A text's token ids on one model."""
-
-    ids: list[int]
-    max_model_len: int
-    """Tokens of prompt and answer together that the model takes."""
+Event = PromptProgress | PromptLogprobs | ReasoningDelta | TextDelta | ToolCallDelta | Finished
 
 
 class Generation(Protocol):
@@ -204,6 +174,26 @@ class Generation(Protocol):
     @property
     def usage(self) -> Usage:
         """Tokens so far; what was cached is known from the first event on."""
+
+    @property
+    def prompt_ids(self) -> Sequence[int]:
+        """The prompt's tokens."""
+        return ()
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """Every token so far, those that are no text included; it only ever grows."""
+        return ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model's files, in hex; "" where nobody knows it."""
+        return ""
+
+    @property
+    def timings(self) -> Timings | None:
+        """How long it has taken so far; None before the first token."""
+        return None
 
     @property
     def thinks(self) -> bool:
@@ -259,20 +249,20 @@ class Generator(Protocol):
 
     async def tokenize(
         self,
-        text: str | Sequence[ChatMessage],
+        text: str | GenerationRequest,
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
-        tools: Sequence[Tool] = (),
+        strings: bool = False,
         caller: Caller = NOBODY,
     ) -> TokenizedText:
         """Give the tokens of a text, or of a conversation as the model would get it.
 
         Args:
-            text: as it is, or a conversation.
+            text: as it is, or a request with messages.
             model_id: None for the current model.
             add_special_tokens: whether those that begin and end a text are added.
-            tools: what the model is shown with a conversation.
+            strings: whether they are told as the vocabulary writes them, too.
             caller: who asks.
 
         Raises:
@@ -293,3 +283,11 @@ class Generator(Protocol):
         Raises:
             RequestError, TryAgainLater, ServerError: there is no such model or no such token.
         """
+
+    async def write_out(
+        self, request: GenerationRequest, model_id: str | None = None, caller: Caller = NOBODY
+    ) -> str:
+        """Give a request's conversation before it is tokenized; raises what `tokenize` does."""
+
+    async def tokenizer_facts(self, model_id: str | None = None) -> TokenizerFacts:
+        """Describe a model's tokenizer; raises what `tokenize` does."""

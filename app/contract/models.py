@@ -14,7 +14,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A model on disk."""
 
     model_id: str
-    """`publisher/name`, as clients write it."""
+    """`publisher/name`, as clients write it; an adapter's is `publisher/name:adapter`."""
+    adapter_of: str | None = None
+    """The model that it is an adapter of; None: it is a model of its own."""
     kind: ModelKind = "text"
     width: int | None = None
     """Numbers of a vector; None: it makes none."""
@@ -29,7 +31,12 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     fewer by a setting."""
     quantisation: Literal["none", "w8a8", "int8", "int4"]
     size_bytes: int
-    """Bytes on disk."""
+    """Bytes on disk; of an adapter, those that it was published in."""
+
+    @property
+    def base_id(self) -> str:
+        """The model in whose memory it is served."""
+        return self.adapter_of or self.model_id
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +101,8 @@ class ModelRegistry(Protocol):
     async def load(self, model_id: str) -> ModelState:
         """Bring a model into memory; one that is there, or on its way, is no error.
 
+        Of an adapter its model: requests that name none get the adapter from then on.
+
         Raises:
             UnknownModel, ModelBroken: what is loaded stays as it was.
             ShuttingDown: the server takes nothing new.
@@ -103,7 +112,7 @@ class ModelRegistry(Protocol):
         """Let a model finish what it runs and give its memory back.
 
         Args:
-            model_id: None for the current model.
+            model_id: None for the current model; an adapter goes with the model that it is for.
 
         Returns:
             Its id; None when there was none to unload.

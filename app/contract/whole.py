@@ -5,15 +5,8 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from app.contract.conversation import ToolCall
-from app.contract.generation import (
-    Event,
-    Finished,
-    PromptLogprobs,
-    ReasoningDelta,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-)
+from app.contract.generation import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from app.contract.tokens import PromptLogprobs, TokenLogprob
 
 
 class Whole(msgspec.Struct, frozen=True):

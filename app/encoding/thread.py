@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 
 from app.encoding.jobs import Job, Jobs, Taken
+from app.engine.failures import check_goes_on
 from app.engine.places import Room
 from app.engine_gauges import EngineState
 from app.errors import EngineFailure, Error, ShuttingDown
@@ -118,8 +119,7 @@ class EncoderThread:
             ShuttingDown: it takes nothing new.
             EngineFailure: it can't go on.
         """
-        if self._failure is not None:
-            raise EngineFailure("the encoder has stopped") from self._failure
+        check_goes_on(self._failure, "the encoder")
         if self._draining:
             raise ShuttingDown
         self._room.take(client, 1)
@@ -155,8 +155,7 @@ class EncoderThread:
             await asyncio.to_thread(self._encoder.close)
 
     async def _encode(self, client: str, rows: Sequence[Row]) -> list[Vector]:
-        if self._failure is not None:
-            raise EngineFailure("the encoder has stopped") from self._failure
+        check_goes_on(self._failure, "the encoder")
         job = Job(client, rows)
         meter = self._metrics.submitted(sum(map(len, rows)), self._clock_s())
         waiting = self._waiting[job] = _Waiting(self._loop.create_future(), meter)

@@ -19,12 +19,14 @@ def decode_input(sequences: list[Sequence]) -> StepInput:
     token_ids = np.zeros((batch, 1), np.int64)
     num_new = np.zeros(batch, np.int32)
     num_computed = np.zeros(batch, np.int32)
+    adapter_ids = np.zeros(batch, np.int64)
     for sequence in sequences:
         slot = slot_of(sequence)
         token_ids[slot, 0] = sequence.token_ids[sequence.num_computed]
         num_new[slot] = 1
         num_computed[slot] = sequence.num_computed
-    return StepInput(0, token_ids, num_new, num_computed)
+        adapter_ids[slot] = sequence.request.adapter
+    return StepInput(0, token_ids, num_new, num_computed, adapter_ids=adapter_ids)
 
 
 def chunk_input(chunk: Chunk) -> StepInput:
@@ -37,6 +39,7 @@ def chunk_input(chunk: Chunk) -> StepInput:
         num_new=np.array([chunk.num_tokens], np.int32),
         num_computed=np.array([start], np.int32),
         all_logits=sequence.request.prompt_logprobs is not None,
+        adapter_ids=np.array([sequence.request.adapter], np.int64),
     )
 
 
@@ -49,6 +52,7 @@ def draft_input(sequence: Sequence, draft: list[int]) -> StepInput:
         num_new=np.array([len(fed)], np.int32),
         num_computed=np.array([sequence.num_computed], np.int32),
         all_logits=True,
+        adapter_ids=np.array([sequence.request.adapter], np.int64),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.engine.failures import unforeseen
 from app.engine.sequence import Constraint
-from app.errors import EngineFailure
+from app.errors import EngineFailure, Error
 from app.runtime.decoder import CountArray, FloatArray
 
 
@@ -24,7 +24,7 @@ def restrict(row: FloatArray, constraint: Constraint, mask: CountArray) -> None:
         mask: int32 [ceil(V / 32)], a buffer; what it holds before is ignored.
 
     Raises:
-        EngineFailure: the constraint failed or allows nothing.
+        Error: the constraint failed or allows nothing.
     """
     with _failing_alone():
         constraint.fill_mask(mask)
@@ -42,7 +42,7 @@ def accept(constraint: Constraint, token_id: int) -> bool:
         Whether nothing but the end can follow.
 
     Raises:
-        EngineFailure: the constraint failed or refuses the token.
+        Error: the constraint failed or refuses the token.
     """
     with _failing_alone():
         constraint.accept(token_id)
@@ -53,7 +53,7 @@ def accept(constraint: Constraint, token_id: int) -> bool:
 def _failing_alone() -> Iterator[None]:
     try:
         yield
-    except EngineFailure:
+    except Error:
         raise
     except BaseException as error:  # a panic in an extension written in Rust is no Exception
         raise unforeseen("the constraint", error) from error

@@ -16,8 +16,14 @@ from app.engine.pacing import Pacer
 from app.engine.prefix_cache import block_keys
 from app.engine.readout import note_prompt, take_token
 from app.engine.scheduler import Scheduler, StepPlan
-from app.engine.sequence import EngineRequest, Sequence, TokenEvent, check_request
-from app.errors import EngineFailure
+from app.engine.sequence import (
+    EngineRequest,
+    PromptState,
+    Sequence,
+    TokenEvent,
+    check_request,
+)
+from app.errors import Error
 from app.runtime.decoder import BLOCK_TOKENS, Decoder, FloatArray, StepInput
 
 Events = list[tuple[int, TokenEvent]]
@@ -48,6 +54,8 @@ class Engine:
         self._draft_tokens = draft_tokens
         self._pacer = pacer or Pacer()
         self._clock_s = clock_s
+        self.fed_tokens = 0
+        """Tokens that were fed to the decoder since the start."""
         self._sequences: dict[int, Sequence] = {}
         self.scheduler = Scheduler(
             decoder.slots,
@@ -103,7 +111,7 @@ class Engine:
         # than the first chunk of others rounds differently from them.
         rounds_alike = len(request.prompt_ids) >= self._decoder.min_first_chunk
         if self._decoder.pool_blocks and request.prompt_logprobs is None and rounds_alike:
-            sequence.block_keys = block_keys(request.prompt_ids, request.tenant)
+            sequence.block_keys = block_keys(request.prompt_ids, request.tenant, request.adapter)
         if self._draft_tokens:
             sequence.drafts = Drafts(self._draft_tokens)
         return sequence
@@ -118,6 +126,8 @@ class Engine:
             yield self._decode(plan.decode)
         decoded_s = self._clock_s()
         for chunk in plan.prefill:
+            if chunk.sequence.prompt_began_s is None:
+                yield self._progress(chunk.sequence)
             yield self._run(chunk_input(chunk), [chunk.sequence])
         self._note_times(plan, decoded_s - started_s, self._clock_s() - decoded_s)
 
@@ -170,13 +180,13 @@ class Engine:
         """
         events: Events = []
         try:
-            [logits] = self._decoder.run(draft_input(sequence, draft))
+            [logits] = self._feed(draft_input(sequence, draft))
             for row, drafted in zip(logits, [*draft, None], strict=True):
                 sequence.num_computed += 1
                 events += self._advance(sequence, row)
                 if sequence.slot is None or sequence.token_ids[-1] != drafted:
                     break
-        except EngineFailure as failure:
+        except Error as failure:
             return [*events, self._fail(sequence, failure)]
         if sequence.drafts is not None:
             num_tokens = len(sequence.token_ids)
@@ -186,14 +196,18 @@ class Engine:
     def _run(self, step: StepInput, sequences: list[Sequence]) -> Events:
         """Feed the step's tokens and sample where a sequence has no more to feed."""
         try:
-            logits = self._decoder.run(step)
-        except EngineFailure as failure:
+            logits = self._feed(step)
+        except Error as failure:
             return [self._fail(sequence, failure) for sequence in sequences]
         events: Events = []
         for sequence in sequences:
             row = slot_of(sequence) - step.first_slot  # the batch begins at that slot
             events += self._take(sequence, int(step.num_new[row]), logits[row])
         return events
+
+    def _feed(self, step: StepInput) -> FloatArray:
+        self.fed_tokens += int(step.num_new.sum())
+        return self._decoder.run(step)
 
     def _take(self, sequence: Sequence, num_new: int, logits: FloatArray) -> Events:
         """A run fed `num_new` of a sequence's tokens and gave logits [L, V]: go on from there."""
@@ -202,14 +216,27 @@ class Engine:
                 note_prompt(sequence, logits[:num_new])
             prefilled = sequence.prefilling
             sequence.num_computed += num_new
+            progress: Events = []
             if prefilled:
                 self._keep_blocks(sequence)
+                progress = self._progress(sequence)
             if sequence.prefilling:
-                return []
+                return progress
             # L is 1, or as wide as the run: then what is past the new tokens is padding
-            return self._advance(sequence, logits[min(num_new, len(logits)) - 1])
-        except EngineFailure as failure:
+            return progress + self._advance(sequence, logits[min(num_new, len(logits)) - 1])
+        except Error as failure:
             return [self._fail(sequence, failure)]
+
+    def _progress(self, sequence: Sequence) -> Events:
+        """Tell how far a prompt has come, if its request asks."""
+        if not sequence.request.progress:
+            return []
+        now_s = self._clock_s()
+        if sequence.prompt_began_s is None:
+            sequence.prompt_began_s = now_s
+        time_s = now_s - sequence.prompt_began_s
+        state = PromptState(sequence.num_computed, sequence.cached_tokens, time_s)
+        return [(sequence.request_id, TokenEvent(None, prompt=state))]
 
     def _keep_blocks(self, sequence: Sequence) -> None:
         """Keep the blocks that a chunk completed for prompts that begin alike."""
@@ -224,7 +251,7 @@ class Engine:
         """Sample a sequence's next token from its logits [V] and see whether it is the last.
 
         Raises:
-            EngineFailure: sampling failed.
+            Error: sampling failed.
         """
         request = sequence.request
         token, ended, logprobs = take_token(sequence, row)
@@ -249,7 +276,7 @@ class Engine:
             self.abort(sequence.request_id)
         return [(sequence.request_id, event) for event in events]
 
-    def _fail(self, sequence: Sequence, failure: EngineFailure) -> tuple[int, TokenEvent]:
+    def _fail(self, sequence: Sequence, failure: Error) -> tuple[int, TokenEvent]:
         self.abort(sequence.request_id)
         return sequence.request_id, TokenEvent(None, FinishReason.ERROR, failure)
 

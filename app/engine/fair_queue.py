@@ -1,12 +1,14 @@
 """Who gets the next slot: first come first served within a client, and clients take turns.
 
 While a client waits, every other client gets at most one slot before it, however many requests
-that one has queued; so nobody starves. Knows no slots.
+that one has queued; so nobody starves, but clients who come behind: they take turns when nobody
+else waits. Knows no slots.
 """
 
 from collections import deque
 from collections.abc import Iterator
 
+from app.contract.generation import BEHIND
 from app.engine.sequence import Sequence
 
 
@@ -32,7 +34,8 @@ class FairQueue:
 
     def take(self) -> Sequence:
         """Take the sequence whose turn it is; the caller has checked that one waits."""
-        client = next(iter(self._by_client))
+        ahead = (client for client in self._by_client if not client.startswith(BEHIND))
+        client = next(ahead, next(iter(self._by_client)))
         sequences = self._by_client.pop(client)
         sequence = sequences.popleft()
         if sequences:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+from app.contract.generation import BEHIND
 from app.engine.sequence import EngineRequest
 from app.engine.stream import TokenStream
 from app.errors import BatchTooLarge, Overloaded
@@ -16,6 +17,8 @@ from app.errors import BatchTooLarge, Overloaded
 WANTING_S: Final = 10.0
 """Seconds for which a client that was refused counts as wanting a place. It is told to come back
 after one second; who doesn't within this time has given up and must not keep others down."""
+
+_AHEAD: Final = "requests are running or waiting before those of batches"
 
 
 class Places:
@@ -35,7 +38,7 @@ class Places:
         """Hand a request to the engine in one of the places.
 
         Raises:
-            EngineFailure: the engine has stopped meanwhile.
+            EngineFailure, ShuttingDown: the engine has stopped meanwhile.
         """
         assert self._left > 0, "every reserved place is used"
         stream = self._submit(request)
@@ -64,6 +67,9 @@ class Room:
     waiting place. Else it may have half of them, rounded up, beside the free slots that the
     others leave. What somebody holds is never taken away: a client with more than its share gets
     nothing new until it has less.
+
+    A client who comes behind gets places only while slots are free for its requests, and is not
+    counted where others' shares are.
     """
 
     def __init__(self, slots: int, max_waiting: int, clock_s: Callable[[], float]) -> None:
@@ -74,6 +80,8 @@ class Room:
         self._waiting: Counter[str] = Counter()
         """Client → its requests without a slot; none is 0."""
         self._num_waiting = 0
+        self._num_behind = 0
+        """Those of them whose clients come behind."""
         self._num_running = 0
         self._wanting_until_s: dict[str, float] = {}
         """Client → until when it counts as wanting a place; the earliest first."""
@@ -92,6 +100,11 @@ class Room:
         """
         if count > self.num_places:
             raise BatchTooLarge(count, self.num_places)
+        if client.startswith(BEHIND):
+            if self.num_held and self.num_held + count > self._slots:
+                raise Overloaded(self.num_held, self._slots, what=_AHEAD)
+            self.add(client, count)
+            return
         try:
             self._check(client, count)
         except Overloaded:
@@ -106,6 +119,7 @@ class Room:
         if count:
             self._waiting[client] += count
             self._num_waiting += count
+            self._num_behind += count * client.startswith(BEHIND)
 
     def admitted(self, client: str) -> None:
         """Count a request of the client as running from now on: it has got a slot."""
@@ -116,6 +130,7 @@ class Room:
         """Give back the places of requests that have no slot."""
         self._waiting[client] -= count
         self._num_waiting -= count
+        self._num_behind -= count * client.startswith(BEHIND)
         assert self._waiting[client] >= 0, (client, self._waiting[client])
         if not self._waiting[client]:
             del self._waiting[client]
@@ -129,7 +144,7 @@ class Room:
         if self.num_held + count > self.num_places:
             raise Overloaded(self.num_held, self.num_places)
         mine = self._waiting[client]  # a Counter: 0, and no entry, for who has none
-        others = self._num_waiting - mine
+        others = self._num_waiting - mine - self._num_behind
         free_slots = self._slots - self._num_running
         if others > free_slots or self._another_wants(client):
             share = self._share + max(0, free_slots - others)

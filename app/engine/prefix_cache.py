@@ -1,9 +1,9 @@
 """Which blocks of prompts have their keys and values kept, so that nobody computes them twice.
 
 A block is `BLOCK_TOKENS` tokens of a prompt at their place: its key is a hash over them and all
-that comes before, and over whose prompt it is. Blocks live in a pool beside the slots; this is
-the pool's index. Only what a prompt chunk computed is kept: a decode step rounds differently, and
-a text must not depend on what was asked before.
+that comes before, over whose prompt it is and over the adapter that computed it. Blocks live in a
+pool beside the slots; this is the pool's index. Only what a prompt chunk computed is kept: a decode
+step rounds differently, and a text must not depend on what was asked before.
 
 Integers and hashes only: knows no arrays.
 """
@@ -19,7 +19,7 @@ from app.runtime.decoder import BLOCK_TOKENS
 BlockKey = bytes
 
 
-def block_keys(token_ids: Sequence[int], tenant: str) -> list[BlockKey]:
+def block_keys(token_ids: Sequence[int], tenant: str, adapter: int = 0) -> list[BlockKey]:
     """Give the keys of a prompt's whole blocks that a later prompt may begin with.
 
     The last two tokens are always computed: their logits are needed, and a chunk of one token
@@ -28,9 +28,10 @@ def block_keys(token_ids: Sequence[int], tenant: str) -> list[BlockKey]:
     Args:
         token_ids: the prompt.
         tenant: prompts of different tenants never share a block.
+        adapter: nor do those of different adapters, whose keys and values differ; 0: none.
     """
     ids = np.asarray(token_ids, "<i8")
-    key = hashlib.blake2b(tenant.encode(), digest_size=16).digest()
+    key = hashlib.blake2b(f"{adapter} {tenant}".encode(), digest_size=16).digest()
     keys = []
     for start in range(0, len(ids) - 1 - BLOCK_TOKENS, BLOCK_TOKENS):
         block = ids[start : start + BLOCK_TOKENS].tobytes()

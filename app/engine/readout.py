@@ -8,7 +8,7 @@ from app.engine.failures import unforeseen
 from app.engine.logprobs import token_logprob
 from app.engine.sampler import sample
 from app.engine.sequence import ScoredToken, Sequence
-from app.errors import EngineFailure
+from app.errors import Error
 from app.runtime.decoder import FloatArray
 
 
@@ -23,7 +23,7 @@ def take_token(sequence: Sequence, row: FloatArray) -> tuple[int, bool, ScoredTo
         The token, whether nothing but the end can follow it, and its logprobs if wanted.
 
     Raises:
-        EngineFailure: there is nothing to choose, or something went wrong.
+        Error: there is nothing to choose, or something went wrong.
     """
     request = sequence.request
     wanted = request.top_logprobs
@@ -31,9 +31,11 @@ def take_token(sequence: Sequence, row: FloatArray) -> tuple[int, bool, ScoredTo
         # The sampler changes what it is given, and logprobs are of what the model said.
         token = sample(row if wanted is None else row.copy(), sequence)
         ended = request.constraint is not None and accept(request.constraint, token)
-        logprobs = None if wanted is None else token_logprob(row, token, wanted)
+        logprobs = (
+            None if wanted is None else token_logprob(row, token, wanted, request.logprob_ids)
+        )
         sequence.append(token)
-    except EngineFailure:
+    except Error:
         raise
     except Exception as error:
         raise unforeseen("sampling", error) from error
@@ -48,7 +50,7 @@ def note_prompt(sequence: Sequence, logits: FloatArray) -> None:
         logits: float32 [T, V], those of the chunk's tokens.
 
     Raises:
-        EngineFailure: a row has no finite logit, or something went wrong.
+        Error: a row has no finite logit, or something went wrong.
     """
     wanted = sequence.request.prompt_logprobs
     if wanted is None:
@@ -61,7 +63,7 @@ def note_prompt(sequence: Sequence, logits: FloatArray) -> None:
             token_logprob(row, token_id, wanted)
             for row, token_id in zip(logits, following, strict=False)
         ]
-    except EngineFailure:
+    except Error:
         raise
     except Exception as error:
         raise unforeseen("taking the prompt's logprobs", error) from error

@@ -1,10 +1,11 @@
 """Choose the next token of a sequence from its row of logits.
 
 Order and meaning as in Transformers: logit bias, repetition penalty, presence and frequency
-penalty (OpenAI's; Transformers has none), then what is impossible (the constraint, stop ids
-before `min_tokens`), temperature, top-k, top-p, min-p. The vocabulary is never sorted: a
-threshold that provably keeps every survivor picks a few candidates first, and only those are
-ordered. Each sequence draws from its own generator, so what it gets does not depend on others.
+penalty (OpenAI's; Transformers has none), then what is impossible (the constraint, what the
+request rules out, stop ids before `min_tokens`), temperature, top-k, top-p, min-p. The vocabulary
+is never sorted: a threshold that provably keeps every survivor picks a few candidates first, and
+only those are ordered. Each sequence draws from its own generator, so what it gets does not depend
+on others.
 
 Every finite value of a parameter gives a token: a logit that an addition or a penalty would carry
 beyond float32 stops at its limits, and impossible tokens (-inf) stay impossible.
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from app.contract.sampling import SamplingParams
 from app.engine.constraint import restrict
 from app.engine.sequence import Sequence, TokenCounts
+from app.engine.vetoes import Vetoes
 from app.errors import EngineFailure
 from app.runtime.decoder import FloatArray, IdArray
 
@@ -75,6 +77,8 @@ def adjust(row: FloatArray, sequence: Sequence) -> None:
         discourage(row, sequence.generated, params.presence_penalty, params.frequency_penalty)
     if request.constraint is not None and sequence.mask is not None:
         restrict(row, request.constraint, sequence.mask)
+    if request.vetoes is not None:
+        leave_out(row, request.vetoes, sequence)
     if request.stop_ids and sequence.num_generated < request.min_tokens:
         hold_back(row, list(request.stop_ids))
 
@@ -99,6 +103,18 @@ def discourage(row: FloatArray, generated: TokenCounts, presence: float, frequen
     logits = row[generated.ids]
     logits -= penalties
     _put(row, generated.ids, logits)
+
+
+def leave_out(row: FloatArray, vetoes: Vetoes, sequence: Sequence) -> None:
+    """Make tokens impossible that the request rules out, unless no other is possible."""
+    if vetoes.allowed is not None:
+        logits = row[vetoes.allowed]
+        if logits.max() > -np.inf:
+            row.fill(-np.inf)
+            row[vetoes.allowed] = logits
+    completing = vetoes.completing(sequence.token_ids, sequence.num_generated)
+    if completing:
+        hold_back(row, completing)
 
 
 def hold_back(row: FloatArray, ids: list[int]) -> None:

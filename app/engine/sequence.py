@@ -15,6 +15,7 @@ import numpy as np
 from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.drafts import Drafts
 from app.engine.prefix_cache import BlockKey
+from app.engine.vetoes import Vetoes
 from app.errors import EngineFailure
 from app.runtime.decoder import CountArray, FloatArray, IdArray
 
@@ -56,6 +57,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whose prompt it is: prompts of different tenants share nothing that is kept."""
     client: str = ""
     """Who asks, user or address: clients take turns where requests wait for a slot."""
+    adapter: int = 0
+    """The adapter that computes it, from 1, by its place in the model's; 0: none."""
     sampling: SamplingParams
     stop_ids: frozenset[int] = frozenset()
     """A sampled id out of these ends the sequence with `stop`."""
@@ -63,12 +66,19 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Stop ids can't be sampled before so many tokens, unless the constraint allows no other."""
     constraint: Constraint | None = None
     """None: any token may come."""
+    vetoes: Vetoes | None = None
+    """What is ruled out beside it, unless it leaves nothing else; None: nothing is."""
     top_logprobs: int | None = None
     """None: no logprobs; n ≥ 0: for each sampled token its own and those of the n likeliest in
     its place."""
+    logprob_ids: tuple[int, ...] = ()
+    """Tokens whose logprobs are told beside those of the likeliest, where `top_logprobs` asks for
+    any; each once."""
     prompt_logprobs: int | None = None
     """None: no logprobs of the prompt; n ≥ 0: for each prompt token but the first its own and
     those of the n likeliest in its place."""
+    progress: bool = False
+    """Whether events tell how far the prompt has come: before its first chunk and after each."""
     max_time_s: float | None = None
     """Seconds from submission after which the sequence ends with `length`."""
 
@@ -89,6 +99,8 @@ def check_request(request: EngineRequest, capacity: int, vocab_size: int) -> Non
         ("prompt_ids", request.prompt_ids),
         ("stop_ids", request.stop_ids),
         ("logit_bias", request.sampling.logit_bias),
+        ("logprob_ids", request.logprob_ids),
+        ("vetoes", () if request.vetoes is None else request.vetoes.ids),
     ):
         if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
             wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
@@ -104,15 +116,29 @@ class ScoredToken(msgspec.Struct, frozen=True):
     logprob: float
     """Natural logarithm."""
     top: tuple[tuple[int, float], ...] = ()
-    """(token id, logprob) of the likeliest, likeliest first; equal ones by id."""
+    """(token id, logprob) of the likeliest, likeliest first; equal ones by id. Then those of the
+    other tokens that were asked for."""
+    rank: int = 1
+    """1 and how many tokens were likelier."""
+
+
+class PromptState(msgspec.Struct, frozen=True):
+    """How far a sequence's prompt has come."""
+
+    computed_tokens: int
+    """Leading tokens whose keys and values are there, the cached ones among them."""
+    cached_tokens: int
+    """How many of those came out of the prefix cache."""
+    time_s: float
+    """Since its first chunk began."""
 
 
 class TokenEvent(msgspec.Struct, frozen=True):
-    """One sampled token, or the end without one."""
+    """One sampled token, the end without one, or news of the prompt."""
 
     token_id: int | None
     """None when the sequence ended without one more (time limit, cancelled, error, or its
-    constraint had ended with the token before)."""
+    constraint had ended with the token before), and beside `prompt`."""
     finish_reason: FinishReason | None = None
     """Set on the last event. A stop id is reported in `token_id` with reason `stop`."""
     error: Exception | None = None
@@ -120,9 +146,12 @@ class TokenEvent(msgspec.Struct, frozen=True):
     logprobs: ScoredToken | None = None
     """How likely `token_id` was, if the request asks for it."""
     prompt_logprobs: tuple[ScoredToken, ...] = ()
-    """The prompt's tokens from the second to the last, on the first event, if the request asks."""
+    """The prompt's tokens from the second to the last, with the first token, if the request asks.
+    """
     cached_tokens: int = 0
-    """On the first event: prompt tokens that came out of the prefix cache."""
+    """With the first token: prompt tokens that came out of the prefix cache."""
+    prompt: PromptState | None = None
+    """On an event of its own, before the first token; only if the request asks."""
 
 
 class TokenCounts:
@@ -185,6 +214,8 @@ class Sequence:
     """Keys of the prompt's blocks that may be kept or taken from what is kept."""
     num_kept: int = 0
     """Leading blocks that are kept, or could not be."""
+    prompt_began_s: float | None = None
+    """When its first chunk began; kept only where progress is told."""
     drafts: Drafts | None = None
     """Proposes draft tokens, where speculative decoding is on."""
 

@@ -17,6 +17,7 @@ import msgspec
 
 from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
+from app.engine.failures import check_goes_on
 from app.engine.places import Places, Room
 from app.engine.sequence import EngineRequest, TokenEvent
 from app.engine.stream import TokenStream
@@ -24,7 +25,7 @@ from app.engine.worker import EngineLoad, Worker
 from app.engine_gauges import EngineState
 from app.errors import EngineFailure, Error, ShuttingDown
 from app.metrics import Metrics, ModelMetrics, RequestMeter
-from app.runtime.decoder import Decoder
+from app.runtime.decoder import BLOCK_TOKENS, Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -125,13 +126,18 @@ class EngineThread:
             ShuttingDown: the engine takes nothing new.
             EngineFailure: the engine can't go on.
         """
-        if self._failure is not None:
-            raise EngineFailure("the engine has stopped") from self._failure
+        check_goes_on(self._failure, "the engine")
         if self._draining:
             raise ShuttingDown
         self._room.take(client, count)
         self._idle.clear()
-        return Places(count, partial(self._submit, client), partial(self._give_back, client))
+        # of the requests that come together, the first tells how many they are
+        choices = itertools.chain([count], itertools.repeat(0))
+        return Places(
+            count,
+            lambda request: self._submit(client, request, next(choices)),
+            partial(self._give_back, client),
+        )
 
     async def wait_idle(self) -> None:
         """Wait until no request runs, waits or is being prepared; more may come afterwards."""
@@ -160,12 +166,16 @@ class EngineThread:
             self._detach_metrics()
             await asyncio.to_thread(self._decoder.close)
 
-    def _submit(self, client: str, request: EngineRequest) -> TokenStream:
+    def _submit(self, client: str, request: EngineRequest, choices: int) -> TokenStream:
         assert request.client == client, "a place is for the client that reserved it"
-        if self._failure is not None:
-            raise EngineFailure("the engine has stopped") from self._failure
+        check_goes_on(self._failure, "the engine")
         request_id = next(self._ids)
-        meter = self._metrics.submitted(len(request.prompt_ids), self._clock_s())
+        meter = self._metrics.submitted(
+            len(request.prompt_ids),
+            self._clock_s(),
+            max_tokens=request.max_tokens,
+            choices=choices,
+        )
         stream = TokenStream(lambda reason: self._abort(request_id, reason), meter)
         self._live[request_id] = _Live(client, stream, meter)
         self._room.add(client)
@@ -202,6 +212,8 @@ class EngineThread:
             live = self._live.get(request_id)
             if live is None:  # aborted while the event was on its way
                 continue
+            if event.prompt is not None:
+                self._admit(live, step_started_s)
             if event.token_id is not None:
                 self._admit(live, step_started_s)
                 live.meter.token(now_s, event.cached_tokens)
@@ -217,7 +229,7 @@ class EngineThread:
                 self._admit(live, step_started_s)
 
     def _admit(self, live: _Live, step_started_s: float) -> None:
-        """Take note of a slot; a request's first token or the end of the step may tell it first."""
+        """Take note of a slot; a request's first event or the end of the step may tell it first."""
         if not live.has_slot:
             live.has_slot = True
             self._room.admitted(live.client)
@@ -240,4 +252,9 @@ class EngineThread:
             waiting=max(0, self.num_requests - load.running),
             kv_usage=load.kv_tokens / (load.slots * self.capacity),
             steps=load.steps,
+            step_tokens=load.step_tokens,
+            fed_tokens=load.fed_tokens,
+            block_tokens=BLOCK_TOKENS,
+            slot_blocks=load.slots * self.capacity // BLOCK_TOKENS,
+            kept_blocks=self._decoder.pool_blocks,
         )

@@ -9,6 +9,7 @@ Knows no text and nothing of who waits for the events.
 import asyncio
 import logging
 import threading
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ import msgspec
 from app.contract.sampling import FinishReason
 from app.engine.engine import Engine, Events
 from app.engine.sequence import EngineRequest, Sequence, TokenEvent
+from app.engine_gauges import STEP_TOKENS
 from app.errors import EngineFailure
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ class EngineLoad(msgspec.Struct, frozen=True):
     """Steps so far: a number that stands still while requests run is a stuck engine."""
     kv_tokens: int = 0
     """Tokens that the requests with a slot have in the KV cache."""
+    step_tokens: tuple[int, ...] = (0,) * (len(STEP_TOKENS) + 1)
+    """Steps by how many tokens they fed; see `EngineState`."""
+    fed_tokens: int = 0
+    """Tokens that all steps fed."""
 
 
 class _Add(msgspec.Struct, frozen=True):
@@ -89,6 +95,8 @@ class Worker:
         self._clock_s = clock_s
         self._loop = asyncio.get_running_loop()
         self._in_slots: frozenset[int] = frozenset()
+        self._step_tokens = list(self.load.step_tokens)
+        self._fed_tokens = 0
         self._commands: list[_Add | _Abort | _Stop] = []
         self._has_commands = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -170,10 +178,16 @@ class Worker:
             waiting=self._engine.scheduler.num_waiting,
             steps=num_steps,
             kv_tokens=sum(sequence.num_computed for sequence in running),
+            step_tokens=tuple(self._step_tokens),
+            fed_tokens=self._fed_tokens,
         )
         return running
 
     def _note_step(self, step_started_s: float) -> None:
+        fed = self._engine.fed_tokens - self._fed_tokens
+        if fed:
+            self._fed_tokens += fed
+            self._step_tokens[bisect_left(STEP_TOKENS, fed)] += 1
         running = self._snapshot(self.load.steps + 1)
         in_slots = frozenset(sequence.request_id for sequence in running)
         if admitted := in_slots - self._in_slots:

@@ -46,6 +46,7 @@ class ConversationWriter:
         tools: Sequence[Tool] = (),
         options: Mapping[str, Any] | None = None,
         *,
+        opens_turn: bool = True,
         continues: bool = False,
     ) -> list[str]:
         """Write a conversation with the opening of the assistant's turn at its end.
@@ -54,6 +55,7 @@ class ConversationWriter:
             messages: the conversation.
             tools: what it may call.
             options: further variables of the template.
+            opens_turn: whether that opening is there.
             continues: whether it ends with the last turn's text instead.
 
         Returns:
@@ -67,7 +69,7 @@ class ConversationWriter:
                 limit = "no special token of the model's in it"
                 raise InvalidParameter(f"chat_template_kwargs.{name}"[:200], value, limit)
         messages, tools, mark = marked(messages, tools, self._special_tokens)
-        text = self._rendered(messages, tools, options or {}, continues=continues)
+        text = self._rendered(messages, tools, options or {}, opens_turn and not continues)
         if continues:
             text = _up_to(text, messages[-1].text)
         return text.split(mark) if mark else [text]
@@ -77,25 +79,22 @@ class ConversationWriter:
         messages: Sequence[ChatMessage],
         tools: Sequence[Tool],
         options: Mapping[str, Any],
-        *,
-        continues: bool,
+        opens_turn: bool,  # the templates' own variable
     ) -> str:
         calls = any(message.role == "tool" or message.tool_calls for message in messages)
         if self._native is not None or not (tools or calls):
             return self._template.render(
-                messages, tools, options=options, add_generation_prompt=not continues
+                messages, tools, options=options, add_generation_prompt=opens_turn
             )
         try:
             return self._template.render(
                 in_plain_turns(messages, tools),
                 options=options,
-                add_generation_prompt=not continues,
+                add_generation_prompt=opens_turn,
             )
         except InvalidParameter:  # some templates take no system turn
             turns = in_plain_turns(messages, tools, in_system=False)
-            return self._template.render(
-                turns, options=options, add_generation_prompt=not continues
-            )
+            return self._template.render(turns, options=options, add_generation_prompt=opens_turn)
 
 
 def _up_to(text: str, content: str) -> str:
@@ -108,7 +107,7 @@ def _up_to(text: str, content: str) -> str:
     at = text.rfind(wanted) if wanted else -1
     if at < 0:
         limit = "a last turn with text, which the model's chat template writes as it is"
-        raise InvalidParameter("continue_final_message", True, limit)
+        raise InvalidParameter("messages[].content", content, limit)
     # white space at its end is the client's to keep, if the template has kept it
     end = at + len(wanted)
     kept = content[len(content.rstrip()) :]

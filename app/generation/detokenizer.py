@@ -28,17 +28,17 @@ class Detokenizer:
     space that begins a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, shown: Collection[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, shown: Collection[str] | None = ()) -> None:
         """Begin a text.
 
         Args:
             tokenizer: the model's.
-            shown: special tokens that count as text; the others give none.
+            shown: special tokens that count as text, the others give none; None: all of them.
         """
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         special = {token_id: token.content for token_id, token in added.items() if token.special}
-        self._shown = {i: content for i, content in special.items() if content in shown}
+        self._shown = {i: text for i, text in special.items() if shown is None or text in shown}
         self._special = special.keys() - self._shown.keys()
         self._window: list[int] = []
         self._num_sent = 0

@@ -18,7 +18,15 @@ class TextModel(Protocol):
 
     @property
     def model_id(self) -> str:
-        """`publisher/name`."""
+        """`publisher/name`, or `publisher/name:adapter`."""
+
+    @property
+    def adapter(self) -> int:
+        """The adapter that answers in this name, by its place in the model's; 0: none."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its files, in hex."""
 
     @property
     def capacity(self) -> int:
@@ -27,6 +35,10 @@ class TextModel(Protocol):
     @property
     def vocab_size(self) -> int:
         """Token ids that the model has logits for; perhaps more than the tokenizer knows."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """Token id that begins a text."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]:

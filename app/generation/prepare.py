@@ -3,23 +3,26 @@
 Synchronous; `service` decides on which thread. Refuses what can be refused. Starts nothing.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from app.catalog.grammars import Grammar
-from app.contract.conversation import ChatMessage, Tool
 from app.contract.generation import Caller, GenerationRequest
 from app.engine.sequence import EngineRequest
-from app.errors import ContextOverflow, InvalidParameter, RequestError
-from app.generation.conversation import ConversationWriter
+from app.errors import ContextOverflow, InvalidParameter
 from app.generation.models import TextModel
+from app.generation.prompting import check_ids, prompt, tool_format
+from app.generation.ruled_out import SharedVetoes
 from app.generation.structured import response_grammar
-from app.generation.thinking import Thinking, planned, template_options
+from app.generation.thinking import Thinking
 from app.generation.tool_calls import ToolCallParser
 from app.generation.tool_formats import ToolFormat
 from app.generation.tool_grammar import tool_grammar
+
+MOST_PROMPT_FIGURES: Final = 65_536
+"""Logprobs of all prompts' tokens together: they are one record each and one answer."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +34,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """The text ends before the first of these."""
     include_stop: bool = False
     """Or with it."""
+    skip_special: bool = True
+    """Whether special tokens are no text, but for those in `shown`."""
     silent_ids: frozenset[int]
     """Token ids that end a text without being part of it."""
     format: ToolFormat | None
@@ -49,8 +54,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         return self.prompt_only and self.engine.prompt_logprobs is None
 
     @property
-    def shown(self) -> tuple[str, ...]:
-        """Special tokens that count as text."""
+    def shown(self) -> tuple[str, ...] | None:
+        """Special tokens that count as text; None: all of them."""
+        if not self.skip_special:
+            return None
         calls = () if self.format is None else self.format.tokens
         return calls if self.thinking is None else (*calls, *self.thinking.format.shown)
 
@@ -61,16 +68,25 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         return ToolCallParser(self.format, self.tool_names, required=self.calls_required)
 
 
-def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Prepared:
+def prepare(
+    model: TextModel, request: GenerationRequest, caller: Caller, shared: SharedVetoes
+) -> Prepared:
     """Make what the engine and the text layer need.
+
+    Args:
+        model: what answers.
+        request: what is asked.
+        caller: who asks.
+        shared: what was made for requests beside this one.
 
     Raises:
         InvalidParameter, ContextOverflow, RequestError: it can't be served by this model.
         ModelBroken: the chat template fails by itself.
     """
-    calls = _tool_format(model, request)
-    ids, thinking = _prompt(model, request, shows_tools=calls is not None)
+    calls = tool_format(model, request)
+    ids, thinking = prompt(model, request, shows_tools=calls is not None)
     capacity = model.capacity
+    ids = _truncated(ids, request, capacity)
     # Prompt and answer share the context: a prompt that fills it has no room for an answer.
     room = capacity - len(ids)
     if room < (0 if request.max_tokens == 0 else 1):
@@ -82,23 +98,32 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
     vocab_size = model.vocab_size
     check_ids("stop_token_ids", request.stop_token_ids, vocab_size)
     check_ids("logit_bias", list(request.sampling.logit_bias), vocab_size)
+    check_ids("logprob_token_ids", request.logprob_ids, vocab_size)
+    check_ids("allowed_token_ids", request.allowed_ids or (), vocab_size)
     grammar = None
     if calls is not None:
         grammar = tool_grammar(calls, request, model.tokenizer)
     elif request.response_format is not None:
         grammar = response_grammar(request.response_format, request.format_field)
+    if grammar is not None and request.allowed_ids is not None:
+        limit = "none beside tools or a form that the answer is held to"
+        raise InvalidParameter("allowed_token_ids", list(request.allowed_ids), limit)
     eos_ids = frozenset(model.eos_ids)
     stop_ids = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos_ids)
     engine = EngineRequest(
         prompt_ids=ids,
         client=caller.client,
         tenant=caller.tenant,
+        adapter=model.adapter,
         max_tokens=max(1, max_tokens),
         sampling=request.sampling.completed(request.left_open, model.sampling_defaults),
         stop_ids=stop_ids,
         min_tokens=request.min_tokens,
+        vetoes=shared.of(model, request),
         top_logprobs=request.top_logprobs,
+        logprob_ids=tuple(dict.fromkeys(request.logprob_ids)),
         prompt_logprobs=request.prompt_logprobs,
+        progress=request.progress,
         max_time_s=request.max_time_s,
     )
     return Prepared(
@@ -106,6 +131,7 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
         grammar=grammar,
         stop=request.stop,
         include_stop=request.include_stop,
+        skip_special=request.skip_special,
         # A grammar may end at the model's own end, whether or not that is ignored.
         silent_ids=stop_ids | eos_ids if grammar is not None else stop_ids,
         format=calls,
@@ -116,117 +142,32 @@ def prepare(model: TextModel, request: GenerationRequest, caller: Caller) -> Pre
     )
 
 
-def tokenize(
-    model: TextModel,
-    text: str | Sequence[ChatMessage],
-    tools: Sequence[Tool] = (),
-    *,
-    add_special_tokens: bool,
-) -> list[int]:
-    """Give the tokens of a text, or of a conversation as the model would get it.
+def _truncated(ids: list[int], request: GenerationRequest, capacity: int) -> list[int]:
+    """Leave the last tokens of a prompt that is to be cut."""
+    most = request.truncate_prompt
+    if most == -1:
+        most = max(1, capacity - (1 if request.max_tokens is None else request.max_tokens))
+    return ids if most is None else ids[-most:]
+
+
+def check_figures(all_prepared: Sequence[Prepared]) -> None:
+    """Refuse logprobs of prompts that together would hold the event loop and fill memory.
+
+    Args:
+        all_prepared: all that becomes one answer.
 
     Raises:
-        InvalidParameter, RequestError, ModelBroken: the conversation can't be written out.
+        InvalidParameter: there are too many.
     """
-    if not isinstance(text, str):
-        parts = _write(model, text, tools)
-        return _encode(model, parts, add_special_tokens=add_special_tokens)
-    return _encode(model, [text], add_special_tokens=add_special_tokens)
-
-
-def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
-    """Refuse an id that the model doesn't have.
-
-    Raises:
-        InvalidParameter: with the id and the vocabulary's size.
-    """
-    if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
-        wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
-        limit = f"token ids below {vocab_size}, the size of this model's vocabulary"
-        raise InvalidParameter(field, wrong, limit)
-
-
-def _prompt(
-    model: TextModel, request: GenerationRequest, *, shows_tools: bool
-) -> tuple[list[int], Thinking | None]:
-    """Write the prompt out and tokenize it; say how its answer may think."""
-    thinking = None
-    if request.prompt_ids is not None:
-        ids = request.prompt_ids
-    elif request.prompt is not None and not (request.messages and model.chat_template):
-        ids = _encode(model, [request.prompt], add_special_tokens=True)
-    else:
-        if not request.messages:
-            raise InvalidParameter("messages", [], "at least one")
-        # Tools that may not be called are not shown: a model that doesn't see them calls none.
-        tools = request.tools if shows_tools else ()
-        options = {**template_options(request.reasoning), **request.template_options}
-        parts = _write(model, request.messages, tools, options, continues=request.continues)
-        if (format_ := _writer(model).thinking) is not None:
-            thinking = planned(format_, "".join(parts), request.reasoning)
-        ids = _encode(model, parts, add_special_tokens=False)  # the template writes them itself
-    if not ids:
-        sent = request.prompt if request.prompt_ids is None else request.prompt_ids
-        raise InvalidParameter("prompt", sent, "a text of at least one token")
-    # a tokenizer may have tokens that the model has no logits for
-    check_ids("prompt", ids, model.vocab_size)
-    return ids, thinking
-
-
-def _encode(model: TextModel, parts: list[str], *, add_special_tokens: bool) -> list[int]:
-    """Tokenize a text's parts, each by itself.
-
-    Raises:
-        ContextOverflow: by its length alone the text can't fit; nothing was tokenized.
-    """
-    _check_length(model, sum(map(len, parts)))
-    # `encode` would hold the interpreter's lock, so that every thread stands still meanwhile
-    encoded = model.tokenizer.encode_batch_fast(parts, add_special_tokens=add_special_tokens)
-    return [token_id for encoding in encoded for token_id in encoding.ids]
-
-
-def _write(
-    model: TextModel,
-    messages: Sequence[ChatMessage],
-    tools: Sequence[Tool] = (),
-    options: Mapping[str, Any] | None = None,
-    *,
-    continues: bool = False,
-) -> list[str]:
-    """Write a conversation out.
-
-    Raises:
-        ContextOverflow: by its length alone it can't fit. Looking for special tokens in it and
-            reading its calls would take seconds, in which nobody else's prompt is prepared.
-        InvalidParameter, RequestError, ModelBroken: the template doesn't take it.
-    """
-    texts = sum(len(part.text) for message in messages for part in message.content)
-    arguments = sum(len(call.arguments) for message in messages for call in message.tool_calls)
-    _check_length(model, texts + arguments)
-    return _writer(model).write(messages, tools, options, continues=continues)
-
-
-def _check_length(model: TextModel, characters: int) -> None:
-    if model.longest_token is not None:
-        at_least = -(-characters // model.longest_token)
-        if at_least > model.capacity:
-            raise ContextOverflow(at_least, model.capacity, at_least=True)
-
-
-def _writer(model: TextModel) -> ConversationWriter:
-    if model.chat_template is None:
-        raise RequestError(
-            f"model {model.model_id} has no chat template: "
-            "it takes a prompt, not messages or a system prompt"
-        )
-    return ConversationWriter(model.chat_template, model.special_tokens)
-
-
-def _tool_format(model: TextModel, request: GenerationRequest) -> ToolFormat | None:
-    """Find how the answer may call tools; None: it may not."""
-    if not request.tools or request.tool_choice.mode == "none":
-        return None
-    if not request.messages:
-        names = [tool.name for tool in request.tools]
-        raise InvalidParameter("tools", names, "messages to go with them")
-    return _writer(model).tool_format
+    wanted = 0
+    num_tokens = num_figures = 0
+    for prepared in all_prepared:
+        engine = prepared.engine
+        if engine.prompt_logprobs is not None:
+            wanted = max(wanted, engine.prompt_logprobs)
+            num_tokens += len(engine.prompt_ids)
+            num_figures += len(engine.prompt_ids) * (1 + engine.prompt_logprobs)
+    if num_figures > MOST_PROMPT_FIGURES:
+        most = MOST_PROMPT_FIGURES // num_tokens - 1
+        limit = f"at most {max(most, 0)} for each of a prompt's {num_tokens} tokens"
+        raise InvalidParameter("prompt_logprobs", wanted, limit)

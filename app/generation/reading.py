@@ -5,21 +5,17 @@ may begin one of them, the tool call parser what may begin a call. A token's log
 ledger until its text is out. Synchronous; knows no thread and no client.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from tokenizers import Tokenizer
 
-from app.contract.generation import (
-    Event,
-    Finished,
-    PromptLogprobs,
-    ReasoningDelta,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-)
+from app.contract.generation import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
-from app.engine.sequence import TokenEvent
+from app.contract.tokens import PromptLogprobs, PromptToken
+from app.contract.usage import PromptProgress, Usage
+from app.engine.sequence import PromptState, TokenEvent
 from app.errors import EngineFailure, Error
 from app.generation.detokenizer import Detokenizer
 from app.generation.prepare import Prepared
@@ -28,6 +24,9 @@ from app.generation.thinking import ThinkingSplitter
 from app.generation.token_ledger import TokenLedger
 from app.generation.token_text import TokenTexts
 from app.generation.tool_calls import Piece
+
+FIGURES_AT_ONCE: Final = 2_000
+"""Logprobs of a prompt that are spelled out in one go: some milliseconds."""
 
 
 class TextReader:
@@ -46,12 +45,15 @@ class TextReader:
         self._reasoning_tokens = 0
         wanted = request.top_logprobs is not None or request.prompt_logprobs is not None
         self._texts = TokenTexts(tokenizer) if wanted else None
+        self._prompt: list[PromptToken] | None = None
+        """The prompt's logprobs as far as they are spelled out."""
         self._ledger = TokenLedger()
         self._given = 0
         """Characters that the stop strings have let pass."""
         self._begun = False
         self._cached_tokens = 0
-        self._completion_tokens = 0
+        self.token_ids: list[int] = []
+        """Tokens that were read, those that are no text included."""
         self.end: FinishReason | Error | None = None
         """Why the text has ended; None while it goes on."""
 
@@ -74,21 +76,43 @@ class TextReader:
     @property
     def usage(self) -> Usage:
         """Tokens so far."""
-        num_prompt = len(self._prepared.engine.prompt_ids)
         return Usage(
-            num_prompt, self._completion_tokens, self._cached_tokens, self._reasoning_tokens
+            len(self.prompt_ids), len(self.token_ids), self._cached_tokens, self._reasoning_tokens
         )
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens that were read so far."""
-        return self._completion_tokens
+    def prompt_ids(self) -> Sequence[int]:
+        """The prompt's tokens."""
+        return self._prepared.engine.prompt_ids
+
+    def spelling(self, events: Sequence[TokenEvent]) -> Iterator[None]:
+        """Spell out the prompt's logprobs, if they are wanted, `FIGURES_AT_ONCE` at a time.
+
+        Args:
+            events: what the engine brought; `read` takes it afterwards.
+        """
+        wanted = self._prepared.engine.prompt_logprobs is not None
+        if self._texts is None or not wanted or self._prompt is not None:
+            return
+        first = next((event for event in events if event.prompt is None), None)
+        if first is None or first.finish_reason is FinishReason.ERROR:
+            return
+        self._prompt, figures = [], 0
+        for token in self._texts.prompt(self._prepared.engine.prompt_ids, first.prompt_logprobs):
+            self._prompt.append(token)
+            figures += 1 + len(token.top)
+            if figures >= FIGURES_AT_ONCE:
+                figures = 0
+                yield
 
     def read(self, events: list[TokenEvent]) -> list[Event]:
         """Take what the engine brought, up to the text's end; return what is certain after it."""
         ready: list[Event] = []
         text = thought = ""
         for event in events:
+            if event.prompt is not None:
+                ready.append(self._progress(event.prompt))
+                continue
             if event.finish_reason is FinishReason.ERROR:
                 self.end = _failure(event.error)  # raised after the text before it
                 break
@@ -103,14 +127,19 @@ class TextReader:
             ready.append(ReasoningDelta(thought))
         return [*ready, *self._certain(text)]
 
+    def _progress(self, state: PromptState) -> PromptProgress:
+        self._cached_tokens = state.cached_tokens
+        return PromptProgress(
+            len(self.prompt_ids), state.cached_tokens, state.computed_tokens, state.time_s
+        )
+
     def _begin(self, event: TokenEvent) -> Iterator[Event]:
-        """Take what the first event alone says: what became of the prompt."""
+        """Take what the first token's event alone says: what became of the prompt."""
         self._begun = True
         self._cached_tokens = event.cached_tokens
-        request = self._prepared.engine
-        if request.prompt_logprobs is not None and self._texts is not None:
-            tokens = self._texts.prompt(request.prompt_ids, event.prompt_logprobs)
-            yield PromptLogprobs(tokens)
+        deque(self.spelling([event]), maxlen=0)  # what nobody has spelled out so far
+        if self._prompt is not None:
+            yield PromptLogprobs(tuple(self._prompt))
 
     def _text_of(self, event: TokenEvent) -> tuple[str, str]:
         """Take an event; return thinking, and the text that is in front of every stop string."""
@@ -148,7 +177,7 @@ class TextReader:
         """Count an event's token; return the whole characters that it completes."""
         text = ""
         if event.token_id is not None:
-            self._completion_tokens += 1
+            self.token_ids.append(event.token_id)
             # A grammar too ends with `stop`, and its last token is text.
             ends = event.finish_reason is FinishReason.STOP
             if not (ends and event.token_id in self._prepared.silent_ids):

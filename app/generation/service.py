@@ -14,22 +14,19 @@ import msgspec
 
 from app.catalog.fair_thread import FairThread
 from app.catalog.thinking_constraint import ThinkingConstraint
-from app.contract.conversation import ChatMessage, Tool
-from app.contract.generation import (
-    NOBODY,
-    Caller,
-    Generation,
-    GenerationRequest,
-    TokenizedText,
-)
+from app.contract.generation import NOBODY, Caller, Generation, GenerationRequest
+from app.contract.tokens import TokenizedText, TokenizerFacts
 from app.current_request import count_tokens
 from app.engine.places import Places
 from app.engine.sequence import Constraint
 from app.errors import Error
 from app.generation.generation import EmptyGeneration, EngineGeneration
 from app.generation.models import ModelSource, TextModel
-from app.generation.prepare import Prepared, check_ids, prepare, tokenize
+from app.generation.prepare import Prepared, check_figures, prepare
+from app.generation.prompting import check_ids, tokenize, write_out
 from app.generation.reading import TextReader
+from app.generation.ruled_out import SharedVetoes
+from app.generation.tokenizer_facts import token_strings, tokenizer_facts
 from app.generation.traced import start_traced
 from app.tracing import Tracing
 
@@ -93,11 +90,13 @@ class GenerationService:
         model, places = await self._models.reserve(model_id, len(requests), caller.client)
         with places:
             long = _is_long(requests)
+            shared = SharedVetoes()
             # one after the other: others take turns between them
             all_prepared = [
-                await self._run(caller, partial(prepare, model, request, caller), long=long)
+                await self._run(caller, partial(prepare, model, request, caller, shared), long=long)
                 for request in requests
             ]
+            check_figures(all_prepared)
             for prepared in all_prepared:
                 self._note(model, prepared)
             # one after the other: a request must not take all of the compiler's turns
@@ -123,21 +122,34 @@ class GenerationService:
 
     async def tokenize(
         self,
-        text: str | Sequence[ChatMessage],
+        text: str | GenerationRequest,
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
-        tools: Sequence[Tool] = (),
+        strings: bool = False,
         caller: Caller = NOBODY,
     ) -> TokenizedText:
         """Give the tokens of a text or of a conversation; see `Generator.tokenize`."""
         model = await self._models.get(model_id)
-        ids = await self._run(
-            caller,
-            lambda: tokenize(model, text, tools, add_special_tokens=add_special_tokens),
-            long=not isinstance(text, str) or len(text) > _LONG_TEXT,
-        )
-        return TokenizedText(ids, model.capacity)
+
+        def encode() -> TokenizedText:
+            ids = tokenize(model, text, add_special_tokens=add_special_tokens)
+            told = token_strings(model, ids) if strings else []
+            return TokenizedText(ids, model.capacity, told)
+
+        long = not isinstance(text, str) or len(text) > _LONG_TEXT
+        return await self._run(caller, encode, long=long)
+
+    async def write_out(
+        self, request: GenerationRequest, model_id: str | None = None, caller: Caller = NOBODY
+    ) -> str:
+        """Give a conversation as the model would get it; see `Generator.write_out`."""
+        model = await self._models.get(model_id)
+        return await self._run(caller, partial(write_out, model, request), long=True)
+
+    async def tokenizer_facts(self, model_id: str | None = None) -> TokenizerFacts:
+        """Describe a model's tokenizer; see `Generator.tokenizer_facts`."""
+        return tokenizer_facts(await self._models.get(model_id))
 
     async def detokenize(
         self, ids: Sequence[int], model_id: str | None = None, caller: Caller = NOBODY
@@ -189,10 +201,10 @@ def _submit(
     """
     sampling = prepared.engine.sampling
     if prepared.needless:
-        return EmptyGeneration(model.model_id, sampling, len(prepared.engine.prompt_ids))
+        return EmptyGeneration(model.model_id, sampling, prepared.engine.prompt_ids, model.digest)
     stream = places.submit(prepared.engine)
     reader = TextReader(model.tokenizer, prepared)
-    return EngineGeneration(model.model_id, sampling, stream, reader)
+    return EngineGeneration(model.model_id, sampling, stream, reader, model.digest)
 
 
 def _is_long(requests: Sequence[GenerationRequest]) -> bool:
@@ -200,7 +212,13 @@ def _is_long(requests: Sequence[GenerationRequest]) -> bool:
 
     A conversation waits for the process that renders templates, and a schema has to be translated.
     """
-    length = sum(len(asked.prompt or "") + len(asked.prompt_ids or ()) for asked in requests)
+    length = sum(
+        len(asked.prompt or "")
+        + len(asked.prompt_ids or ())
+        + len(asked.allowed_ids or ())
+        + sum(map(len, asked.bad_words))
+        for asked in requests
+    )
     return length > _LONG_TEXT or any(
         asked.messages or asked.response_format is not None for asked in requests
     )

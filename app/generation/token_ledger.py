@@ -6,7 +6,7 @@ a character waits for the other half. Counts characters; knows nothing of why te
 
 from collections import deque
 
-from app.contract.generation import TokenLogprob
+from app.contract.tokens import TokenLogprob
 
 
 class TokenLedger:

@@ -9,12 +9,13 @@ some decoders drop from a text's beginning is there.
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from app.contract.generation import PromptToken, TokenLogprob
+from app.contract.tokens import PromptToken, TokenLogprob
 from app.engine.sequence import ScoredToken
 
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -63,20 +64,21 @@ class TokenTexts:
 
     def prompt(
         self, prompt_ids: list[int], tokens: tuple[ScoredToken, ...]
-    ) -> tuple[PromptToken, ...]:
-        """Spell out a prompt.
+    ) -> Iterator[PromptToken]:
+        """Spell out a prompt, token by token: each takes microseconds, all of them may be many.
 
         Args:
             prompt_ids: all of it.
             tokens: of its second token to its last.
         """
         first = self.bytes_of(prompt_ids[0])
-        spelled = [PromptToken(prompt_ids[0], _text(first), first, None)]
+        yield PromptToken(prompt_ids[0], _text(first), first, None)
         for token in tokens:
             content = self.bytes_of(token.token_id)
             top = self._top(token)
-            spelled.append(PromptToken(token.token_id, _text(content), content, token.logprob, top))
-        return tuple(spelled)
+            yield PromptToken(
+                token.token_id, _text(content), content, token.logprob, top, token.rank
+            )
 
     def _top(self, token: ScoredToken) -> tuple[TokenLogprob, ...]:
         return tuple(self._spelled(token_id, logprob) for token_id, logprob in token.top)

@@ -7,14 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
-from app.contract.generation import (
-    Caller,
-    Event,
-    Finished,
-    Generation,
-    GenerationRequest,
-    Usage,
-)
+from app.contract.followed import Followed
+from app.contract.generation import Caller, Event, Finished, Generation, GenerationRequest
 from app.contract.sampling import FinishReason
 from app.generation.generation import EmptyGeneration, EngineGeneration
 from app.tracing import Asked, Ended, RequestSpan, Tracing
@@ -45,27 +39,15 @@ async def start_traced(
     return [TracedGeneration(one, index, span) for index, one in enumerate(started)]
 
 
-class TracedGeneration:
+class TracedGeneration(Followed[Started]):
     """A generation that tells its request's span how it ended."""
 
     def __init__(self, generation: Started, index: int, span: RequestSpan) -> None:
         """Follow one of a request's generations, the `index`-th."""
-        self.model_id = generation.model_id
-        self.sampling = generation.sampling
-        self._generation = generation
+        super().__init__(generation)
         self._index = index
         self._span = span
         self._told = False
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens so far."""
-        return self._generation.usage
-
-    @property
-    def thinks(self) -> bool:
-        """Whether the model may think before its answer."""
-        return self._generation.thinks
 
     def __aiter__(self) -> Self:
         return self

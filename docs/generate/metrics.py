@@ -6,7 +6,7 @@ from typing import Final
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.engine_gauges import PREFIX, EngineState
+from app.engine_gauges import PREFIX, STEP_TOKENS, EngineState
 from app.metrics import Metrics
 from docs.generate.tables import code, table
 
@@ -26,7 +26,15 @@ def markdown() -> str:
 def exposed() -> str:
     """What a server shows that has one model loaded."""
     metrics = Metrics()
-    idle = EngineState(slots=1, running=0, waiting=0, kv_usage=0.0, steps=0)
+    idle = EngineState(
+        slots=1,
+        running=0,
+        waiting=0,
+        kv_usage=0.0,
+        steps=0,
+        step_tokens=(0,) * (len(STEP_TOKENS) + 1),
+        block_tokens=1,
+    )
     metrics.model(MODEL).attach(lambda: idle)
     return metrics.expose("")[0].decode()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from app.contract.sampling import FinishReason, SamplingParams
 from app.engine.constraint import accept, restrict
 from app.engine.engine import Engine
-from app.errors import EngineFailure
+from app.errors import EngineFailure, InvalidParameter
 from tests.engine.driving import FixedPace, request, run, tokens
 from tests.engine.scripted import ScriptedConstraint, ScriptedDecoder, expected_tokens
 
@@ -77,6 +77,17 @@ def test_what_a_constraint_raises_keeps_its_words_and_what_nobody_foresaw_is_log
     with pytest.raises(EngineFailure, match=r"the constraint failed: Panic\('index out of bounds"):
         accept(broken, 64)
     assert "Traceback" in caplog.text, "a bug in a library must be found"
+
+
+@pytest.mark.parametrize("door", ["fill_mask", "accept"])
+def test_a_fault_of_the_request_itself_reaches_its_client_as_such(door):
+    engine = engine_of()
+    costly = InvalidParameter("response_format", {}, "a schema that can be followed")
+    engine.add(0, request([5, 6], 50, constraint=Broken(door, costly)))
+    engine.add(1, request([5, 6], 9))
+    events = run(engine)
+    assert events[0][-1].error is costly
+    assert tokens(events[1]) == expected_tokens([5, 6], 9, V), "a neighbour is left alone"
 
 
 @pytest.mark.parametrize("sampling", [SamplingParams(temperature=0.0), SamplingParams(seed=1)])

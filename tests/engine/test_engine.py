@@ -1,5 +1,6 @@
 """The engine on a decoder with a closed form: every token is known beforehand."""
 
+import itertools
 from itertools import pairwise
 
 import pytest
@@ -91,6 +92,22 @@ def test_nothing_is_handed_over_where_a_run_brought_nothing():
     assert handed_over == []
     engine.step(handed_over.append)
     assert len(handed_over) == 1
+
+
+def test_whoever_asks_hears_of_a_prompt_before_its_first_chunk_and_after_each():
+    ticks = itertools.count()
+    engine = Engine(ScriptedDecoder(), FixedPace(busy=3, idle=3), clock_s=lambda: next(ticks))
+    engine.add(0, request([1, 2, 3, 4, 5, 6, 7, 8], 2, progress=True))
+    engine.add(1, request([3, 4, 5], 2))
+    events = run(engine)
+    news = [event.prompt for event in events[0] if event.prompt is not None]
+    assert [state.computed_tokens for state in news] == [0, 3, 6, 8]
+    assert [state.cached_tokens for state in news] == [0, 0, 0, 0]
+    times = [state.time_s for state in news]
+    assert times[0] == 0 < times[1] < times[2] < times[3]
+    assert [event.prompt for event in events[0][: len(news)]] == news, "before the first token"
+    assert len(tokens(events[0])) == 2
+    assert all(event.prompt is None for event in events[1]), "it didn't ask"
 
 
 def test_decode_runs_stay_a_short_prefix_after_a_low_slot_is_free():

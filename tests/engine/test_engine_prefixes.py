@@ -50,6 +50,17 @@ def test_four_choices_of_one_prompt_cost_one_prefill():
     assert [events[i][0].cached_tokens for i in range(4)] == [0, *[len(BEGINNING)] * 3]
 
 
+def test_progress_begins_with_what_was_cached():
+    engine, _ = engine_of(pool_blocks=8)
+    engine.add(0, request([*BEGINNING, 1, 2]))
+    engine.add(1, request([*BEGINNING, 3, 4], progress=True))
+    run(engine)
+    engine.add(2, request([*BEGINNING, 5, 6], progress=True))
+    for events in run(engine).values():
+        news = [(e.prompt.computed_tokens, e.prompt.cached_tokens) for e in events if e.prompt]
+        assert news == [(len(BEGINNING), len(BEGINNING)), (len(BEGINNING) + 2, len(BEGINNING))]
+
+
 def test_tenants_share_nothing():
     engine, decoder = engine_of(pool_blocks=16)
     for i, tenant in enumerate(["ada", "bob", "ada"]):

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contract.generation import BEHIND
 from app.engine.engine import Engine
 from app.engine.fair_queue import FairQueue
 from app.engine.sequence import Sequence
@@ -53,6 +54,15 @@ def test_clients_take_turns_and_each_is_served_in_its_own_order(operations):
             served_since.setdefault(operation, {})
         assert len(queue) == len(arrivals)
         assert {s.request_id for s in queue} == {s.request_id for s in arrivals}
+
+
+def test_who_comes_behind_gets_the_slots_that_nobody_else_waits_for():
+    queue, behind = FairQueue(), f"{BEHIND}ada"
+    names = [behind, behind, "", "bob", f"{BEHIND}bob", "bob"]
+    for number, client in enumerate(names):
+        queue.add(waiting(number, client))
+    served = [queue.take().request.client for _ in names]
+    assert served == ["", "bob", "bob", behind, f"{BEHIND}bob", behind]
 
 
 def test_everybody_is_served_while_one_client_floods():

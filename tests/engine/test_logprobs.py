@@ -63,8 +63,23 @@ def prompt_logprobs(busy: int, idle: int, *, others: int = 0) -> tuple[ScoredTok
 def test_token_logprob_equals_a_full_sort(row, count, data):
     token_id = data.draw(st.integers(0, row.size - 1))
     before = row.copy()
-    assert_matches(token_logprob(row, token_id, count), row, count)
+    found = token_logprob(row, token_id, count)
+    assert_matches(found, row, count)
+    assert found.rank == 1 + sum(other > row[token_id] for other in row)
     np.testing.assert_array_equal(row, before)
+
+
+@given(row=rows, count=st.integers(0, 5), data=st.data())
+def test_tokens_that_were_named_are_told_once_each(row, count, data):
+    ids = st.integers(0, row.size - 1)
+    others = data.draw(st.lists(ids, unique=True, max_size=9))
+    plain = token_logprob(row, 0, count)
+    found = token_logprob(row, 0, count, others)
+    assert found.top[: len(plain.top)] == plain.top
+    added = [i for i, _ in found.top[len(plain.top) :]]
+    assert added == [other for other in others if other not in dict(plain.top)]
+    for token_id, logprob in found.top:
+        assert logprob == token_logprob(row, token_id, 0).logprob
 
 
 def test_large_logits_do_not_overflow():

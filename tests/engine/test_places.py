@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contract.generation import BEHIND
 from app.engine.places import WANTING_S, Room
 from app.errors import BatchTooLarge, Overloaded
 
@@ -51,6 +52,27 @@ def test_beside_another_that_waits_a_client_may_have_half():
     ):
         places.take("ada", 1)
     places.take("bob", 3)
+
+
+def test_who_comes_behind_has_free_slots_alone_and_is_in_nobodys_way():
+    places, _ = room(slots=2, max_waiting=8)
+    behind = f"{BEHIND}ada"
+    places.take(behind, 1)
+    places.take("bob", 1)
+    with pytest.raises(Overloaded, match="before those of batches, the limit is 2"):
+        places.take(behind, 1)
+    places.take("bob", 8)
+    places.waiting_ended("bob", 9)
+    places.take(behind, 1)
+    places.take("bob", 8)
+    run_all(places, behind, 2)
+    places.waiting_ended("bob", 8)
+    places.running_ended()
+    places.running_ended()
+    assert places.num_held == 0
+    places.take(behind, 3)  # more than ever run at once: when there is nobody else
+    with pytest.raises(BatchTooLarge):
+        places.take("bob", 11)
 
 
 def test_others_that_run_or_get_a_slot_at_once_are_in_nobodys_way():

@@ -24,6 +24,12 @@ def test_tenants_share_no_key():
     assert not set(block_keys(range(100), "ada")) & set(block_keys(range(100), "bob"))
 
 
+def test_adapters_share_no_block():
+    whose = [("ada", 0), ("ada", 1), ("ada", 2), ("1 ada", 0), ("", 1)]
+    keys = [key for tenant, adapter in whose for key in block_keys(range(100), tenant, adapter)]
+    assert len(set(keys)) == len(keys) == 5 * len(block_keys(range(100), "ada"))
+
+
 def test_the_same_tokens_at_another_place_have_another_key():
     keys = block_keys([1] * 100, "")
     assert len(set(keys)) == len(keys) == 6

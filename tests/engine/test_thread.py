@@ -86,6 +86,19 @@ async def test_who_hears_of_the_end_of_a_request_does_not_find_it_running():
     await engine.stop(1.0)
 
 
+async def test_who_hears_of_its_prompt_has_a_slot():
+    engine = EngineThread(ScriptedDecoder(), max_waiting=5, clock_s=Clock())
+    with engine.reserve() as places:
+        stream = places.submit(request([1, 2, 3], 2, progress=True))
+    events = await stream.next()
+    assert events[0].prompt is not None
+    assert stream.times.admitted_s is not None
+    while events[-1].finish_reason is None:
+        events += await stream.next()
+    assert stream.times.generated_tokens == 2, "news of the prompt are no tokens"
+    await engine.stop(1.0)
+
+
 async def test_a_full_queue_is_refused_at_once_with_its_numbers():
     gate = Gate()
     engine = EngineThread(ScriptedDecoder(slots=1, before_run=gate), max_waiting=1)
@@ -179,6 +192,17 @@ async def test_stop_ends_what_outlasts_the_drain_with_an_error():
     assert "shutting down" in str(last.error)
 
 
+async def test_what_is_prepared_while_the_engine_ends_is_told_to_come_again():
+    """Not that something failed: a batch would write that down as the line's answer."""
+    engine = EngineThread(ScriptedDecoder(), max_waiting=5)
+    with engine.reserve() as places:
+        await engine.stop(0.0)
+        with pytest.raises(ShuttingDown):
+            places.submit(request([1]))
+    with pytest.raises(ShuttingDown):
+        engine.reserve()
+
+
 async def test_a_broken_engine_answers_who_waits_and_takes_nothing_new():
     def bug(_) -> None:
         raise ZeroDivisionError("not a decoder failure")
@@ -244,6 +268,12 @@ async def test_what_is_counted_is_what_happened():
     whole = found["e2e_request_latency_seconds_sum", ""]
     assert sum(found[f"{part}_seconds_sum", ""] for part in parts) <= whole
     assert found["engine_steps_total", ""] == engine.load.steps > 0
+    # every token but the last of each text is fed, of `failed` and `stopped` none or some
+    fed = found["iteration_tokens_total_sum", ""]
+    assert fed >= (3 + 4) + 1 + (2 + 3)
+    assert found["iteration_tokens_total_count", ""] <= engine.load.steps
+    assert found["request_params_n_count", ""] == 3 + 1, "of those that ended by themselves"
+    assert found["request_params_max_tokens_sum", ""] == 5 + 1 + 4 + 9000
     assert found["models_loaded", ""] == 0
 
 

@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contract.conversation import ToolCall
-from app.contract.generation import Finished, PromptLogprobs, TextDelta, ToolCallDelta, Usage
+from app.contract.generation import Finished, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason, SamplingParams
+from app.contract.tokens import PromptLogprobs
+from app.contract.usage import PromptProgress, Usage
 from app.contract.whole import collect
-from app.engine.sequence import EngineRequest, ScoredToken, TokenEvent
+from app.engine.sequence import EngineRequest, PromptState, ScoredToken, TokenEvent
 from app.engine.stream import TokenStream
 from app.errors import EngineFailure
 from app.generation.generation import EngineGeneration
@@ -167,12 +169,49 @@ async def test_the_prompts_logprobs_come_first_and_once():
     assert sum(isinstance(event, PromptLogprobs) for event in events) == 1
 
 
+async def test_others_have_their_turn_while_a_long_prompts_logprobs_are_spelled_out():
+    top = tuple((token_id, -1.0) for token_id in range(20))
+    first = token(
+        *byte_ids("a"), prompt_logprobs=tuple(ScoredToken(n % 9, -3.0, top) for n in range(3000))
+    )
+    made = generation([[first], *one_by_one("b")], prompt_logprobs=20)
+    await asyncio.gather(made.playing)
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    taking = asyncio.create_task(take_turns())
+    event = await anext(made)  # its tokens are there: nothing else is waited for
+    taking.cancel()
+    assert isinstance(event, PromptLogprobs)
+    assert len(event.tokens) == 3001
+    assert turns >= 10
+    await made.aclose()
+
+
 async def test_a_request_for_the_prompt_alone_gives_no_token():
     first = token(*byte_ids("a"), prompt_logprobs=(ScoredToken(PROMPT[1], -3.0),))
     made = generation([[first], *one_by_one("b")], prompt_logprobs=0, prompt_only=True)
     [prompt, finished] = await events_of(made)
     assert isinstance(prompt, PromptLogprobs)
     assert finished == Finished(FinishReason.LENGTH, Usage(2, 0))
+
+
+async def test_progress_of_the_prompt_comes_before_its_logprobs():
+    news = [TokenEvent(None, prompt=PromptState(n, 1, n / 4)) for n in (1, 2)]
+    first = token(*byte_ids("a"), prompt_logprobs=(ScoredToken(PROMPT[1], -3.0),), cached_tokens=1)
+    # each alone, and all that a slow reader finds at once
+    for together in ([[news[0]], [news[1]], [first]], [[*news, first]]):
+        events = await events_of(generation([*together, *one_by_one("b")], prompt_logprobs=0))
+        assert events[:2] == [PromptProgress(2, 1, 1, 0.25), PromptProgress(2, 1, 2, 0.5)]
+        assert isinstance(events[2], PromptLogprobs)
+        assert [one.logprob for one in events[2].tokens] == [None, -3.0]
+        assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "ab"
+        assert events[-1].usage == Usage(2, 3, 1)
 
 
 async def test_cached_tokens_are_those_of_the_first_event():

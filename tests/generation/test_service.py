@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from app.catalog.chat_template import ChatTemplate
 from app.catalog.token_bounds import longest_token
 from app.contract.conversation import ChatMessage, ToolCall
-from app.contract.generation import Finished, TextDelta, Usage
+from app.contract.generation import Finished, TextDelta
 from app.contract.sampling import FinishReason, SamplingDefaults, SamplingParams
+from app.contract.usage import Usage
 from app.contract.whole import collect
 from app.errors import (
     BatchTooLarge,
@@ -25,7 +26,7 @@ from app.errors import (
     ShuttingDown,
     UnknownModel,
 )
-from app.generation import prepare
+from app.generation import prompting
 from tests.fakes import BYTES, EOS_ID, MODEL_ID, FakeModel, FakeService, Step, byte_ids, until
 from tests.generation.asking import asks, says
 
@@ -166,11 +167,11 @@ async def test_a_text_that_is_too_long_whatever_it_says_is_refused_untokenized(m
 async def test_a_conversation_that_cannot_fit_is_not_even_written_out(monkeypatch, turn):
     service = FakeService(capacity=100)
     monkeypatch.setattr(service.catalog.model, "longest_token", longest_token(BYTES))
-    monkeypatch.setattr(prepare, "ConversationWriter", lambda *_: pytest.fail("was begun"))
+    monkeypatch.setattr(prompting, "ConversationWriter", lambda *_: pytest.fail("was begun"))
     with pytest.raises(ContextOverflow, match="at least"):
         await service.start(asks(prompt=None, messages=[turn]))
     with pytest.raises(ContextOverflow, match="at least"):
-        await service.tokenize([turn])
+        await service.tokenize(asks(None, messages=[turn]))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ async def test_an_answer_goes_on_with_the_last_turn(said):
         f"<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n{said}"
     ]
     nothing = asks(prompt=None, messages=says(" "), continues=True)
-    with pytest.raises(InvalidParameter, match="a last turn with text"):
+    with pytest.raises(InvalidParameter, match=r"content is .*a last turn with text"):
         await service.start(nothing)
 
 
@@ -417,6 +418,18 @@ async def test_no_token_but_the_prompts_logprobs_runs_the_prompt():
     assert service.engine.in_use == 0
 
 
+async def test_too_many_logprobs_of_prompts_are_refused_however_many_prompts_they_are_of():
+    service = FakeService("x", capacity=8192)
+    most = [asks("x" * 2000, max_tokens=1, prompt_logprobs=7) for _ in range(4)]
+    for generation in await service.start_batch(most):
+        await generation.aclose()
+    one_more = [*most, asks("x" * 1000, max_tokens=1, prompt_logprobs=7)]
+    with pytest.raises(InvalidParameter, match="prompt_logprobs is 7, expected at most 6"):
+        await service.start_batch(one_more)
+    assert len(service.engine.submitted) == 4
+    assert service.engine.in_use == 0
+
+
 async def test_ends_are_told_to_the_engine():
     service = FakeService("x")
     [letter] = byte_ids("y")
@@ -450,7 +463,7 @@ async def test_a_text_and_its_tokens_go_both_ways():
     ids = (await service.tokenize("é<|im_end|>")).ids
     assert ids == [*byte_ids("é"), EOS_ID]
     assert await service.detokenize(ids) == "é<|im_end|>"
-    conversation = await service.tokenize(says("Hi"), add_special_tokens=False)
+    conversation = await service.tokenize(asks(None, messages=says("Hi")), add_special_tokens=False)
     assert await service.detokenize(conversation.ids) == (
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -462,6 +475,6 @@ async def test_tokens_that_are_not_there_and_conversations_without_a_template_ar
     with pytest.raises(InvalidParameter, match="tokens is 258"):
         await FakeService("x").detokenize([258])
     with pytest.raises(RequestError, match="has no chat template"):
-        await FakeService("x", chat=False).tokenize(says("Hi"))
+        await FakeService("x", chat=False).tokenize(asks(None, messages=says("Hi")))
     with pytest.raises(UnknownModel):
         await FakeService("x").tokenize("Hi", "no/such")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contract.generation import PromptToken, TokenLogprob
+from app.contract.tokens import PromptToken, TokenLogprob
 from app.engine.sequence import ScoredToken
 from app.generation.token_text import TokenTexts
 from tests.generation.test_detokenizer import TOKENIZERS, fox_ids
@@ -59,7 +59,7 @@ def test_the_likeliest_stay_in_their_order():
 
 def test_a_prompts_first_token_has_no_logprob():
     a, b = (BYTE_LEVEL.token_to_id(letter) for letter in "ab")
-    assert TokenTexts(BYTE_LEVEL).prompt([a, b], (ScoredToken(b, -1.0),)) == (
+    assert tuple(TokenTexts(BYTE_LEVEL).prompt([a, b], (ScoredToken(b, -1.0),))) == (
         PromptToken(a, "a", b"a", None),
-        PromptToken(b, "b", b"b", -1.0),
+        PromptToken(b, "b", b"b", -1.0, (), 1),
     )
