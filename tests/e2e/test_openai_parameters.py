@@ -12,7 +12,7 @@ import pytest
 
 from app.dialects.openai.chat_schemas import ChatBody
 from app.dialects.openai.completions_schemas import CompletionBody
-from app.dialects.openai.responses_schemas import ResponseBody
+from app.dialects.openai.responses.schemas import ResponseBody
 from tests.e2e.server import DEFAULT_MODEL, Server
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -28,11 +28,15 @@ ELSEWHERE = {
     *("model", "prompt", "messages", "input", "instructions", "n", "stream", "stream_options"),
     *("tools", "tool_choice", "parallel_tool_calls", "response_format", "text"),
     *("max_output_tokens", "include", "reasoning", "best_of"),
+    "previous_response_id",
     *("user", "store", "metadata", "prompt_cache_key", "safety_identifier"),
     *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
     *("reasoning_effort", "thinking_token_budget", "enable_thinking", "include_reasoning"),
     *("include_stop_str_in_output", "continue_final_message", "add_generation_prompt"),
     *("json_schema", "regex", "ebnf", "grammar", "chat_template_kwargs", "repeat_penalty"),
+    *("bad_words", "allowed_token_ids", "skip_special_tokens", "truncate_prompt_tokens"),
+    *("timings_per_token", "return_progress"),
+    *("prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids", "logprob_token_ids"),
 }
 
 

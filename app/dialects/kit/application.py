@@ -27,7 +27,7 @@ from app.dialects.kit.cors import cors_config
 from app.dialects.kit.dialect import Dialect, Owners, Visit
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.host_header import from_known_host
-from app.dialects.kit.human_page import DOCUMENT, PAGE_FILES, HumanPage
+from app.dialects.kit.human_page import DOCUMENT, PAGE_FILES, HumanPage, WrittenDocument
 from app.dialects.kit.observed import observed
 from app.dialects.kit.receiving import Receiving
 from app.dialects.kit.shared_path import generate_router
@@ -87,7 +87,7 @@ def assemble(
             version=version("llmhost"),
             use_handler_docstrings=True,
             components=Components(security_schemes=SECURITY_SCHEMES),
-            render_plugins=[HumanPage()],
+            render_plugins=[HumanPage(), WrittenDocument()],
             openapi_router=Router(
                 DOCUMENT, route_handlers=[], include_in_schema=False, before_request=find_nothing
             ),

@@ -21,6 +21,7 @@ from litestar.openapi.spec import (
     RequestBody,
 )
 
+from app.dialects.kit.body_size import PER_CONTAINER, num_values
 from app.errors import InvalidParameter, RequestError, UnknownParameter
 
 Body = dict[str, Any]
@@ -50,7 +51,6 @@ _LIMITS: Final = {
 
 MAX_VALUES: Final = 200_000
 """Values in a body where no setting says otherwise; see `num_values`."""
-_PER_CONTAINER: Final = 8
 
 
 def _number(text: str) -> float:
@@ -87,8 +87,8 @@ async def read_object(request: Request[Any, Any, Any], *, typed: bool = True) ->
     raw = await request.body()
     beginning = raw[:100].decode("utf-8", "replace")
     most = request.app.state.get("max_body_values", MAX_VALUES)
-    if (values := num_values(raw, most)) > most:
-        limit = f"at most {most} values, an array or object counting as {_PER_CONTAINER}"
+    if (values := await num_values(raw, most)) > most:
+        limit = f"at most {most} values, an array or object counting as {PER_CONTAINER}"
         raise InvalidParameter("body", f"JSON of at least {values} values", limit)
     try:
         body = _DECODER.decode(raw)
@@ -100,29 +100,6 @@ async def read_object(request: Request[Any, Any, Any], *, typed: bool = True) ->
     if not isinstance(body, dict):
         raise InvalidParameter("body", beginning, "a JSON object")
     return body
-
-
-def num_values(raw: bytes, enough: int) -> int:
-    """Count values in JSON text, without decoding it: that would hold the event loop.
-
-    An array or object counts as `_PER_CONTAINER`, for it takes about as long as so many numbers.
-
-    Args:
-        raw: the text; may be no JSON.
-        enough: below this, a bound is as good as the number.
-    """
-    bound = _num_separators(raw)
-    if bound <= enough:  # whether or not some are inside strings
-        return bound
-    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    num_strings = plain.count(b'"') // 2
-    if num_strings > 2 * enough:  # half of them may be keys
-        return -(-num_strings // 2)
-    return _num_separators(b"".join(plain.split(b'"')[::2]))
-
-
-def _num_separators(text: bytes) -> int:
-    return text.count(b",") + _PER_CONTAINER * (text.count(b"{") + text.count(b"["))
 
 
 def to_record(body: Body, kind: type[T], *, strict: bool = True) -> T:

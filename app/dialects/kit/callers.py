@@ -2,9 +2,9 @@
 
 from typing import cast
 
-from app.auth.guards import Access
+from app.auth.guards import IN_BATCH, Access
 from app.auth.logins import Principal
-from app.contract.generation import Caller
+from app.contract.generation import BEHIND, Caller
 from app.dialects.kit.host import AnyRequest
 from app.storage.models import Role
 
@@ -34,8 +34,9 @@ async def caller_of(request: AnyRequest, generations: int = 1) -> Caller:
     counted: str | None = request.scope["state"].get("rate_limited_client")
     if counted is not None and generations > 1:
         await access.rate_limit.count_more(counted, generations - 1)
+    client = f"user {principal.user_id}" if principal else f"address {access.address(request)}"
     return Caller(
-        client=f"user {principal.user_id}" if principal else f"address {access.address(request)}",
+        client=f"{BEHIND}{client}" if IN_BATCH in request.scope["state"] else client,
         tenant=str(principal.user_id) if principal else "",
         trace=(request.headers.get("traceparent", ""), request.headers.get("tracestate", "")),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from litestar import Response, Router
+from litestar import Litestar, Response, Router
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import HTTPResponseStartEvent, HTTPScope, Scope
 
@@ -73,6 +73,8 @@ class Dialect:
     """By the key of a body of `POST /generate` that chooses this dialect."""
     visits: Sequence[Visit] = ()
     """What it answers at paths of others."""
+    open: Callable[[Litestar], Awaitable[None]] | None = None
+    """Begins what goes on beside requests, after the database was migrated."""
     close: Callable[[], Awaitable[None]] | None = None
     """Finishes what goes on beside requests, before the database closes."""
 

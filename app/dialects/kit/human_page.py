@@ -1,4 +1,4 @@
-"""The page at `/schema` for humans: Swagger UI, from this server and below whatever prefix.
+"""The OpenAPI document, and the page at `/schema` for humans: Swagger UI, from this server.
 
 A proxy may serve us at a path of its own, which we are not told: so every link is relative to the
 page. Litestar's own page loads its scripts from elsewhere.
@@ -6,10 +6,23 @@ page. Litestar's own page loads its scripts from elsewhere.
 
 from typing import Any, Final
 
-from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 
 DOCUMENT: Final = "/schema"
 PAGE_FILES: Final = f"{DOCUMENT}/files"
+
+
+class WrittenDocument(JsonRenderPlugin):
+    """The document as JSON, written once: it never changes, and takes 5 ms each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written = b""
+
+    def render(self, request: Any, openapi_schema: dict[str, Any]) -> bytes:
+        """Write the document, or give what was written."""
+        self._written = self._written or super().render(request, openapi_schema)
+        return self._written
 
 
 class HumanPage(SwaggerRenderPlugin):

@@ -5,6 +5,7 @@ client goes; and it closes what it is made from whatever happens. Litestar's clo
 it is cancelled inside `send`: a slot in the engine would go back only when it is collected.
 """
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,6 +16,9 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Scope, Send
 
 from app.dialects.kit.connected import ClientGone, while_connected
+from app.errors import Error
+
+logger = logging.getLogger(__name__)
 
 
 class Pieces(Response[Any]):
@@ -26,6 +30,7 @@ class Pieces(Response[Any]):
         media_type: str,
         *,
         first: bytes = b"",
+        length: int | None = None,
         headers: Mapping[str, str] | None = None,
         close: Callable[[], Awaitable[None]] | None = None,
         note_gone: Callable[[], None] | None = None,
@@ -36,12 +41,17 @@ class Pieces(Response[Any]):
             pieces: makes the body; closed in any case.
             media_type: of the body.
             first: a piece that is there already.
+            length: bytes of the body, where that is known: then an `Error` of the pieces ends the
+                answer early, and the client can tell. Otherwise it is raised, so that the
+                connection is cut.
             headers: of the answer, beside its type.
             close: called in any case when no more is sent, before `pieces` is closed.
             note_gone: called if the client goes before the end.
         """
-        super().__init__(content=b"", media_type=media_type, headers=headers)
+        known = {} if length is None else {"Content-Length": str(length)}
+        super().__init__(content=b"", media_type=media_type, headers={**known, **(headers or {})})
         self._pieces = pieces
+        self._sized = length is not None
         self._first = first
         self._close = close
         self._note_gone = note_gone
@@ -53,6 +63,7 @@ class Pieces(Response[Any]):
             self._first,
             self._close,
             self._note_gone,
+            sized=self._sized,
             headers={**(from_layers.get("headers") or {}), **self.headers},
             cookies=[*self.cookies, *(from_layers.get("cookies") or [])],
             media_type=self.media_type,
@@ -67,6 +78,8 @@ class _AsgiPieces(ASGIStreamingResponse):
         first: bytes,
         close: Callable[[], Awaitable[None]] | None,
         note_gone: Callable[[], None] | None,
+        *,
+        sized: bool,
         **fields: Any,
     ) -> None:
         super().__init__(iterator=pieces, **fields)
@@ -74,6 +87,7 @@ class _AsgiPieces(ASGIStreamingResponse):
         self._first = first
         self._close = close
         self._note_gone = note_gone
+        self._sized = sized
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as closing:
@@ -88,6 +102,10 @@ class _AsgiPieces(ASGIStreamingResponse):
         except (ClientGone, OSError):  # a server may also raise OSError in `send`
             if self._note_gone is not None:
                 self._note_gone()
+        except Error as error:
+            if not self._sized:
+                raise
+            logger.warning("answer_broken_off code=%s message=%s", error.code, error)
 
     async def _send_pieces(self, send: Send) -> None:
         if self._first:

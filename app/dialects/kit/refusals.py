@@ -78,6 +78,7 @@ STATUSES: Final[dict[type[errors.Error], int]] = {
     errors.AccessError: 401,
     errors.Forbidden: 403,
     errors.TryAgainLater: 429,
+    errors.StorageAway: 503,
     errors.ShuttingDown: 503,
     errors.Error: 500,
 }

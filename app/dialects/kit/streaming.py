@@ -5,11 +5,12 @@ Knows no framing and no dialect.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
-from app.contract.generation import Event, Finished, Generation, Usage
+from app.contract.generation import Event, Finished, Generation
+from app.contract.usage import Timings, Usage
 from app.contract.whole import Whole, collect
 from app.dialects.kit.connected import while_connected
 from app.dialects.kit.framing import EVENT_STREAM, STREAM_HEADERS, Framing
@@ -27,7 +28,7 @@ class Reply:
     """The generations of one request, with the client that waits for them.
 
     `whole`, `feed` and `stream` close every generation, whatever happens: one of them is called
-    right after the generations were started.
+    right after the generations were started, and what is done before it stands in `guarded`.
     """
 
     def __init__(self, request: AnyRequest, *generations: Generation) -> None:
@@ -45,9 +46,35 @@ class Reply:
         """Whether the model may think before its answer."""
         return self._generations[0].thinks
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model's files."""
+        return self._generations[0].digest
+
+    def timings(self, index: int) -> Timings | None:
+        """How long one of the generations has taken so far."""
+        return self._generations[index].timings
+
     def usage(self, index: int) -> Usage:
         """Tokens that one of the generations has cost so far."""
         return self._generations[index].usage
+
+    def prompt_ids(self, index: int) -> Sequence[int]:
+        """Tokens of the prompt of one of the generations."""
+        return self._generations[index].prompt_ids
+
+    def token_ids(self, index: int) -> Sequence[int]:
+        """Every token of one of the generations so far."""
+        return self._generations[index].token_ids
+
+    @asynccontextmanager
+    async def guarded(self) -> AsyncIterator[None]:
+        """Close every generation if what is inside fails or is cancelled."""
+        try:
+            yield
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def whole(self) -> list[Whole]:
         """Wait for the end of all.
@@ -86,6 +113,7 @@ class Reply:
         headers: dict[str, str] | None = None,
         *,
         ping: Callable[[], bytes] | None = None,
+        before_end: Callable[[], Awaitable[None]] | None = None,
     ) -> Pieces:
         """Wait for the first event, so that a failure before it is a status, then stream.
 
@@ -97,17 +125,15 @@ class Reply:
             media_type: of the answer.
             headers: of the answer, beside those that every stream has.
             ping: frames what is sent when nothing has happened for a while; None: nothing is.
+            before_end: called when a generation's end has been framed, before that is sent.
 
         Raises:
             Error: a generation failed before the first event of any.
             ClientGone: the client went before it.
         """
-        chunks = self._chunks(framing, ping)
-        try:
+        chunks = self._chunks(framing, ping, before_end)
+        async with self.guarded():
             first = await while_connected(self._request.receive, anext(chunks))
-        except BaseException:
-            await self.aclose()
-            raise
         return Pieces(
             chunks,
             media_type,
@@ -162,20 +188,26 @@ class Reply:
         return [task.result() for task in tasks]
 
     async def _chunks(
-        self, framing: Framing, ping: Callable[[], bytes] | None
+        self,
+        framing: Framing,
+        ping: Callable[[], bytes] | None,
+        before_end: Callable[[], Awaitable[None]] | None,
     ) -> AsyncGenerator[bytes, None]:
-        def framed(news: tuple[int, Event] | None) -> bytes:
+        async def framed(news: tuple[int, Event] | None) -> bytes:
             if news is None:
                 assert ping is not None, "without pings there is no news of none"
                 return ping()
-            return framing.take(*news)
+            chunk = framing.take(*news)
+            if before_end is not None and isinstance(news[1], Finished):
+                await before_end()
+            return chunk
 
         source = self._events() if ping is None else _or_none(self._events(), PING_AFTER_S)
         async with aclosing(source) as events:
-            yield framed(await anext(events))  # a failure before this is a status
+            yield await framed(await anext(events))  # a failure before this is a status
             try:
                 async for news in events:
-                    if chunk := framed(news):
+                    if chunk := await framed(news):
                         yield chunk
             except Error as error:
                 logger.warning("stream_failed code=%s message=%s", error.code, error)

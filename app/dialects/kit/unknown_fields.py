@@ -4,7 +4,9 @@ Converters and agents put remarks of their own on tools, parts and options. What
 has under its own names is checked later; what lies in mappings is the client's and stays.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -37,43 +39,82 @@ def without_unknown(
     Raises:
         Unsupported: the server takes no unknown fields.
     """
+    plans = _plans((kind,))
+    cleaned = {}
+    for name, value in body.items():
+        plan = plans.get(name)
+        cleaned[name] = value if plan is None else _cleaned(value, plan, name, passed)
+    return cleaned
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to look for in a value of one type."""
+
+    items: "_Plan | None" = None
+    """In each item of an array; None: nothing."""
+    records: tuple[type[msgspec.Struct], ...] = ()
+    """What an object may be; none where there is nothing to look for."""
+
+
+@functools.cache
+def _record(kind: type[msgspec.Struct]) -> StructType:
     record = type_info(kind)
     assert isinstance(record, StructType)
-    types = {field.encode_name: field.type for field in record.fields}
-    return {
-        name: _cleaned(value, types[name], name, passed) if name in types else value
-        for name, value in body.items()
-    }
+    return record
 
 
-def _cleaned(value: Any, kind: Type, where: str, passed: PassedOver) -> Any:
-    if isinstance(kind, Metadata):
-        return _cleaned(value, kind.type, where, passed)
-    options = kind.types if isinstance(kind, UnionType) else (kind,)
-    options = tuple(one.type if isinstance(one, Metadata) else one for one in options)
-    if isinstance(value, list):
-        items = next((one.item_type for one in options if isinstance(one, ListType)), None)
-        if items is None:
-            return value
-        return [
-            _cleaned(item, items, f"{where}[{index}]", passed) for index, item in enumerate(value)
-        ]
-    records = [one for one in options if isinstance(one, StructType)]
-    if not isinstance(value, dict) or not records:
-        return value
-    if any(isinstance(one, DictType) for one in options):
-        return value
-    tagged = [one for one in records if one.tag_field and value.get(one.tag_field) == one.tag]
-    records = tagged or records
+@functools.cache
+def _plans(kinds: tuple[type[msgspec.Struct], ...]) -> dict[str, _Plan | None]:
+    """What to look for below each of the names that records know."""
+    records = [_record(kind) for kind in kinds]
     types = {field.encode_name: field.type for one in records for field in one.fields}
     types |= {one.tag_field: AnyType() for one in records if one.tag_field}
-    forbidden = all(one.forbid_unknown_fields for one in records)
+    return {name: _plan(kind) for name, kind in types.items()}
+
+
+def _plan(kind: Type) -> _Plan | None:
+    options = list(_options(kind))
+    items = next((_plan(one.item_type) for one in options if isinstance(one, ListType)), None)
+    records = tuple(one.cls for one in options if isinstance(one, StructType))
+    if any(isinstance(one, DictType) for one in options):
+        records = ()
+    return _Plan(items, records) if items or records else None
+
+
+def _options(kind: Type) -> Iterator[Type]:
+    """What a value may be."""
+    if isinstance(kind, Metadata):
+        yield from _options(kind.type)
+    elif isinstance(kind, UnionType):
+        for one in kind.types:
+            yield from _options(one)
+    else:
+        yield kind
+
+
+def _cleaned(value: Any, plan: _Plan, where: str, passed: PassedOver) -> Any:
+    if isinstance(value, list) and plan.items is not None:
+        inner = plan.items
+        return [_cleaned(item, inner, f"{where}[{i}]", passed) for i, item in enumerate(value)]
+    if not isinstance(value, dict) or not plan.records:
+        return value
+    kinds = plan.records
+    if len(kinds) > 1:
+        kinds = tuple(filter(functools.partial(_has_tag, value), kinds)) or kinds
+    plans = _plans(kinds)
+    forbidden = all(_record(kind).forbid_unknown_fields for kind in kinds)
     cleaned = {}
     for name, inner in value.items():
-        if name in types:
-            cleaned[name] = _cleaned(inner, types[name], f"{where}.{name}", passed)
-        elif forbidden:
+        if forbidden and name not in plans:
             passed.note(f"{where}.{name}", inner, REASON)
-        else:
-            cleaned[name] = inner
+            continue
+        cleaned[name] = inner
+        if (below := plans.get(name)) is not None and isinstance(inner, list | dict):
+            cleaned[name] = _cleaned(inner, below, f"{where}.{name}", passed)
     return cleaned
+
+
+def _has_tag(value: Mapping[str, Any], kind: type[msgspec.Struct]) -> bool:
+    record = _record(kind)
+    return record.tag_field is not None and value.get(record.tag_field) == record.tag

@@ -18,6 +18,7 @@ from app.dialects.openai.schemas import (
     GenerationOptions,
     Label,
     Metadata,
+    TemplateVariables,
     ThinkingBudget,
 )
 from app.dialects.openai.taken import IGNORED, UNSERVED, Rules, Unserved
@@ -118,7 +119,7 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         Count | None, Meta(description="An older name of max_completion_tokens.")
     ] = None
     add_generation_prompt: Annotated[
-        bool, Meta(description="false only with continue_final_message.")
+        bool, Meta(description="false: the assistant's turn isn't opened by the server.")
     ] = True
     continue_final_message: Annotated[
         bool, Meta(description="Go on with the last message instead of answering it.")
@@ -128,10 +129,7 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     tools: Annotated[list[ChatTool], Meta(max_length=128)] = []  # noqa: RUF012 # msgspec copies it
     tool_choice: Mode | ChatNamedTool | ChatAllowedTools = "auto"
     parallel_tool_calls: bool = True
-    chat_template_kwargs: Annotated[
-        dict[str, bool | int | float | str | None],
-        Meta(max_length=32, description="Further variables of the model's chat template."),
-    ] = {}  # noqa: RUF012 # msgspec copies it
+    chat_template_kwargs: TemplateVariables = {}  # noqa: RUF012 # msgspec copies it
     reasoning_effort: Effort | None = None
     thinking_token_budget: ThinkingBudget | None = None
     enable_thinking: Annotated[bool | None, Meta(description="false as reasoning_effort none.")] = (
@@ -153,9 +151,6 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         if self.top_logprobs and not self.logprobs:
             raise InvalidParameter("top_logprobs", self.top_logprobs, "none without logprobs: true")
-        if not (self.add_generation_prompt or self.continue_final_message):
-            limit = "true without continue_final_message"
-            raise InvalidParameter("add_generation_prompt", False, limit)
         tools = to_tools(
             [tool.function for tool in self.tools], strict=False, where="tools[{}].function.name"
         )
@@ -166,9 +161,11 @@ class ChatBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknown_fiel
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             tools=tools,
             tool_choice=choice,
-            parallel_tool_calls=self.parallel_tool_calls,
+            # OpenAI's guide: a function that is named is called exactly once
+            parallel_tool_calls=self.parallel_tool_calls and choice.name is None,
             template_options=to_options(self.chat_template_kwargs, "chat_template_kwargs"),
             reasoning=self._reasoning(),
+            opens_turn=self.add_generation_prompt and not self.continue_final_message,
             continues=self.continue_final_message,
         )
 

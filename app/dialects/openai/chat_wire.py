@@ -2,28 +2,31 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from app.contract.generation import (
-    Event,
-    Finished,
-    ReasoningDelta,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-)
+from app.contract.generation import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
+from app.contract.tokens import TokenLogprob
+from app.contract.usage import PromptProgress
 from app.contract.whole import Whole
-from app.dialects.openai.chunks import Chunks, UsageOf
-from app.dialects.openai.schemas import FINGERPRINT, UsageAnswer
+from app.dialects.openai.chunks import Chunks
+from app.dialects.openai.extras import (
+    Extras,
+    PromptFigures,
+    SoFar,
+    TimingsAnswer,
+    fingerprint,
+    finite,
+    named,
+    prompt_figures,
+    timings_of,
+)
+from app.dialects.openai.schemas import UsageAnswer
 from app.errors import Error
-
-# JSON has no infinity; this is what OpenAI writes for a token that can't be.
-_LOWEST_LOGPROB: Final = -9999.0
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -40,10 +43,13 @@ class Logprob(TopLogprob, frozen=True):
     top_logprobs: list[TopLogprob]
 
     @classmethod
-    def of(cls, token: TokenLogprob) -> "Logprob":
-        """Make one from the contract's record."""
-        tops = [TopLogprob(top.text, finite(top.logprob), list(top.bytes)) for top in token.top]
-        return cls(token.text, finite(token.logprob), list(token.bytes), tops)
+    def of(cls, token: TokenLogprob, *, as_ids: bool = False) -> "Logprob":
+        """Make one from the contract's record; tokens are named by their text, or by their ids."""
+        tops = [
+            TopLogprob(named(top, as_id=as_ids), finite(top.logprob), list(top.bytes))
+            for top in token.top
+        ]
+        return cls(named(token, as_id=as_ids), finite(token.logprob), list(token.bytes), tops)
 
 
 class Logprobs(msgspec.Struct, frozen=True):
@@ -53,9 +59,9 @@ class Logprobs(msgspec.Struct, frozen=True):
     refusal: None = None
 
     @classmethod
-    def of(cls, tokens: Sequence[TokenLogprob]) -> "Logprobs":
+    def of(cls, tokens: Sequence[TokenLogprob], *, as_ids: bool = False) -> "Logprobs":
         """Make them from the contract's records."""
-        return cls([Logprob.of(token) for token in tokens])
+        return cls([Logprob.of(token, as_ids=as_ids) for token in tokens])
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -85,6 +91,13 @@ class AnswerMessage(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: list[Call] | UnsetType = UNSET
 
 
+class Shown(NamedTuple):
+    """What a whole answer tells of each choice."""
+
+    logprobs: bool
+    reasoning: bool
+
+
 class ChatChoice(msgspec.Struct, frozen=True):
     """One of the `n` answers."""
 
@@ -92,25 +105,26 @@ class ChatChoice(msgspec.Struct, frozen=True):
     message: AnswerMessage
     logprobs: Logprobs | None
     finish_reason: str
+    token_ids: Annotated[
+        list[int] | UnsetType, Meta(description="Every token of it, with return_token_ids.")
+    ] = UNSET
 
     @classmethod
-    def of(cls, index: int, whole: Whole, *, logprobs: bool, reasoning: bool) -> "ChatChoice":
-        """Make one from a whole generation.
-
-        Args:
-            index: its place in the answer.
-            whole: all of it.
-            reasoning: whether what the model thought is told.
-            logprobs: whether they were asked for; a text without tokens then has an empty list.
-        """
+    def of(
+        cls, index: int, whole: Whole, so_far: SoFar, extras: Extras, asked: "Shown"
+    ) -> "ChatChoice":
+        """Make one from a whole generation."""
         calls = [Call(c.id, "function", Called(c.name, c.arguments)) for c in whole.tool_calls]
         message = AnswerMessage(
             content=None if calls and not whole.text else whole.text,
-            reasoning_content=(whole.reasoning if reasoning else "") or UNSET,
+            reasoning_content=(whole.reasoning if asked.reasoning else "") or UNSET,
             tool_calls=calls or UNSET,
         )
         reason = finish_reason(whole.finished, calls=bool(calls))
-        return cls(index, message, Logprobs.of(whole.logprobs) if logprobs else None, reason)
+        # a text without tokens has an empty list
+        told = Logprobs.of(whole.logprobs, as_ids=extras.tokens_as_ids) if asked.logprobs else None
+        ids = list(so_far.token_ids(index)) if extras.token_ids else UNSET
+        return cls(index, message, told, reason, ids)
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,58 +134,61 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    system_fingerprint: str = FINGERPRINT
+    system_fingerprint: str
     choices: list[ChatChoice]
     usage: UsageAnswer
+    timings: Annotated[
+        TimingsAnswer | UnsetType, Meta(description="The first choice's, with timings_per_token.")
+    ] = UNSET
+    prompt_token_ids: Annotated[
+        list[int] | UnsetType, Meta(description="With return_token_ids.")
+    ] = UNSET
+    prompt_logprobs: Annotated[
+        PromptFigures | UnsetType, Meta(description="By token id; null for the first.")
+    ] = UNSET
 
     @classmethod
     def of(
-        cls, model_id: str, wholes: Sequence[Whole], *, logprobs: bool, reasoning: bool
+        cls, so_far: SoFar, wholes: Sequence[Whole], extras: Extras, asked: "Shown"
     ) -> "ChatAnswer":
         """Make one from whole generations, one per choice."""
         usages = {index: whole.finished.usage for index, whole in enumerate(wholes)}
+        prompt = wholes[0].prompt_logprobs
         return cls(
             id=chat_id(),
             created=int(time.time()),
-            model=model_id,
+            model=so_far.model_id,
+            system_fingerprint=fingerprint(so_far),
+            timings=(timings_of(so_far, 0) if extras.timings else None) or UNSET,
             choices=[
-                ChatChoice.of(index, whole, logprobs=logprobs, reasoning=reasoning)
+                ChatChoice.of(index, whole, so_far, extras, asked)
                 for index, whole in enumerate(wholes)
             ],
             usage=UsageAnswer.of(usages, len(wholes)),
+            prompt_token_ids=list(so_far.prompt_ids(0)) if extras.token_ids else UNSET,
+            prompt_logprobs=(
+                UNSET
+                if extras.prompt_logprobs is None or prompt is None
+                else prompt_figures(prompt, extras.prompt_logprobs)
+            ),
         )
 
 
 class ChatChunks:
     """Frames the stream: for each choice its role, its pieces and its finish reason."""
 
-    def __init__(
-        self,
-        model_id: str,
-        n: int,
-        *,
-        include_usage: bool,
-        usage_so_far: UsageOf | None = None,
-        reasoning: bool = True,
-    ) -> None:
+    def __init__(self, so_far: SoFar, n: int, extras: Extras, *, reasoning: bool) -> None:
         """Begin a stream.
 
         Args:
-            model_id: the model that writes.
+            so_far: who writes, and what is known of the choices.
             n: choices.
-            include_usage: whether a chunk at the end tells the usage.
-            usage_so_far: what a choice has cost, for every chunk; None: they don't tell it.
+            extras: what else is told.
             reasoning: whether what the model thinks is told.
         """
-        kind = "chat.completion.chunk"
-        self._chunks = Chunks(
-            chat_id(),
-            kind,
-            model_id,
-            n,
-            include_usage=include_usage,
-            usage_so_far=usage_so_far,
-        )
+        self._so_far = so_far
+        self._extras = extras
+        self._chunks = Chunks(chat_id(), "chat.completion.chunk", so_far, n, self._extras)
         self._reasoning = reasoning
         self._begun: set[int] = set()
         self._called: set[int] = set()
@@ -180,8 +197,12 @@ class ChatChunks:
         """Frame what happened to a choice."""
         begin = b"" if index in self._begun else self._begin(index, event)
         match event:
+            case PromptProgress():
+                # the role stands once before them all: clients that add up deltas would repeat it
+                return begin + self._chunks.progress(_choice(index, {}), event)
             case TextDelta(text, logprobs):
-                told = Logprobs.of(logprobs) if logprobs else None
+                as_ids = self._extras.tokens_as_ids
+                told = Logprobs.of(logprobs, as_ids=as_ids) if logprobs else None
                 return begin + self._frame(index, {"content": text}, told)
             case ReasoningDelta(text):
                 told_of = self._reasoning
@@ -204,9 +225,12 @@ class ChatChunks:
         return self._chunks.fail(error)
 
     def _begin(self, index: int, event: Event) -> bytes:
+        first = self._extras.token_ids and not self._begun
+        more = {"prompt_token_ids": self._so_far.prompt_ids(index)} if first else {}
         self._begun.add(index)
         content = None if isinstance(event, ToolCallDelta) else ""
-        return self._frame(index, {"role": "assistant", "content": content, "refusal": None})
+        delta = {"role": "assistant", "content": content, "refusal": None}
+        return self._chunks.write(_choice(index, delta), begins=True, more=more)
 
     def _frame(
         self,
@@ -215,8 +239,7 @@ class ChatChunks:
         logprobs: Logprobs | None = None,
         reason: str | None = None,
     ) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return self._chunks.write(choice)
+        return self._chunks.write(_choice(index, delta, logprobs, reason))
 
 
 def chat_id() -> str:
@@ -224,15 +247,19 @@ def chat_id() -> str:
     return f"chatcmpl-{uuid4().hex}"
 
 
-def finite(logprob: float) -> float:
-    """Bound a logprob below: JSON has no infinity."""
-    return max(logprob, _LOWEST_LOGPROB)
-
-
 def finish_reason(finished: Finished, *, calls: bool) -> str:
     """Why a choice ended; calls that were cut off are not complete calls."""
     whole = finished.reason is FinishReason.STOP and not finished.call_cut
     return "tool_calls" if calls and whole else finished.reason.value
+
+
+def _choice(
+    index: int,
+    delta: dict[str, Any],
+    logprobs: Logprobs | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
 
 def _call_delta(event: ToolCallDelta) -> dict[str, Any]:

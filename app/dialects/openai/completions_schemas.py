@@ -34,7 +34,7 @@ class CompletionBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknow
         ),
     ]
     max_tokens: Annotated[
-        int, Meta(ge=0, le=2**31 - 1, description="0 only with echo: the prompt's own figures.")
+        int, Meta(ge=0, le=2**31 - 1, description="0 only with echo or prompt_logprobs.")
     ] = 16
     echo: Annotated[bool, Meta(description="The text begins with the prompt.")] = False
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
@@ -69,8 +69,8 @@ class CompletionBody(GenerationOptions, frozen=True, kw_only=True, forbid_unknow
         if self.best_of is not None and self.best_of != self.n:
             reason = f"only n choices are made, which is {self.n}"
             raise Unsupported("best_of", self.best_of, reason)
-        if self.max_tokens == 0 and not self.echo:
-            raise InvalidParameter("max_tokens", 0, ">= 1 without echo")
+        if self.max_tokens == 0 and not self.echo and self.prompt_logprobs is None:
+            raise InvalidParameter("max_tokens", 0, ">= 1 without echo or prompt_logprobs")
         choices = self.choices(
             max_tokens=self.max_tokens,
             top_logprobs=self.logprobs,

@@ -19,7 +19,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["model"] = "model"
     created: Annotated[int, Meta(description="Unix time of its export.")]
     owned_by: str
-    root: Annotated[str, Meta(description="As id: there are no adapters.")]
+    root: Annotated[str, Meta(description="The model that an adapter is for, else as id.")]
+    parent: Annotated[str | None, Meta(description="The same; null of what is no adapter.")]
     max_model_len: Annotated[int, Meta(description="Tokens of prompt and answer together.")]
 
     @classmethod
@@ -30,8 +31,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             id=facts.model_id,
             created=int(facts.created.timestamp()),
             owned_by=facts.model_id.partition("/")[0],
-            root=facts.model_id,
-            max_model_len=loaded.get(facts.model_id, facts.context_length),
+            root=facts.base_id,
+            parent=facts.adapter_of,
+            max_model_len=loaded.get(facts.base_id, facts.context_length),
         )
 
 
@@ -57,7 +59,7 @@ async def show_model(
     model_id: Annotated[
         str,
         Parameter(
-            description="`publisher/name`, with the slash as it is or as `%2F`.",
+            description="`publisher/name` or `publisher/name:adapter`; a slash may be `%2F`.",
             schema_extra={"minLength": 3},  # in the document only: a shorter name is a 404 too
         ),
     ],

@@ -1,7 +1,6 @@
 """`GET /version`, `/load` and `/ping`: what routers and benchmarks of vLLM ask a server."""
 
-from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from litestar import MediaType, route
@@ -10,9 +9,8 @@ from msgspec import Meta
 
 from app.contract.models import ModelRegistry
 from app.dialects.kit.host import Provided
+from app.dialects.openai.extras import VERSION
 from app.dialects.openai.wire import refusals
-
-VERSION: Final = version("llmhost")
 
 
 class Version(msgspec.Struct, frozen=True):

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from litestar import Response, Router, post
+from litestar import Litestar, Response, Router, post
+from litestar.di import Provide
 
-from app.auth.guards import signed_in_if_required, within_chosen_rate_limit
+from app.auth.guards import signed_in, signed_in_if_required, within_chosen_rate_limit
 from app.contract.generation import Caller, Generator
 from app.dialects.kit.body import read_object, takes
 from app.dialects.kit.callers import caller_of
@@ -14,20 +15,34 @@ from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.streaming import Reply
 from app.dialects.openai import wire
+from app.dialects.openai.batches.files import (
+    delete_file,
+    list_files,
+    read_file,
+    show_file,
+    upload_file,
+)
+from app.dialects.openai.batches.routes import cancel_batch, list_batches, make_batch, show_batch
+from app.dialects.openai.batches.running import BatchRunner
 from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
-from app.dialects.openai.chat_wire import ChatAnswer, ChatChunks
+from app.dialects.openai.chat_wire import ChatAnswer, ChatChunks, Shown
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody, Given
 from app.dialects.openai.completions_wire import CompletionAnswer, CompletionChunks
-from app.dialects.openai.counting import input_tokens
 from app.dialects.openai.embeddings import embeddings
 from app.dialects.openai.models import list_models, show_model
 from app.dialects.openai.probes import ping, show_load, show_version
 from app.dialects.openai.rerank import rerank
-from app.dialects.openai.responses_records import ResponseAnswer
-from app.dialects.openai.responses_schemas import RESPONSES_RULES, ResponseBody, note_harmless
-from app.dialects.openai.responses_wire import Answering, ResponseEvents
-from app.dialects.openai.taken import read
-from app.dialects.openai.tokens import detokenize, tokenize
+from app.dialects.openai.responses.kept import ResponseKeeper
+from app.dialects.openai.responses.routes import (
+    cancel_response,
+    delete_response,
+    input_tokens,
+    list_input_items,
+    make_response,
+    show_response,
+)
+from app.dialects.openai.taken import note_effort, read
+from app.dialects.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
 from app.dialects.openai.tools import without_foreign_tools
 from app.settings import Settings
 
@@ -60,22 +75,13 @@ async def chat(
     caller = await caller_of(request, len(wanted))
     started = await generator.start_batch(wanted, asked.model, caller)
     reply = Reply(request, *started)
-    await _note_effort(reply, "reasoning_effort", asked.reasoning_effort, passed)
+    async with reply.guarded():
+        note_effort("reasoning_effort", asked.reasoning_effort, passed, thinks=reply.thinks)
     if asked.stream:
-        chunks = ChatChunks(
-            reply.model_id,
-            asked.n,
-            include_usage=asked.include_usage,
-            usage_so_far=reply.usage if asked.continuous_usage else None,
-            reasoning=asked.include_reasoning,
-        )
+        chunks = ChatChunks(reply, asked.n, asked.extras, reasoning=asked.include_reasoning)
         return await reply.stream(chunks, headers=passed.headers)
-    answer = ChatAnswer.of(
-        reply.model_id,
-        await reply.whole(),
-        logprobs=asked.logprobs,
-        reasoning=asked.include_reasoning,
-    )
+    shown = Shown(asked.logprobs, asked.include_reasoning)
+    answer = ChatAnswer.of(reply, await reply.whole(), asked.extras, shown)
     return Response(answer, headers=passed.headers)
 
 
@@ -97,64 +103,49 @@ async def completions(
     caller = await caller_of(request, len(wanted))
     started = await generator.start_batch(wanted, asked.model, caller)
     reply = Reply(request, *started)
-    try:
+    async with reply.guarded():
+        if asked.echo and asked.truncate_prompt_tokens is not None:
+            prompts = [list(reply.prompt_ids(i * asked.n)) for i in range(len(prompts))]
         echoes = [await _echo(generator, asked, prompt, caller) for prompt in prompts]
-    except BaseException:
-        await reply.aclose()
-        raise
     if asked.stream:
-        return await reply.stream(
-            CompletionChunks(
-                reply.model_id,
-                asked.n,
-                echoes,
-                include_usage=asked.include_usage,
-                usage_so_far=reply.usage if asked.continuous_usage else None,
-            ),
-            headers=passed.headers,
-        )
-    wholes, logprobs = await reply.whole(), asked.logprobs is not None
-    answer = CompletionAnswer.of(reply.model_id, wholes, asked.n, echoes, logprobs=logprobs)
+        told = asked.echo and asked.logprobs is not None
+        chunks = CompletionChunks(reply, asked.n, echoes, asked.extras, echoes_logprobs=told)
+        return await reply.stream(chunks, headers=passed.headers)
+    answer = CompletionAnswer.of(
+        reply, await reply.whole(), asked.n, echoes, asked.extras, logprobs=asked.logprobs
+    )
     return Response(answer, headers=passed.headers)
 
 
-@post(
-    "/v1/responses",
-    status_code=200,
-    summary="Response",
-    operation_class=takes(ResponseBody, streams=STREAMS),
-    responses=REFUSALS,
-)
-async def responses(
-    request: AnyRequest, generator: Provided[Generator], settings: Provided[Settings]
-) -> Response[ResponseAnswer]:
-    """Answer an input, which is the whole conversation: nothing is stored."""
-    passed = PassedOver(strict=settings.strict_parameters)
-    body = without_foreign_tools(await read_object(request), passed)
-    asked = read(body, ResponseBody, RESPONSES_RULES, passed)
-    note_harmless(asked, passed)
-    wanted = asked.request()
-    started = await generator.start(wanted, asked.model, await caller_of(request))
-    reply = Reply(request, started)
-    await _note_effort(reply, "reasoning.effort", asked.reasoning.effort, passed)
-    answering = Answering(asked, reply.model_id, started.sampling)
-    if asked.stream:
-        return await reply.stream(ResponseEvents(answering), headers=passed.headers)
-    # the events of the stream build the answer; here nobody reads them
-    await reply.feed(lambda _, event: list(answering.take(event)))
-    return Response(answering.response, headers=passed.headers)
-
-
-def dialect(_: Host) -> Dialect:
+def dialect(host: Host) -> Dialect:
     """Make OpenAI's endpoints."""
     generating = [
-        *(chat, completions, responses, input_tokens),
-        *(embeddings, rerank, tokenize, detokenize),
+        *(chat, completions, make_response, input_tokens),
+        *(embeddings, rerank, tokenize, detokenize, apply_template),
     ]
+    reading = [
+        *(list_models, show_model, show_version, show_load, tokenizer_info),
+        *(show_response, list_input_items, delete_response, cancel_response),
+    ]
+    filed = [
+        *(upload_file, list_files, show_file, read_file, delete_file),
+        *(make_batch, list_batches, show_batch, cancel_batch),
+    ]
+    keeper = ResponseKeeper(host.database, host.settings)
+    runner = BatchRunner(host.database, host.settings)
+
+    async def open_all(application: Litestar) -> None:
+        keeper.start()
+        runner.start(application)
+
+    async def close_all() -> None:
+        await runner.close()
+        await keeper.finish()
+
     return Dialect(
         paths=(
             *("/v1", "/tokenize", "/detokenize", "/embeddings", "/rerank"),
-            *("/version", "/load", "/ping"),
+            *("/version", "/load", "/ping", "/tokenizer_info", "/apply-template"),
         ),
         # `/models/…` is LocalLab's
         visits=[
@@ -171,17 +162,25 @@ def dialect(_: Host) -> Dialect:
                 ),
                 Router(
                     path="/",
-                    route_handlers=[list_models, show_model, show_version, show_load],
+                    route_handlers=reading,
                     guards=[signed_in_if_required],
                 ),
+                Router(path="/", route_handlers=filed, guards=[signed_in]),
                 ping,
             ],
+            dependencies={
+                "keeper": Provide(lambda: keeper, sync_to_thread=False),
+                "runner": Provide(lambda: runner, sync_to_thread=False),
+                "database": Provide(lambda: host.database, sync_to_thread=False),
+            },
             middleware=[wire.timed],
             tags=["OpenAI"],
         ),
         refuse=wire.refuse,
         envelope=wire.envelope,
         headers=wire.own_headers,
+        open=open_all,
+        close=close_all,
     )
 
 
@@ -194,18 +193,3 @@ async def _echo(
     if isinstance(prompt, str):
         return prompt
     return await generator.detokenize(prompt, asked.model, caller)
-
-
-async def _note_effort(reply: Reply, field: str, effort: str | None, passed: PassedOver) -> None:
-    """Note that a model was asked to think and can't.
-
-    Raises:
-        Unsupported: the server takes no such thing; the generations are closed.
-    """
-    if effort in (None, "none") or reply.thinks:
-        return
-    try:
-        passed.note(field, effort, "this model doesn't think before it answers")
-    except BaseException:
-        await reply.aclose()
-        raise

@@ -61,6 +61,28 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, le=2**31 - 1, description="The model can't end before so many.")
     ] = 0
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=64)] = []
+    bad_words: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=128)]],
+        Meta(
+            max_length=512,
+            description="Not generated as the tokenizer writes them, in front or after a space.",
+        ),
+    ] = []
+    allowed_token_ids: Annotated[
+        Annotated[list[TokenId], Meta(min_length=1, max_length=16_384)] | None,
+        Meta(description="No other is generated, the model's own end included."),
+    ] = None
+    skip_special_tokens: Annotated[
+        bool, Meta(description="false: they are text, but for the one that ends it.")
+    ] = True
+    truncate_prompt_tokens: Annotated[
+        Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None,
+        Meta(description="The prompt's last tokens; -1: as many as leave room for an answer."),
+    ] = None
+    logprob_token_ids: Annotated[
+        list[TokenId],
+        Meta(max_length=128, description="Named beside the likeliest, with logprobs."),
+    ] = []
 
     def sampled(self, **fields: Any) -> GenerationRequest:
         """Make the request.
@@ -71,6 +93,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Raises:
             InvalidParameter: fields contradict each other.
         """
+        if self.logprob_token_ids and fields.get("top_logprobs") is None:
+            limit = "none without logprobs"
+            raise InvalidParameter("logprob_token_ids", self.logprob_token_ids, limit)
+        if self.truncate_prompt_tokens == 0:
+            raise InvalidParameter("truncate_prompt_tokens", 0, "-1 or >= 1")
         # top_p 0 leaves the likeliest token alone, as temperature 0 does
         greedy = self.temperature == 0 or self.top_p == 0
         said = SamplingDefaults(
@@ -95,6 +122,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             stop_token_ids=tuple(self.stop_token_ids),
             min_tokens=self.min_tokens,
             ignore_eos=self.ignore_eos,
+            logprob_ids=tuple(self.logprob_token_ids),
+            bad_words=tuple(self.bad_words),
+            allowed_ids=(None if self.allowed_token_ids is None else tuple(self.allowed_token_ids)),
+            skip_special=self.skip_special_tokens,
+            truncate_prompt=self.truncate_prompt_tokens,
             **fields,
         )
 

@@ -6,18 +6,18 @@ nothing here say so in their description.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
-from app.contract.generation import GenerationRequest, Usage
+from app.contract.generation import GenerationRequest
+from app.contract.usage import Usage
+from app.dialects.openai.extras import Extras
 from app.dialects.openai.structured import Structured
+from app.errors import InvalidParameter
 
 TEXT_ALONE: Final = "models here read text alone"
-FINGERPRINT: Final = f"llmhost-{version('llmhost')}"
-"""What answers say of the software that made them."""
 MAX_CHOICES: Final = 2048
 """Choices that one request may ask for: a list of them is made before the engine can refuse it."""
 
@@ -43,6 +43,10 @@ Effort = Annotated[
 ThinkingBudget = Annotated[int, Meta(ge=0, le=2**31 - 1, description="Tokens of thinking at most.")]
 ROLE: Final = "^[A-Za-z0-9_-]+$"
 """What a role may be: it stands between the marks of a chat template."""
+TemplateVariables = Annotated[
+    dict[str, bool | int | float | str | None],
+    Meta(max_length=32, description="Further variables of the model's chat template."),
+]
 NOT_USED: Final = "Taken and not used."
 Label = Annotated[str, Meta(description=NOT_USED)]
 Metadata = Annotated[dict[str, Any], Meta(max_length=64)]
@@ -68,9 +72,27 @@ class GenerationOptions(Structured, frozen=True, kw_only=True, forbid_unknown_fi
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: Label = ""
+    prompt_logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=20)] | None,
+        Meta(description="Of each token of the prompt, and of so many others; not in streams."),
+    ] = None
+    return_token_ids: Annotated[
+        bool, Meta(description="Whether the answer has the ids of prompt and choices too.")
+    ] = False
+    timings_per_token: Annotated[
+        bool, Meta(description="Tell `timings` as llama.cpp has them; in a stream, in every chunk.")
+    ] = False
+    return_progress: Annotated[
+        bool, Meta(description="Tell `prompt_progress` in a stream while the prompt is read.")
+    ] = False
+    return_tokens_as_token_ids: Annotated[
+        bool, Meta(description="Whether logprobs name tokens by their ids, `token_id:123`.")
+    ] = False
 
     def choices(self, **fields: Any) -> list[GenerationRequest]:
-        """Make `n` requests that differ in their seeds alone.
+        """Make `n` requests that differ in their seeds.
+
+        The first one alone asks for the prompt's figures: the others have the same prompt.
 
         Args:
             **fields: of the request, what the endpoint has beyond this.
@@ -79,28 +101,46 @@ class GenerationOptions(Structured, frozen=True, kw_only=True, forbid_unknown_fi
             InvalidParameter: fields contradict each other.
         """
         wanted, field = self.wanted_format()
-        request = self.sampled(response_format=wanted, format_field=field, **fields)
+        if self.prompt_logprobs is not None and self.stream:
+            limit = "none with stream: true"
+            raise InvalidParameter("prompt_logprobs", self.prompt_logprobs, limit)
+        request = self.sampled(
+            response_format=wanted,
+            format_field=field,
+            progress=self.extras.progress,
+            **fields,
+        )
         seed = request.sampling.seed
-        if seed is None:
-            return [request] * self.n
+        choices = [request] * self.n
+        if seed is not None:
+            choices = [
+                msgspec.structs.replace(
+                    request,
+                    sampling=msgspec.structs.replace(request.sampling, seed=(seed + index) % 2**64),
+                )
+                for index in range(self.n)
+            ]
+        wanted_of_prompt = [self.prompt_logprobs, request.prompt_logprobs]
+        figures = max((most for most in wanted_of_prompt if most is not None), default=None)
         return [
-            msgspec.structs.replace(
-                request,
-                sampling=msgspec.structs.replace(request.sampling, seed=(seed + index) % 2**64),
-            )
-            for index in range(self.n)
+            msgspec.structs.replace(choice, prompt_logprobs=None if index else figures)
+            for index, choice in enumerate(choices)
         ]
 
     @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with its usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
-
-    @property
-    def continuous_usage(self) -> bool:
-        """Whether every chunk tells the usage so far."""
-        options = self.stream_options
-        return self.include_usage and options is not None and bool(options.continuous_usage_stats)
+    def extras(self) -> Extras:
+        """What the answer tells beside OpenAI's own fields."""
+        options = self.stream_options or StreamOptions()
+        usage = bool(options.include_usage)
+        return Extras(
+            usage=usage,
+            continuous_usage=usage and bool(options.continuous_usage_stats),
+            token_ids=self.return_token_ids,
+            timings=self.timings_per_token,
+            progress=self.stream and self.return_progress,
+            tokens_as_ids=self.return_tokens_as_token_ids,
+            prompt_logprobs=self.prompt_logprobs,
+        )
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):

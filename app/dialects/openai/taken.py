@@ -63,6 +63,7 @@ IGNORED: Final[Mapping[str, Unserved]] = {
     "priority": Unserved("clients take turns", (0,)),
     **dict.fromkeys(("request_id", "rid"), Unserved("ids are the server's; see X-Request-Id")),
     **dict.fromkeys(("cache_salt", "kv_transfer_params"), Unserved(_KEEPING)),
+    "spaces_between_special_tokens": Unserved("tokens are joined as their tokenizer does", (True,)),
     # OpenRouter and LiteLLM
     **dict.fromkeys(("provider", "route", "models", "transforms"), Unserved(_ROUTING)),
     "usage": Unserved("it is always told"),
@@ -90,6 +91,10 @@ UNSERVED: Final[Mapping[str, Unserved]] = {
 """Fields that no endpoint serves."""
 
 
+_OF_STREAMS: Final = ("stream_options", "return_progress")
+"""What says how a stream is written."""
+
+
 def read(body: Body, kind: type[T], rules: Rules, passed: PassedOver) -> T:
     """Check a body's fields against a record's and against what we can't serve.
 
@@ -112,11 +117,22 @@ def read(body: Body, kind: type[T], rules: Rules, passed: PassedOver) -> T:
             if name in rules.unserved:
                 raise Unsupported(name, value, rule.reason)
             passed.note(name, value, rule.reason)
-    if given.get("stream_options") and not given.get("stream"):
-        limit = "none without stream: true"
-        if passed.strict:
-            raise InvalidParameter("stream_options", given["stream_options"], limit)
-        passed.note("stream_options", given.pop("stream_options"), limit)
+    for name in _OF_STREAMS:
+        if given.get(name) and not given.get("stream"):
+            limit = "none without stream: true"
+            if passed.strict:
+                raise InvalidParameter(name, given[name], limit)
+            passed.note(name, given.pop(name), limit)
     if not passed.strict:  # else the record names the field that it doesn't know
         given = without_unknown(given, kind, passed)
     return to_record(given, kind)
+
+
+def note_effort(field: str, effort: str | None, passed: PassedOver, *, thinks: bool) -> None:
+    """Note that a model was asked to think and can't.
+
+    Raises:
+        Unsupported: the server takes no such thing.
+    """
+    if effort not in (None, "none") and not thinks:
+        passed.note(field, effort, "this model doesn't think before it answers")

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_PARAM: Final = 200
 _STARTED: Final = "openai_started"
+_KEPT: Final = ("/v1/responses/", "/v1/files", "/v1/batches")
+"""What begins so is kept for one user."""
 
 
 class ErrorWords(NamedTuple):
@@ -39,6 +41,8 @@ ERRORS: Final[dict[type[errors.Error], ErrorWords]] = {
     errors.BatchTooLarge: ErrorWords(400, _BAD, param="n"),
     errors.UnknownModel: ErrorWords(404, _BAD, "model_not_found", "model"),
     errors.NoModelLoaded: ErrorWords(404, _BAD, "model_not_found", "model"),
+    errors.NotKept: ErrorWords(404, _BAD),
+    errors.UnknownPrevious: ErrorWords(400, _BAD),
     errors.AccessError: ErrorWords(401, _BAD, "invalid_api_key"),
     errors.Forbidden: ErrorWords(403, "permission_error"),
     errors.RateLimited: ErrorWords(429, "requests", "rate_limit_exceeded"),
@@ -52,7 +56,7 @@ refusals: Final = documented(
     {
         400: "A field is wrong, unknown or not served, or the prompt is longer than the context",
         401: "The server asks for a key and there is none that holds",
-        404: "No such model on this server",
+        404: "No such model on this server, or nothing of this user's by that id",
         413: "The body is too large",
         429: "The queue is full or the rate limit reached; see Retry-After",
         500: "The model failed",
@@ -111,6 +115,8 @@ def own_headers(scope: Scope, start: HTTPResponseStartEvent) -> list[tuple[bytes
         milliseconds = 1000 * (time.perf_counter() - started)
         added.append((b"openai-processing-ms", b"%d" % milliseconds))
     present = dict(start["headers"])
+    if scope["path"].startswith(_KEPT) and b"cache-control" not in present:
+        added.append((b"cache-control", b"no-store"))
     if b"x-ratelimit-limit" in present:
         wait_s = max(0, math.ceil(int(present[b"x-ratelimit-reset"]) - time.time()))
         added += [

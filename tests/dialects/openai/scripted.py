@@ -1,6 +1,7 @@
 """A service that records its requests and plays events, and the dialect over it."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 
 from litestar import Litestar
@@ -15,16 +16,15 @@ from app.contract.generation import (
     Generation,
     GenerationRequest,
     Generator,
-    PromptToken,
     TextDelta,
-    TokenizedText,
-    TokenLogprob,
-    Usage,
 )
 from app.contract.models import ModelFacts
 from app.contract.sampling import FinishReason, SamplingParams
+from app.contract.tokens import AddedToken, PromptToken, TokenizedText, TokenizerFacts, TokenLogprob
+from app.contract.usage import Timings, Usage
 from app.dialects.locallab import routes as locallab
 from app.dialects.openai import routes as openai
+from app.dialects.openai.extras import VERSION
 from app.errors import BatchTooLarge, ContextOverflow, UnknownModel
 from tests.asgi_client import Answer, ask
 from tests.fakes import MODEL_ID, FakeCatalog, FakeEngine, FakeModel, fake_manifest
@@ -42,6 +42,30 @@ NEEDED: dict[str, dict[str, object]] = {
     RESPONSES: {"model": MODEL_ID, "input": "Hi"},
 }
 """The least that an endpoint takes."""
+
+
+TIMINGS = Timings(
+    cached_tokens=1, prompt_tokens=2, prompt_s=0.5, generated_tokens=5, generation_s=2.0
+)
+_MADE_BY = f"{VERSION}\nd1\n".encode()
+FINGERPRINT = f"fp_{hashlib.sha256(_MADE_BY).hexdigest()[:10]}"
+FACTS = TokenizerFacts(
+    vocab_size=258,
+    capacity=40,
+    bos=None,
+    eos="<s>",
+    chat_template="{{ x }}",
+    added={
+        1: AddedToken(
+            content="<s>",
+            special=True,
+            lstrip=False,
+            rstrip=False,
+            single_word=False,
+            normalized=False,
+        )
+    },
+)
 
 
 def end(
@@ -71,11 +95,21 @@ class ScriptedGeneration(Generation):
     usage = Usage(3, 0, 1)
     sampling = SamplingParams()
 
+    prompt_ids = (5, 6, 7)
+    digest = "d1"
+    timings = TIMINGS
+
     def __init__(self, script: Script) -> None:
         self._script = list(script)
+        self._ids: list[int] = []
         self.waits = False
         """Whether it is at an asyncio.Event that nobody has set."""
         self.closed = False
+
+    @property
+    def token_ids(self) -> list[int]:
+        """One for each event: 10, 11, …"""
+        return self._ids
 
     def __aiter__(self) -> "ScriptedGeneration":
         return self
@@ -91,6 +125,7 @@ class ScriptedGeneration(Generation):
                 case Exception() as error:
                     raise error
                 case event:
+                    self._ids.append(10 + len(self._ids))
                     return event
         raise StopAsyncIteration
 
@@ -111,8 +146,12 @@ class ScriptedService(Generator):
         self.callers: list[Caller] = []
         """Who had tokens made to text or the other way."""
         self.tokenized: list[tuple[str | Sequence[ChatMessage], str | None, bool]] = []
+        self.written: list[GenerationRequest] = []
+        """Conversations that were to be written out, or tokenized."""
         self.shown: list[Tool] = []
         """Tools that were shown with what was tokenized."""
+        self.continued: list[bool] = []
+        """Whether the last turn of what was tokenized is the beginning of an answer."""
 
     async def start(
         self,
@@ -144,17 +183,36 @@ class ScriptedService(Generator):
 
     async def tokenize(
         self,
-        text: str | Sequence[ChatMessage],
+        text: str | GenerationRequest,
         model_id: str | None = None,
         *,
         add_special_tokens: bool = True,
-        tools: Sequence[Tool] = (),
+        strings: bool = False,
         caller: Caller = NOBODY,
     ) -> TokenizedText:
         self.callers.append(caller)
-        self.shown += tools
-        self.tokenized.append((text, model_id, add_special_tokens))
-        return TokenizedText([1, 2, 3], 40)
+        said = text if isinstance(text, str) else self._read(text)
+        self.tokenized.append((said, model_id, add_special_tokens))
+        return TokenizedText([1, 2, 3], 40, ["a", "b", "c"] if strings else [])
+
+    async def write_out(
+        self, request: GenerationRequest, model_id: str | None = None, caller: Caller = NOBODY
+    ) -> str:
+        self.callers.append(caller)
+        _check_model(model_id)
+        self._read(request)
+        return "written out"
+
+    async def tokenizer_facts(self, model_id: str | None = None) -> TokenizerFacts:
+        _check_model(model_id)
+        return FACTS
+
+    def _read(self, request: GenerationRequest) -> Sequence[ChatMessage]:
+        self.written.append(request)
+        self.continued.append(request.continues)
+        if request.tool_choice.mode != "none":
+            self.shown += request.tools
+        return request.messages
 
     async def detokenize(
         self, ids: Sequence[int], model_id: str | None = None, caller: Caller = NOBODY

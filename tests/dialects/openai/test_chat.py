@@ -9,12 +9,12 @@ import pytest
 
 from app.contract.generation import Finished, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
-from app.dialects.openai.schemas import FINGERPRINT
 from app.errors import EngineFailure
 from tests.asgi_client import Answer, ask
 from tests.dialects.openai.scripted import (
     CHAT,
     COMPLETIONS,
+    FINGERPRINT,
     NEEDED,
     RESPONSES,
     ScriptedService,

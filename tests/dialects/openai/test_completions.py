@@ -2,11 +2,12 @@
 
 import json
 
-from app.contract.generation import PromptLogprobs, TextDelta, TokenLogprob
+from app.contract.generation import TextDelta
 from app.contract.sampling import FinishReason
-from app.dialects.openai.schemas import FINGERPRINT
+from app.contract.tokens import PromptLogprobs, TokenLogprob
 from tests.dialects.openai.scripted import (
     COMPLETIONS,
+    FINGERPRINT,
     ScriptedService,
     end,
     logprob,

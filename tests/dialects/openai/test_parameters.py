@@ -10,7 +10,7 @@ from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.contract.sampling import SamplingDefaults, SamplingParams
 from app.dialects.openai.chat_schemas import CHAT_RULES, ChatBody
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES, CompletionBody
-from app.dialects.openai.responses_schemas import RESPONSES_RULES, ResponseBody
+from app.dialects.openai.responses.schemas import RESPONSES_RULES, ResponseBody
 from tests.dialects.openai.scripted import (
     CHAT,
     COMPLETIONS,
@@ -70,6 +70,13 @@ ENDING = [
     ({"include_stop_str_in_output": True}, {"include_stop": True}),
     ({"min_tokens": 3}, {"min_tokens": 3}),
     ({"ignore_eos": True}, {"ignore_eos": True}),
+    ({"logprob_token_ids": []}, {}),
+    ({"bad_words": ["a", " b"]}, {"bad_words": ("a", " b")}),
+    ({"allowed_token_ids": [3, 4]}, {"allowed_ids": (3, 4)}),
+    ({"skip_special_tokens": False}, {"skip_special": False}),
+    ({"truncate_prompt_tokens": 5}, {"truncate_prompt": 5}),
+    ({"truncate_prompt_tokens": -1}, {"truncate_prompt": -1}),
+    ({"spaces_between_special_tokens": True}, {}),
 ]
 STRUCTURED = [
     ({"type": "text"}, None, {}),
@@ -80,6 +87,11 @@ SHARED = [
     *ENDING,
     ({"user": "ada"}, {}),
     ({"stream": False}, {}),
+    ({"prompt_logprobs": 20}, {"prompt_logprobs": 20}),
+    ({"timings_per_token": True}, {}),
+    ({"return_progress": True}, {}),
+    ({"return_progress": True, "stream": True}, {"progress": True}),
+    ({"return_token_ids": True, "return_tokens_as_token_ids": True}, {}),
     *(
         ({field: value}, {"response_format": wanted, "format_field": field})
         for field, value, wanted in (
@@ -123,6 +135,10 @@ TABLE = {
         ({"max_completion_tokens": 5, "max_tokens": 5}, {"max_tokens": 5}),
         ({"logprobs": True}, {"top_logprobs": 0}),
         ({"logprobs": True, "top_logprobs": 20}, {"top_logprobs": 20}),
+        (
+            {"logprobs": True, "logprob_token_ids": [3, 4]},
+            {"top_logprobs": 0, "logprob_ids": (3, 4)},
+        ),
         ({"tools": [NESTED]}, {"tools": [LOOK_UP]}),
         ({"parallel_tool_calls": False}, {"parallel_tool_calls": False}),
         ({"chat_template_kwargs": {"a": True}}, {"template_options": {"a": True}}),
@@ -133,11 +149,12 @@ TABLE = {
         ({"enable_thinking": False}, {"reasoning": Reasoning("none")}),
         ({"thinking_token_budget": 7}, {"reasoning": Reasoning(budget=7)}),
         ({"include_reasoning": False}, {}),
-        ({"continue_final_message": True}, {"continues": True}),
+        ({"continue_final_message": True}, {"continues": True, "opens_turn": False}),
         (
             {"continue_final_message": True, "add_generation_prompt": False},
-            {"continues": True},
+            {"continues": True, "opens_turn": False},
         ),
+        ({"add_generation_prompt": False}, {"opens_turn": False}),
     ],
     COMPLETIONS: [
         *SHARED,
@@ -149,6 +166,12 @@ TABLE = {
         ({"max_tokens": 0, "echo": True}, {"max_tokens": 0}),
         ({"logprobs": 5}, {"top_logprobs": 5}),
         ({"logprobs": 0, "echo": True}, {"top_logprobs": 0, "prompt_logprobs": 0}),
+        (
+            {"logprobs": 3, "echo": True, "prompt_logprobs": 1},
+            {"top_logprobs": 3, "prompt_logprobs": 3},
+        ),
+        ({"max_tokens": 0, "prompt_logprobs": 1}, {"max_tokens": 0, "prompt_logprobs": 1}),
+        ({"logprobs": 0, "logprob_token_ids": [3]}, {"top_logprobs": 0, "logprob_ids": (3,)}),
         ({"best_of": 1, "suffix": ""}, {}),
     ],
     RESPONSES: [
@@ -190,7 +213,7 @@ CASES = [
     ),
 ]
 # of more effect than one request shows: tests below, or of streams and answers
-ELSEWHERE = {"model", "n", "stream_options", "tool_choice"}
+ELSEWHERE = {"model", "n", "stream_options", "tool_choice", "previous_response_id"}
 
 
 def changed(request: GenerationRequest, **fields: object) -> GenerationRequest:
@@ -268,6 +291,7 @@ async def test_tool_choice_by_name(path, choice):
     service = ScriptedService()
     await post(service, path, tools=TOOLS[path], tool_choice=choice)
     assert service.requests[0].tool_choice == ToolChoice("required", "look_up")
+    assert not service.requests[0].parallel_tool_calls, "it is called once, as instructor expects"
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}

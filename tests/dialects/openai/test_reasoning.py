@@ -2,8 +2,9 @@
 
 import json
 
-from app.contract.generation import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from app.contract.generation import Finished, ReasoningDelta, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
+from app.contract.usage import Usage
 from app.dialects.kit.passed_over import IGNORED
 from tests.dialects.openai.scripted import (
     CHAT,

@@ -4,7 +4,7 @@ import pytest
 
 from app.dialects.openai.chat_schemas import CHAT_RULES
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES
-from app.dialects.openai.responses_schemas import RESPONSES_RULES
+from app.dialects.openai.responses.schemas import RESPONSES_RULES
 from tests.dialects.openai.scripted import (
     CHAT,
     COMPLETIONS,
@@ -49,6 +49,20 @@ REFUSED = [
             ("min_tokens", -1),
             ("ignore_eos", 1),
             ("user", 1),
+            ("bad_words", [""]),
+            ("bad_words", ["x" * 129]),
+            ("bad_words", ["x"] * 513),
+            ("allowed_token_ids", []),
+            ("allowed_token_ids", [-1]),
+            ("allowed_token_ids", [1] * 16_385),
+            ("skip_special_tokens", 0),
+            ("truncate_prompt_tokens", 0),
+            ("truncate_prompt_tokens", -2),
+            ("prompt_logprobs", -1),
+            ("prompt_logprobs", 21),
+            ("logprob_token_ids", [1]),
+            ("logprob_token_ids", [-1]),
+            ("logprob_token_ids", [1] * 129),
         )
     ),
     (CHAT, "modalities", ["text", "audio"], "unsupported_parameter"),
@@ -66,7 +80,7 @@ REFUSED = [
     (COMPLETIONS, "prompt", [], "invalid_value"),
     (COMPLETIONS, "prompt", ["a", 1], "invalid_value"),
     (COMPLETIONS, "echo", 1, "invalid_value"),
-    (RESPONSES, "previous_response_id", "resp_1", "unsupported_parameter"),
+    (RESPONSES, "previous_response_id", "resp_1", "previous_response_not_found"),
     (RESPONSES, "background", True, "unsupported_parameter"),
     (RESPONSES, "top_logprobs", 1, "invalid_value"),
     (RESPONSES, "max_output_tokens", 0, "invalid_value"),
@@ -83,7 +97,6 @@ INSIDE = [
     (CHAT, {"messages": [{"role": "user\nx", "content": "x"}]}, "messages[0].role"),
     (RESPONSES, {"input": [{"role": "a b", "content": "x"}]}, "input[0].role"),
     (CHAT, {"typical_p": 0.5}, "typical_p"),
-    (CHAT, {"add_generation_prompt": False}, "add_generation_prompt"),
     (
         CHAT,
         {

@@ -12,7 +12,7 @@ from app.dialects.locallab import routes as locallab
 from app.dialects.openai import routes as openai
 from app.dialects.openai.chat_schemas import CHAT_RULES
 from app.dialects.openai.completions_schemas import COMPLETIONS_RULES
-from app.dialects.openai.responses_schemas import RESPONSES_RULES
+from app.dialects.openai.responses.schemas import RESPONSES_RULES
 from tests.asgi_client import Answer, ask
 from tests.dialects.openai.scripted import (
     CHAT,
@@ -55,6 +55,8 @@ async def test_harmless_fields_are_taken_and_named(path):
     ("path", "fields", "noted"),
     [
         (CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
+        (CHAT, {"return_progress": True}, "return_progress"),
+        (COMPLETIONS, {"return_progress": True}, "return_progress"),
         (CHAT, {"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
         (CHAT, {"chat_id": "c", "session_id": "s"}, "chat_id, session_id"),
         (CHAT, {"tools": [NESTED, {"type": "custom", "custom": {}}]}, "tools[1].type"),

@@ -11,7 +11,8 @@ from app.contract.generation import Event, Finished, ReasoningDelta, TextDelta, 
 from app.contract.sampling import FinishReason, SamplingParams
 from app.dialects.kit.framing import json_event
 from app.dialects.openai.chat_wire import Logprob
-from app.dialects.openai.responses_records import (
+from app.dialects.openai.ids import new_id
+from app.dialects.openai.responses.records import (
     Failure,
     FunctionCall,
     IncompleteDetails,
@@ -24,9 +25,8 @@ from app.dialects.openai.responses_records import (
     ReasoningText,
     ResponseAnswer,
     ResponseUsage,
-    new_id,
 )
-from app.dialects.openai.responses_schemas import ResponseBody
+from app.dialects.openai.responses.schemas import ResponseBody
 from app.dialects.openai.wire import detail
 from app.errors import Error
 
@@ -34,8 +34,10 @@ from app.errors import Error
 class Answering:
     """Takes generation's events and yields those of the API."""
 
-    def __init__(self, asked: ResponseBody, model_id: str, sampling: SamplingParams) -> None:
-        self.response = ResponseAnswer.begun(asked, model_id, sampling)
+    def __init__(
+        self, asked: ResponseBody, model_id: str, sampling: SamplingParams, *, stored: bool
+    ) -> None:
+        self.response = ResponseAnswer.begun(asked, model_id, sampling, stored=stored)
         self._number = -1
 
     def begin(self) -> Iterator[Json]:
@@ -59,6 +61,7 @@ class Answering:
         """End the response with a failure."""
         told = detail(error)
         self.response.status = "failed"
+        self.response.store = False
         self.response.error = Failure("server_error", told.message)
         yield self._event("response.failed", response=self.response)
 

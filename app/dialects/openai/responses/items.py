@@ -57,12 +57,13 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     encrypted_content: Annotated[str | None, Meta(description=NOT_USED)] = None
 
 
-def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
+def to_messages(items: Sequence[Item], field: str, first: int = 0) -> list[ChatMessage]:
     """Make generation's turns.
 
     Args:
         items: what was said so far.
-        field: their path in the body.
+        field: the path in the body of those that were sent.
+        first: the index of the first of them; those before it were sent earlier.
 
     Raises:
         InvalidParameter, Unsupported: an item lacks what its type needs, or is not text.
@@ -71,7 +72,7 @@ def to_messages(items: Sequence[Item], field: str) -> list[ChatMessage]:
     calls: dict[int, list[ToolCall]] = {}
     """By the number of the assistant's turn that they belong to."""
     for index, item in enumerate(items):
-        where = f"{field}[{index}]"
+        where = f"{field}[{index - first}]"
         match item.type:
             case "message":
                 role = _needed(item.role, f"{where}.role")

@@ -2,14 +2,14 @@
 
 import time
 from typing import Any, Literal
-from uuid import uuid4
 
 import msgspec
 
-from app.contract.generation import Usage
 from app.contract.sampling import SamplingParams
+from app.contract.usage import Usage
 from app.dialects.openai.chat_wire import Logprob
-from app.dialects.openai.responses_schemas import ResponseBody
+from app.dialects.openai.ids import new_id
+from app.dialects.openai.responses.schemas import ResponseBody
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Json = dict[str, Any]
@@ -141,16 +141,16 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     metadata: Json
     usage: ResponseUsage | None = None
     background: bool = False
-    previous_response_id: None = None
+    previous_response_id: str | None = None
     reasoning: ReasoningAsked = msgspec.field(default_factory=ReasoningAsked)
     service_tier: Literal["default"] = "default"
-    store: Literal[False] = False
+    store: bool = False
     truncation: Literal["disabled"] = "disabled"
     user: str | None = None
 
     @classmethod
     def begun(
-        cls, asked: ResponseBody, model_id: str, sampling: SamplingParams
+        cls, asked: ResponseBody, model_id: str, sampling: SamplingParams, *, stored: bool
     ) -> "ResponseAnswer":
         """Make one with nothing written yet."""
         form = asked.text.format
@@ -172,13 +172,10 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
             top_logprobs=asked.top_logprobs or 0,
             metadata=asked.metadata,
             user=asked.user or None,
+            previous_response_id=asked.previous_response_id,
+            store=stored,
             reasoning=ReasoningAsked(asked.reasoning.effort),
         )
-
-
-def new_id(kind: str) -> str:
-    """Make an id for an object of a kind."""
-    return f"{kind}_{uuid4().hex}"
 
 
 def _without_nulls(record: msgspec.Struct) -> Json:

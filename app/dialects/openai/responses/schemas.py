@@ -1,6 +1,6 @@
 """`POST /v1/responses`: what is sent, and the request that it means.
 
-Stateless: nothing is kept, so a conversation comes whole in `input` each time.
+A conversation comes whole in `input`, or goes on from a response that was kept.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from app.contract.conversation import ChatMessage, Tool
 from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.tools import Mode, allowed_tools, to_format, to_options, to_tool_choice
-from app.dialects.openai.responses_items import Item, to_messages
+from app.dialects.openai.responses.items import Item, to_messages
 from app.dialects.openai.sampling import Sampling
 from app.dialects.openai.schemas import (
     NOT_USED,
@@ -35,23 +35,32 @@ from app.dialects.openai.tools import (
 )
 from app.errors import InvalidParameter
 
-_STATELESS: Final = "nothing is stored; send the whole conversation as input"
+NO_TOKENS_TOLD: Final = {
+    "prompt_logprobs": Unserved("a response has no place for them"),
+    "timings_per_token": Unserved("a response has no place for them", (False,)),
+    **dict.fromkeys(
+        ("return_token_ids", "return_tokens_as_token_ids"),
+        Unserved("a response names tokens by their text alone", (False,)),
+    ),
+}
+_NO_BACKGROUND: Final = "a response is made while its client waits for it"
 _NO_BUILT_IN: Final = "it limits built-in tools, and there are none"
 RESPONSES_RULES: Final = Rules(
     {
         **UNSERVED,
-        "background": Unserved(_STATELESS, (False,)),
-        "background_options": Unserved(_STATELESS),
-        "context_management": Unserved(_STATELESS, ([],)),
-        "conversation": Unserved(_STATELESS),
+        "background": Unserved(_NO_BACKGROUND, (False,)),
+        "background_options": Unserved(_NO_BACKGROUND),
+        "context_management": Unserved("conversations are not shortened", ([],)),
+        "conversation": Unserved("conversations go on by previous_response_id"),
         "image": Unserved(TEXT_ALONE),
-        "previous_response_id": Unserved(_STATELESS),
         "prompt": Unserved("there are no stored prompts"),
+        **NO_TOKENS_TOLD,
     },
     {
         **IGNORED,
         "access_programs": Unserved("there are none"),
         "max_tool_calls": Unserved(_NO_BUILT_IN),
+        "return_progress": Unserved("a response's events have no place for it", (False,)),
         "truncation": Unserved("an input longer than the context is refused", ("disabled",)),
     },
 )
@@ -109,14 +118,26 @@ class ResponseBody(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     thinking_token_budget: ThinkingBudget | None = None
     stream: bool = False
     stream_options: ResponseStreamOptions | None = None
-    store: Annotated[bool, Meta(description="Nothing is stored, whatever it says.")] = True
+    previous_response_id: (
+        Annotated[
+            str, Meta(max_length=64, description="The conversation of this response goes on.")
+        ]
+        | None
+    ) = None
+    store: (
+        Annotated[bool, Meta(description="Kept for users who signed in, unless this is false.")]
+        | None
+    ) = None
     metadata: Annotated[Metadata, Meta(description="Comes back in the answer.")] = {}  # noqa: RUF012 # msgspec copies it
     user: Label = ""
     prompt_cache_key: Label = ""
     safety_identifier: Label = ""
 
-    def request(self) -> GenerationRequest:
+    def request(self, before: Sequence[Item] = ()) -> GenerationRequest:
         """Make the request.
+
+        Args:
+            before: the conversation so far.
 
         Raises:
             InvalidParameter, Unsupported: fields contradict each other, or one can't be served.
@@ -129,12 +150,13 @@ class ResponseBody(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tools, choice = self._choice(tools)
         form = self.text.format or ResponseFormat()
         return self.sampled(
-            messages=self._messages(),
+            messages=self._messages(before),
             max_tokens=self.max_output_tokens,
             top_logprobs=(self.top_logprobs or 0) if logprobs else None,
             tools=tools,
             tool_choice=choice,
-            parallel_tool_calls=self.parallel_tool_calls,
+            # OpenAI's guide: a function that is named is called exactly once
+            parallel_tool_calls=self.parallel_tool_calls and choice.name is None,
             response_format=to_format(form.type, form.schema, "text.format.schema"),
             template_options=to_options(self.chat_template_kwargs, "chat_template_kwargs"),
             reasoning=Reasoning(self.reasoning.effort, self.thinking_token_budget),
@@ -149,13 +171,14 @@ class ResponseBody(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             case mode:
                 return tools, to_tool_choice(mode, None, tools, "tool_choice")
 
-    def _messages(self) -> list[ChatMessage]:
+    def _messages(self, before: Sequence[Item]) -> list[ChatMessage]:
         messages = (
             [] if self.instructions is None else [ChatMessage.of("system", self.instructions)]
         )
-        if isinstance(self.input, str):
-            return [*messages, ChatMessage.of("user", self.input)]
-        return [*messages, *to_messages(self.input, "input")]
+        items = (
+            [Item(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        )
+        return [*messages, *to_messages([*before, *items], "input", first=len(before))]
 
 
 def note_harmless(asked: ResponseBody, passed: PassedOver) -> None:
