@@ -34,7 +34,7 @@ VARYING: Final = {
     ),
     "uuid": (r"()\b([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b",),
     "secret": (r"\b(sk-llmhost-)([A-Za-z0-9]{40})\b",),
-    "version": (r'("system_fingerprint":"llmhost-)([^"]+)(?=")',),
+    "version": (r'("system_fingerprint":"fp_)([0-9a-f]{10})(?=")',),
     "ending": (r'("ending":")([^"]+)(?=")',),
     "jwt": (r"()\b(eyJ[\w-]+\.[\w-]+\.[\w-]+)",),
     "now": (rf'("(?:created|created_at|completed_at)":)({_TIME})',),

@@ -76,12 +76,27 @@ ROWS = [
         "closable",
         {"model": "test/fake", "input": "x"},
     ),
+    Row("GET", "/v1/responses/1", "OpenAI", "closable"),
+    Row("DELETE", "/v1/responses/1", "OpenAI", "closable"),
+    Row("GET", "/v1/responses/1/input_items", "OpenAI", "closable"),
+    Row("POST", "/v1/responses/1/cancel", "OpenAI", "closable"),
+    Row("POST", "/v1/files", "OpenAI", "users"),
+    Row("GET", "/v1/files", "OpenAI", "users"),
+    Row("GET", "/v1/files/1", "OpenAI", "users"),
+    Row("DELETE", "/v1/files/1", "OpenAI", "users"),
+    Row("GET", "/v1/files/1/content", "OpenAI", "users"),
+    Row("POST", "/v1/batches", "OpenAI", "users", {}),
+    Row("GET", "/v1/batches", "OpenAI", "users"),
+    Row("GET", "/v1/batches/1", "OpenAI", "users"),
+    Row("POST", "/v1/batches/1/cancel", "OpenAI", "users"),
     Row("POST", "/v1/embeddings", "OpenAI", "closable"),
     Row("POST", "/embeddings", "OpenAI", "closable"),
     Row("POST", "/v1/rerank", "OpenAI", "closable"),
     Row("POST", "/rerank", "OpenAI", "closable"),
     Row("POST", "/tokenize", "OpenAI", "closable", {"model": "test/fake", "prompt": "x"}),
     Row("POST", "/detokenize", "OpenAI", "closable", {"model": "test/fake", "tokens": [5]}),
+    Row("GET", "/tokenizer_info", "OpenAI", "closable"),
+    Row("POST", "/apply-template", "OpenAI", "closable", {"model": "test/fake", **TURN}),
     Row("POST", "/v1/messages", "Anthropic", "closable", {**MODEL, **TURN, "max_tokens": 9}),
     Row("POST", "/v1/messages/count_tokens", "Anthropic", "closable", {**MODEL, **TURN}),
     Row("GET", "/anthropic/v1/models", "Anthropic", "closable"),
@@ -103,6 +118,13 @@ TEMPLATES = {
     f"{CHAT}?chat_id=-1": "/api/ai/huggingface/{model_publisher}/{model_name}/chat",
     "/api/chats/1": "/api/chats/{chat_id}",
     "/v1/models/test/fake": "/v1/models/{model_id}",
+    "/v1/files/1": "/v1/files/{file_id}",
+    "/v1/files/1/content": "/v1/files/{file_id}/content",
+    "/v1/batches/1": "/v1/batches/{batch_id}",
+    "/v1/batches/1/cancel": "/v1/batches/{batch_id}/cancel",
+    "/v1/responses/1": "/v1/responses/{response_id}",
+    "/v1/responses/1/input_items": "/v1/responses/{response_id}/input_items",
+    "/v1/responses/1/cancel": "/v1/responses/{response_id}/cancel",
     "/anthropic/v1/models/test/fake": "/anthropic/v1/models/{model_id}",
     "/me/keys/1": "/me/keys/{key_id}",
 }
@@ -110,7 +132,7 @@ USERS = ("users", "logins")
 ENVELOPES = {
     "Neptun": ["statusCode", "statusMessage"],
     "OpenAI": ["error"],
-    "Anthropic": ["type", "error"],
+    "Anthropic": ["type", "error", "request_id"],
     "Ollama": ["error"],
 }
 GONE = "Service not available anymore."
@@ -141,6 +163,9 @@ ANSWERS: dict[Error, tuple[int, int, int, str]] = {
     errors.NoModelLoaded(): (400, 503, 400, GONE),
     errors.UsernameTaken(): (400, 400, 400, "Bad Request. {}"),
     errors.UnsuitablePassword(3, "8 to 1024"): (400, 400, 400, "Bad Request. {}"),
+    errors.NotKept("response", "1"): (400, 400, 400, "Bad Request. {}"),
+    errors.UnknownPrevious("1"): (400, 400, 400, "Bad Request. {}"),
+    errors.QuotaFull(11, 10, "responses"): (400, 400, 400, "Bad Request. {}"),
     errors.UnknownChat("1"): (400, 404, 404, "Not Found. {}"),
     errors.ChatsFull(1001, 1000, "chats"): (400, 400, 400, "Bad Request. {}"),
     errors.UnknownApiKey("1"): (400, 404, 400, "Bad Request. {}"),
@@ -152,6 +177,7 @@ ANSWERS: dict[Error, tuple[int, int, int, str]] = {
     errors.TryAgainLater("later", 7): (429, 503, 400, GONE),
     errors.Overloaded(64, 64, 7): (429, 429, 400, GONE),
     errors.RateLimited("too often", 7): (429, 429, 429, "Too Many Requests. {}"),
+    errors.StorageAway("the database", 7): (503, 503, 400, GONE),
     errors.ShuttingDown(7): (503, 503, 400, GONE),
     errors.ServerError("our fault"): (500, 500, 500, "Internal Server Error"),
     errors.EngineFailure("a step failed"): (500, 500, 500, "Internal Server Error"),
@@ -175,9 +201,12 @@ OPENAI: dict[type[Error], tuple[int, str, str | None, str]] = {
     errors.NoModelLoaded: (404, BAD, "model", "model_not_found"),
     errors.UsernameTaken: (400, BAD, None, "username_taken"),
     errors.UnsuitablePassword: (400, BAD, None, "unsuitable_password"),
-    errors.UnknownChat: (400, BAD, None, "unknown_chat"),
+    errors.NotKept: (404, BAD, None, "not_kept"),
+    errors.UnknownPrevious: (400, BAD, "previous_response_id", "previous_response_not_found"),
+    errors.QuotaFull: (400, BAD, None, "quota_full"),
+    errors.UnknownChat: (404, BAD, None, "unknown_chat"),
     errors.ChatsFull: (400, BAD, None, "chats_full"),
-    errors.UnknownApiKey: (400, BAD, None, "unknown_api_key"),
+    errors.UnknownApiKey: (404, BAD, None, "unknown_api_key"),
     errors.TooManyApiKeys: (400, BAD, None, "too_many_api_keys"),
     errors.AccessError: (401, BAD, None, "invalid_api_key"),
     errors.NotAuthenticated: (401, BAD, None, "invalid_api_key"),
@@ -186,6 +215,7 @@ OPENAI: dict[type[Error], tuple[int, str, str | None, str]] = {
     errors.TryAgainLater: (503, "server_error", None, "try_again_later"),
     errors.Overloaded: (429, "requests", None, "overloaded"),
     errors.RateLimited: (429, "requests", None, "rate_limit_exceeded"),
+    errors.StorageAway: (503, "server_error", None, "storage_unavailable"),
     errors.ShuttingDown: (503, "server_error", None, "shutting_down"),
     errors.ServerError: (500, "server_error", None, "server_error"),
     errors.EngineFailure: (500, "server_error", None, "engine_failure"),
@@ -294,7 +324,10 @@ async def test_every_endpoint_answers_every_error_in_its_own_words(
         token = (await server.auth.logins.sign_in(user)).access_token
         for row in ROWS:
             answer = await server.ask(row.method, row.path, row.body, token=token)
-            assert (answer.status, answer.json) == answer_of(error, row.dialect), row
+            told = answer.json
+            if row.dialect == "Anthropic":
+                assert told.pop("request_id") == answer.headers["x-request-id"], row
+            assert (answer.status, told) == answer_of(error, row.dialect), row
             assert answer.headers["content-type"] == "application/json", row
             later = isinstance(error, errors.TryAgainLater)
             assert answer.headers.get("retry-after") == ("7" if later else None), row

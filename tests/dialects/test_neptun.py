@@ -8,6 +8,8 @@ from urllib.parse import quote
 import pytest
 from litestar.exceptions import LitestarException
 
+from app.contract.generation import Finished, ReasoningDelta, TextDelta
+from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
 from app.dialects.neptun.wire import BrokenOff
 from app.errors import (
     ContextOverflow,
@@ -20,9 +22,11 @@ from app.errors import (
     ShuttingDown,
     UnknownModel,
 )
+from app.storage.chats import Quota
 from tests.accounts_app import CHAT, HELLO, PASSWORD, Server, running
 from tests.asgi_client import Answer
 from tests.databases import KINDS
+from tests.dialects.openai.scripted import ScriptedGeneration, end
 from tests.fakes import FakeService
 
 
@@ -131,6 +135,19 @@ async def test_the_reply_is_on_disk_before_its_end_is_sent(server: Server):
     assert answer.complete
     assert kept
     assert len(await stored(server, token)) == 2
+
+
+async def test_what_a_model_thinks_is_no_end_of_its_reply(server: Server):
+    token = await server.token("ada")
+    owner = await server.auth.accounts.named("ada")
+    keeper = ChatKeeper(server.database, Quota(chats=0, num_bytes=0))
+    said = ScriptedGeneration([ReasoningDelta("Hm."), TextDelta("4"), end()])
+    kept = KeptGeneration(said, keeper, user_id=owner.id, chat_id="1", question="2 + 2?")
+    assert [type(event) async for event in kept] == [ReasoningDelta, TextDelta, Finished]
+    assert shown(await stored(server, token)) == [
+        ("user", "2 + 2?", True),
+        ("assistant", "4", True),
+    ]
 
 
 async def test_minus_one_keeps_nothing(server: Server):

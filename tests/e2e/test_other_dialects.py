@@ -3,16 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import anthropic
 import ollama
 import pytest
 
-from tests.e2e.agent_app import CONTEXT, LONG, SAID, write_model
+from tests.e2e.agent_app import LONG, SAID
 from tests.e2e.clients import PROGRAMS, node_environment, run
-from tests.e2e.server import DEFAULT_MODEL, Server, running_server
+from tests.e2e.server import DEFAULT_MODEL, Server
 
 QUESTION = "What is the capital of Japan?"
 FIRST = "The capital of Japan is Tokyo."
@@ -29,16 +28,6 @@ WEATHER = {
     },
 }
 AGENT = "@anthropic-ai/claude-code@2.1.332"
-
-
-@pytest.fixture(scope="module")
-def agent_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("agent")
-    write_model(folder / "models")
-    settings = {"models_dir": folder / "models", "model": LONG, "context_length": CONTEXT}
-    target = "tests.e2e.agent_app:app"
-    with running_server(folder, target=target, slots=2, **settings) as server:
-        yield server
 
 
 def program(name: str, tmp_path: Path, *packages: str) -> Path:
@@ -67,6 +56,8 @@ def talk_with_anthropic(client: anthropic.Anthropic) -> None:
         second = stream.get_final_message()
     assert "".join(pieces) == second.content[0].text == SECOND
     assert len(pieces) > 3, "it must come in pieces"
+    begun = [question, {"role": "assistant", "content": "The capital of Japan is"}]
+    assert client.messages.create(messages=begun, **asked).content[0].text == " Tokyo."
     cached = client.messages.create(messages=turns, **asked).usage
     counted = client.messages.count_tokens(model=DEFAULT_MODEL, messages=turns).input_tokens
     assert cached.cache_read_input_tokens > 0
@@ -93,6 +84,7 @@ def talk_with_anthropic(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError) as refused:
         client.messages.create(**{**asked, "model": "no/such"}, messages=[question])
     assert refused.value.request_id.startswith("req_")
+    assert refused.value.body["request_id"] == refused.value.request_id
 
 
 def test_anthropic_for_node(server: Server, tmp_path: Path):

@@ -31,7 +31,7 @@ def dialect(host: Host) -> Dialect:
         loaded = {model.model_id: model for model in host.models.loaded}
         loading = host.models.loading
         rows = [
-            ModelRow.of(facts, loaded.get(facts.model_id), loading.get(facts.model_id))
+            ModelRow.of(facts, loaded.get(facts.base_id), loading.get(facts.base_id))
             for facts in await host.models.available()
         ]
         return Overview(

@@ -85,6 +85,22 @@ def _merged(turns: Sequence[ChatMessage]) -> ChatMessage:
     )
 
 
+def is_beginning(turn: ChatMessage) -> bool:
+    """Whether an answer can go on with a turn: it is text alone that doesn't end in white space."""
+    return bool(turn.text) and turn.text == turn.text.rstrip() and not turn.tool_calls
+
+
+def check_beginning(turn: ChatMessage, at: str) -> None:
+    """Check that an answer can go on with a turn.
+
+    Raises:
+        InvalidParameter: it calls tools or has no text, or, as with Anthropic, ends in white space.
+    """
+    if not is_beginning(turn):
+        limit = "text alone without white space at its end, since the answer goes on with it"
+        raise InvalidParameter(at, turn.text, limit)
+
+
 def referenced_tools(messages: Sequence[Message]) -> set[str]:
     """Name the tools that results of a search have asked to be shown."""
     return {

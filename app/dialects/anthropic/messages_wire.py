@@ -16,9 +16,9 @@ from app.contract.generation import (
     ReasoningDelta,
     TextDelta,
     ToolCallDelta,
-    Usage,
 )
 from app.contract.sampling import FinishReason
+from app.contract.usage import Usage
 from app.dialects.anthropic.conversation import told_id
 from app.dialects.anthropic.wire import error_event
 from app.dialects.kit.framing import json_event

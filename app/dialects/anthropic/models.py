@@ -45,7 +45,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, facts: ModelFacts, models: ModelRegistry) -> "ModelInfo":
         """Describe a model on disk; one in memory may have less room than it was trained for."""
         loaded = {model.model_id: model.capacity for model in models.loaded}
-        room = loaded.get(facts.model_id, facts.context_length)
+        room = loaded.get(facts.base_id, facts.context_length)
         return cls(
             id=facts.model_id,
             display_name=facts.model_id.rpartition("/")[2],
@@ -82,7 +82,8 @@ async def list_models(request: AnyRequest, models: Provided[ModelRegistry]) -> M
         facts = facts[names.index(page.after_id) + 1 :]
     if page.before_id is not None:
         # the page that ends just before it
-        facts = [model for model in facts if model.model_id < page.before_id]
+        before = [model.model_id for model in facts]
+        facts = facts[: before.index(page.before_id)] if page.before_id in before else []
         shown = facts[-page.limit :]
     else:
         shown = facts[: page.limit]

@@ -6,8 +6,10 @@ import msgspec
 from litestar import Response, Router, post
 
 from app.auth.guards import signed_in_if_required, within_chosen_rate_limit
-from app.contract.generation import Generator
+from app.contract.generation import GenerationRequest, Generator
+from app.contract.sampling import SamplingParams
 from app.dialects.anthropic import wire
+from app.dialects.anthropic.conversation import is_beginning
 from app.dialects.anthropic.messages_wire import Answering, MessageAnswer, MessageEvents
 from app.dialects.anthropic.models import list_models, show_model, visits
 from app.dialects.anthropic.schemas import CountBody, MessagesBody, read
@@ -47,11 +49,8 @@ async def messages(
     wanted = asked.request()
     started = await generator.start(wanted, asked.model, await caller_of(request))
     reply = Reply(request, started)
-    try:
+    async with reply.guarded():
         asked.note_thinking(ignored, thinks=reply.thinks)
-    except BaseException:
-        await reply.aclose()
-        raise
     hidden = asked.thinking is not None and asked.thinking.display == "omitted"
     answering = Answering(started, asked.max_tokens, hides_thinking=hidden)
     if asked.stream:
@@ -76,12 +75,19 @@ async def count_tokens(
     ignored = PassedOver(strict=settings.strict_parameters)
     betas = request.headers.get(BETAS, "")
     asked = read(await read_object(request), CountBody, ignored, betas=betas)
-    tools, choice = asked.choice()
+    turns, (tools, choice) = asked.turns(), asked.choice()
+    conversation = GenerationRequest(
+        messages=turns,
+        tools=tools,
+        tool_choice=choice,
+        # agents ask how long a conversation has become, also where no answer could go on with it
+        continues=asked.continues and is_beginning(turns[-1]),
+        sampling=SamplingParams(),
+    )
     counted = await generator.tokenize(
-        asked.turns(),
+        conversation,
         asked.model,
         add_special_tokens=False,  # the template writes them itself
-        tools=tools if choice.mode != "none" else (),
         caller=await caller_of(request),
     )
     return Response(Count(len(counted.ids)), headers=ignored.headers)

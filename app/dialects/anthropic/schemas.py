@@ -15,7 +15,13 @@ from app.contract.conversation import ChatMessage, Tool
 from app.contract.formats import JsonSchema
 from app.contract.generation import GenerationRequest, Reasoning, ToolChoice
 from app.contract.sampling import SamplingParams
-from app.dialects.anthropic.conversation import Message, SystemText, referenced_tools, to_messages
+from app.dialects.anthropic.conversation import (
+    Message,
+    SystemText,
+    check_beginning,
+    referenced_tools,
+    to_messages,
+)
 from app.dialects.kit.body import Body, to_record
 from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.tools import Mode, differently_named, to_tool_choice
@@ -126,6 +132,11 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         OutputFormat | None, Meta(description="An older name of output_config.format.")
     ] = None
 
+    @property
+    def continues(self) -> bool:
+        """Whether the last turn is the beginning of the answer."""
+        return self.messages[-1].role == "assistant"
+
     def turns(self) -> list[ChatMessage]:
         """Make generation's turns.
 
@@ -215,14 +226,14 @@ class MessagesBody(Conversation, frozen=True, kw_only=True, forbid_unknown_field
         if budget is not None and budget >= self.max_tokens:
             limit = f"less than max_tokens, {self.max_tokens}"
             raise InvalidParameter("thinking.budget_tokens", budget, limit)
-        if self.messages[-1].role == "assistant":
-            reason = "no answer goes on from a beginning of the client's: let another turn be last"
-            raise Unsupported(f"messages[{len(self.messages) - 1}].role", "assistant", reason)
-        tools, choice = self.choice()
         wanted = self.output_config.format or self.output_format
+        turns = self.turns()
+        if self.continues:
+            self._check_beginning(turns[-1], wanted)
+        tools, choice = self.choice()
         greedy = self.temperature == 0 or self.top_p == 0
         return GenerationRequest(
-            messages=self.turns(),
+            messages=turns,
             max_tokens=self.max_tokens,
             sampling=SamplingParams(
                 temperature=0.0 if greedy else self.temperature,
@@ -237,7 +248,17 @@ class MessagesBody(Conversation, frozen=True, kw_only=True, forbid_unknown_field
             tool_choice=choice,
             parallel_tool_calls=not self.tool_choice.disable_parallel_tool_use,
             response_format=None if wanted is None else JsonSchema(wanted.schema),
+            continues=self.continues,
         )
+
+    def _check_beginning(self, last: ChatMessage, wanted: OutputFormat | None) -> None:
+        check_beginning(last, f"messages[{len(self.messages) - 1}].content")
+        last_is = "where the last turn is the beginning of the answer"
+        if self.may_think and self.thinking is not None:
+            raise InvalidParameter("thinking.type", self.thinking.type, f"'disabled' {last_is}")
+        if wanted is not None:
+            field = "output_config.format" if self.output_config.format else "output_format"
+            raise InvalidParameter(field, wanted.type, f"none {last_is}")
 
 
 class CountBody(Conversation, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from litestar.types import ASGIApp, HTTPResponseStartEvent, Receive, Scope, Send
 
 from app import errors
 from app.auth.guards import request_id_of
+from app.current_request import current_request
 from app.dialects.kit.framing import json_event
 from app.dialects.kit.refusals import documented, headers_for, row_of
 
@@ -32,6 +33,14 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     type: Literal["error"] = "error"
     error: ErrorDetail
+    request_id: str | None
+    """As in the header `request-id`."""
+
+    @classmethod
+    def of(cls, told: ErrorDetail) -> "ErrorAnswer":
+        """Tell of the request that is under way."""
+        request = current_request()
+        return cls(error=told, request_id=None if request is None else request.request_id)
 
 
 _BAD: Final = "invalid_request_error"
@@ -88,19 +97,19 @@ def refuse(error: errors.Error) -> Response[Any]:
     headers = headers_for(error, status)
     if isinstance(error, errors.TryAgainLater):
         headers["retry-after-ms"] = str(1000 * error.retry_after_s)
-    return Response(ErrorAnswer(error=detail(error)), status_code=status, headers=headers)
+    return Response(ErrorAnswer.of(detail(error)), status_code=status, headers=headers)
 
 
 def envelope(status: int, message: str, headers: dict[str, str]) -> Response[Any]:
     """The body of an answer that is no success and comes from no error of the tree."""
     kind = "api_error" if status >= 500 else _TYPES.get(status, _BAD)
-    answer = ErrorAnswer(error=ErrorDetail(kind, message))
+    answer = ErrorAnswer.of(ErrorDetail(kind, message))
     return Response(answer, status_code=status, headers=headers)
 
 
 def error_event(error: errors.Error) -> bytes:
     """Tell a failure in a stream, after which nothing comes."""
-    return json_event(ErrorAnswer(error=detail(error)), "error")
+    return json_event(ErrorAnswer.of(detail(error)), "error")
 
 
 def keyed(app: ASGIApp) -> ASGIApp:

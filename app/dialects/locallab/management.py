@@ -85,7 +85,7 @@ async def available(models: Provided[ModelRegistry]) -> AvailableModels:
     progress = {**models.loading, **{model.model_id: 1.0 for model in models.loaded}}
     current = models.current
     return AvailableModels(
-        [AvailableModel.of(facts, progress.get(facts.model_id)) for facts in on_disk],
+        [AvailableModel.of(facts, progress.get(facts.base_id)) for facts in on_disk],
         None if current is None else current.model_id,
     )
 

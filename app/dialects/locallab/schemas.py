@@ -10,9 +10,10 @@ import msgspec
 from msgspec import Meta
 
 from app.contract.conversation import ChatMessage
-from app.contract.generation import GenerationRequest, Usage
+from app.contract.generation import GenerationRequest
 from app.contract.models import ModelState
 from app.contract.sampling import SamplingParams
+from app.contract.usage import Usage
 from app.contract.whole import Whole
 from app.errors import InvalidParameter
 

@@ -7,8 +7,8 @@ import asyncio
 from typing import Self
 from uuid import UUID
 
-from app.contract.generation import Event, Generation, TextDelta, Usage
-from app.contract.sampling import SamplingParams
+from app.contract.followed import Followed
+from app.contract.generation import Event, Finished, Generation, TextDelta
 from app.errors import Error
 from app.storage.chats import Quota, Turn, check_room, keep_turn
 from app.storage.database import Database
@@ -47,7 +47,7 @@ class ChatKeeper:
             await keep_turn(session, user_id, chat_id, turn)
 
 
-class KeptGeneration:
+class KeptGeneration(Followed[Generation]):
     """A generation whose question and reply are kept.
 
     A whole reply is on disk before its end is sent. One that broke off is kept as incomplete,
@@ -63,33 +63,13 @@ class KeptGeneration:
         chat_id: str,
         question: str,
     ) -> None:
-        self._generation = generation
+        super().__init__(generation)
         self._keeper = keeper
         self._user_id = user_id
         self._chat_id = chat_id
         self._question = question
         self._pieces: list[str] = []
         self._kept = False
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens so far."""
-        return self._generation.usage
-
-    @property
-    def thinks(self) -> bool:
-        """Whether the model may think before its answer."""
-        return self._generation.thinks
-
-    @property
-    def model_id(self) -> str:
-        """The model that writes."""
-        return self._generation.model_id
-
-    @property
-    def sampling(self) -> SamplingParams:
-        """How its tokens are chosen."""
-        return self._generation.sampling
 
     def __aiter__(self) -> Self:
         return self
@@ -107,7 +87,7 @@ class KeptGeneration:
             raise
         if isinstance(event, TextDelta):
             self._pieces.append(event.text)
-        else:
+        elif isinstance(event, Finished):
             await self._keep(complete=True)
         return event
 

@@ -8,15 +8,9 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.contract.generation import (
-    Event,
-    Finished,
-    ReasoningDelta,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-)
+from app.contract.generation import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 from app.contract.sampling import FinishReason
+from app.contract.tokens import TokenLogprob
 from app.dialects.kit.framing import json_line
 from app.dialects.ollama.wire import ErrorAnswer
 from app.errors import Error

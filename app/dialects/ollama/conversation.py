@@ -85,6 +85,11 @@ def to_messages(messages: Sequence[Message]) -> list[ChatMessage]:
     return turns
 
 
+def is_beginning(turn: ChatMessage) -> bool:
+    """Whether the answer goes on with a last turn: it is the assistant's, and text alone."""
+    return turn.role == "assistant" and bool(turn.text.strip()) and not turn.tool_calls
+
+
 def _answered(
     waiting: Mapping[str | None, deque[str]], open_ids: set[str], name: str | None, at: str
 ) -> str:

@@ -26,7 +26,7 @@ _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 class Details(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is like."""
 
-    parent_model: str = ""
+    parent_model: Annotated[str, Meta(description="What an adapter is for.")] = ""
     format: str = "onnx"
     family: str
     families: list[str]
@@ -37,7 +37,12 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, facts: ModelFacts) -> "Details":
         """Describe a model."""
         family = facts.architecture
-        return cls(family=family, families=[family], quantization_level=facts.quantisation)
+        return cls(
+            parent_model=facts.adapter_of or "",
+            family=family,
+            families=[family],
+            quantization_level=facts.quantisation,
+        )
 
 
 class Tagged(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +182,7 @@ async def show(request: AnyRequest, models: Provided[ModelRegistry]) -> Shown:
         model_info={
             "general.architecture": family,
             "general.basename": facts.model_id,
-            f"{family}.context_length": loaded.get(facts.model_id, facts.context_length),
+            f"{family}.context_length": loaded.get(facts.base_id, facts.context_length),
         },
         capabilities=_capabilities(facts),
         modified_at=rfc3339(facts.created),

@@ -85,7 +85,7 @@ class Speaking:
         asked: ChatBody | GenerateBody = read(body, body_type, ignored)
         facts = await resolve(self._models, asked.model)
         loaded = {model.model_id: model.capacity for model in self._models.loaded}
-        context = loaded.get(facts.model_id, facts.context_length)
+        context = loaded.get(facts.base_id, facts.context_length)
         options = read_options(asked.options, context, ignored)
         keep_s = None if asked.keep_alive is None else seconds(asked.keep_alive)
         if asked.keep_alive is not None and not may_manage(request):
@@ -100,20 +100,17 @@ class Speaking:
             else:
                 await self._models.load(facts.model_id)
                 if obeyed:
-                    self._keep_alive.keep(facts.model_id, keep_s)
+                    self._keep_alive.keep(facts.base_id, keep_s)
             answer = empty_answer(kind, asked.model, "unload" if leaves else "load", clock)
             return Response(answer, headers=ignored.headers)
         caller = await caller_of(request)
         started = await self._generator.start(asked.request(options), facts.model_id, caller)
         clock.start()
         if obeyed:
-            self._keep_alive.keep(facts.model_id, keep_s)
+            self._keep_alive.keep(facts.base_id, keep_s)
         reply, answering = Reply(request, started), Answering(kind, asked.model, clock)
-        try:
+        async with reply.guarded():
             asked.note_thinking(ignored, thinks=reply.thinks)
-        except BaseException:
-            await reply.aclose()
-            raise
         if asked.stream:
             return await reply.stream(Lines(answering), NDJSON, ignored.headers)
         # the lines of the stream carry the answer; here nobody reads them

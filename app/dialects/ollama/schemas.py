@@ -16,7 +16,7 @@ from app.contract.generation import GenerationRequest, Reasoning
 from app.dialects.kit.body import Body, to_record
 from app.dialects.kit.passed_over import PassedOver
 from app.dialects.kit.tools import differently_named
-from app.dialects.ollama.conversation import TEXT_ALONE, Message, to_messages
+from app.dialects.ollama.conversation import TEXT_ALONE, Message, is_beginning, to_messages
 from app.dialects.ollama.options import Options
 from app.errors import Unsupported
 
@@ -135,7 +135,9 @@ class ChatBody(Asked, frozen=True, kw_only=True):
             for one in functions
         ]
         differently_named(tools, "tools[{}].function.name")
-        return self._request(options, messages=to_messages(self.messages), tools=tools)
+        turns = to_messages(self.messages)
+        continues = is_beginning(turns[-1])
+        return self._request(options, messages=turns, tools=tools, continues=continues)
 
 
 class GenerateBody(Asked, frozen=True, kw_only=True):

@@ -93,6 +93,8 @@ async def test_limits_and_ids_are_told_as_anthropic_tells_them(tmp_path: Path):
         seen = [await server.ask("POST", "/v1/messages", BODY, headers=sent) for _ in range(2)]
     assert [answer.status for answer in seen] == [200, 429]
     assert seen[1].json["error"]["type"] == "rate_limit_error"
+    assert seen[1].json["request_id"] == "abc"
+    assert unknown_fields(ErrorResponse.model_validate(seen[1].json)) == []
     for answer in seen:
         assert answer.headers["request-id"] == "abc"
         assert answer.headers["anthropic-ratelimit-requests-limit"] == "1"

@@ -17,9 +17,9 @@ from app.contract.generation import (
     TextDelta,
     ToolCallDelta,
     ToolChoice,
-    Usage,
 )
 from app.contract.sampling import FinishReason, SamplingParams
+from app.contract.usage import Usage
 from app.dialects.anthropic import routes as anthropic
 from app.dialects.kit import streaming
 from app.dialects.kit.passed_over import IGNORED
@@ -34,7 +34,7 @@ from tests.dialects.openai.scripted import (
     ScriptedService,
     end,
 )
-from tests.fakes import MODEL_ID
+from tests.fakes import MODEL_ID, FakeService
 from tests.hosts import app_over, host_over
 
 MESSAGES = "/v1/messages"
@@ -315,6 +315,14 @@ async def test_a_deferred_tool_is_shown_once_a_search_has_named_it():
         assert [tool.name for tool in service.requests[0].tools] == names
 
 
+BEGUN = {"messages": [*HI, {"role": "assistant", "content": "I am"}]}
+USES = {
+    "role": "assistant",
+    "content": [
+        {"type": "tool_use", "id": "t", "name": "get_weather", "input": {}},
+        {"type": "text", "text": "I"},
+    ],
+}
 IMAGE = {"type": "image", "source": {"type": "url", "url": "http://x/y.png"}}
 
 
@@ -331,7 +339,17 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "http://x/y.png"}}
             {"messages": [{"role": "user", "content": [{"type": "document"}]}]},
             "messages[0].content[0].type is 'document', which is not supported here",
         ),
-        ({"messages": [*HI, {"role": "assistant", "content": "I"}]}, "messages[1].role is 'assis"),
+        (
+            {"messages": [*HI, {"role": "assistant", "content": "I "}]},
+            "messages[1].content is 'I '",
+        ),
+        ({"messages": [*HI, {"role": "assistant", "content": []}]}, "messages[1].content is ''"),
+        ({"messages": [*HI, USES]}, "messages[1].content is 'I', expected text alone"),
+        ({**BEGUN, "thinking": {"type": "adaptive"}}, "thinking.type is 'adaptive', expected 'dis"),
+        (
+            {**BEGUN, "output_config": {"format": {"type": "json_schema", "schema": {}}}},
+            "output_config.format is 'json_schema', expected none where the last turn",
+        ),
         (
             {
                 "messages": [
@@ -361,6 +379,32 @@ async def test_what_would_change_the_answer_is_refused_by_name(
     assert answer.json["error"]["type"] == "invalid_request_error"
     assert answer.json["error"]["message"].startswith(message), answer.json
     assert service.requests == []
+
+
+async def test_an_answer_goes_on_with_the_assistants_last_turn():
+    service = FakeService(" fine.")
+    app = app_over(host_over(service))
+    body = {"model": MODEL_ID, "messages": BEGUN["messages"], "max_tokens": 20}
+    answer = (await ask(app, "POST", MESSAGES, body)).json
+    assert answer["content"] == [{"type": "text", "text": " fine."}], "what is new, and no more"
+    [prompt] = service.prompts()
+    assert prompt.endswith("<|im_start|>assistant\nI am")
+    counted = await ask(app, "POST", COUNT, {k: body[k] for k in ("model", "messages")})
+    assert counted.json == {"input_tokens": answer["usage"]["input_tokens"]}
+    whole = await ask(app, "POST", COUNT, {"model": MODEL_ID, "messages": HI})
+    assert counted.json != whole.json, "or its turn was not counted"
+
+
+@pytest.mark.parametrize("last", [USES["content"][:1], USES["content"], "I am "])
+async def test_a_turn_that_no_answer_goes_on_with_is_counted(last: Any):
+    app = app_over(host_over(FakeService()))
+    turns = [*HI, {"role": "assistant", "content": last}]
+    counts = []
+    for messages in (turns[:-1], turns):
+        answer = await ask(app, "POST", COUNT, {"model": MODEL_ID, "messages": messages})
+        assert answer.status == 200, answer.body
+        counts.append(answer.json["input_tokens"])
+    assert counts[0] < counts[1]
 
 
 PASSED = {
@@ -407,10 +451,15 @@ async def test_tokens_are_counted_with_the_tools_that_are_shown():
 
 async def test_a_failure_in_a_stream_is_an_error_event():
     service = ScriptedService([TextDelta("Hel"), EngineFailure("it broke")])
-    events = events_of(await send(service, stream=True))
+    answer = await send(service, stream=True)
+    events = events_of(answer)
     assert events[-1] == (
         "error",
-        {"type": "error", "error": {"type": "api_error", "message": "it broke"}},
+        {
+            "type": "error",
+            "error": {"type": "api_error", "message": "it broke"},
+            "request_id": answer.headers["request-id"],
+        },
     )
     assert "message_stop" not in [name for name, _ in events]
 

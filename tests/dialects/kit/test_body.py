@@ -1,3 +1,4 @@
+import asyncio
 import json
 from typing import Annotated, Literal
 
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from litestar import Litestar, Request, Response, post
 from msgspec import Meta
 
-from app.dialects.kit.body import num_values, read_object, takes, to_record
+from app.dialects.kit import body_size
+from app.dialects.kit.body import read_object, takes, to_record
 from app.errors import InvalidParameter, RequestError, UnknownParameter
 from tests.asgi_client import ask
 
@@ -237,10 +239,13 @@ def weight(value: object) -> int:
     return 8 + max(0, len(inner) - 1) + sum(map(weight, inner))
 
 
-@given(json_values, st.integers(1, 60))
-def test_values_are_counted_outside_strings_alone(value, enough):
+@given(json_values, st.integers(1, 60), st.integers(1, 9))
+def test_values_are_counted_outside_strings_alone(value, enough, slice_bytes):
     raw = json.dumps(value).encode()
-    assert (num_values(raw, enough) > enough) is (weight(value) > enough)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body_size, "_SLICE_BYTES", slice_bytes)
+        counted = asyncio.run(body_size.num_values(raw, enough))
+    assert (counted > enough) is (weight(value) > enough)
 
 
 async def test_a_body_of_too_many_values_is_refused_undecoded():

@@ -8,7 +8,7 @@ from app.contract.generation import Event, Finished, GenerationRequest
 from app.contract.sampling import SamplingParams
 from app.dialects.kit.framing import TextEvents
 from app.dialects.kit.streaming import Reply
-from app.errors import EngineFailure
+from app.errors import EngineFailure, Unsupported
 from tests.dialects.kit.connection import Connection
 from tests.fakes import FakeService, Step, byte_ids
 
@@ -48,6 +48,16 @@ async def test_cancelling_who_waits_frees_every_slot(way):
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    assert service.engine.in_use == 0
+
+
+async def test_a_failure_before_the_answer_frees_every_slot():
+    service = FakeService(asyncio.Event())
+    reply = Reply(Asking(), *await service.start_batch([asks()] * 3))
+    assert service.engine.in_use == 3
+    with pytest.raises(Unsupported):
+        async with reply.guarded():
+            raise Unsupported("think", True, "it doesn't")
     assert service.engine.in_use == 0
 
 

@@ -97,8 +97,15 @@ async def test_a_whole_chat_and_a_whole_generation():
 
 async def test_a_streamed_generation_ends_with_its_timings():
     lines = lines_of(await send(ScriptedService(), GENERATE))
-    assert [line["response"] for line in lines] == ["Hello", ""]
+    for line in lines:
+        assert line.keys() <= GenerateResponse.model_fields.keys()
+        GenerateResponse.model_validate(line)
+        assert (line["model"], line["created_at"][-1]) == (MODEL_ID, "Z")
+    told = [(line["response"], line["done"], line.get("done_reason")) for line in lines]
+    assert told == [("Hello", False, None), ("", True, "stop")]
+    assert (lines[-1]["prompt_eval_count"], lines[-1]["eval_count"]) == (3, 2)
     assert lines[-1].keys() >= TIMINGS
+    assert TIMINGS.isdisjoint(lines[0])
 
 
 async def test_a_call_that_was_cut_off_is_left_out():
@@ -200,6 +207,24 @@ async def test_turns_with_calls_and_results():
         ChatMessage("tool", (TextPart("B"),), tool_call_id="mine"),
         ChatMessage("tool", (TextPart("A"),), tool_call_id="call00000"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("last", "continues"),
+    [
+        ({"content": "It is"}, True),
+        ({"content": "It is "}, True),
+        ({"content": "It is", "thinking": "Easy."}, True),
+        ({"content": " "}, False),
+        ({"content": "", "tool_calls": [{"function": {"name": "a"}}]}, False),
+        ({"content": "Look:", "tool_calls": [{"function": {"name": "a"}}]}, False),
+    ],
+)
+async def test_an_answer_goes_on_with_a_last_turn_that_is_text(last, continues):
+    service = ScriptedService()
+    await send(service, messages=[*HI, {"role": "assistant", **last}])
+    await send(service, messages=[*HI, {"role": "assistant", **last}, *HI])
+    assert [request.continues for request in service.requests] == [continues, False]
 
 
 async def test_a_prompt_is_a_conversation_unless_it_is_raw():

@@ -17,13 +17,15 @@ const LATENCIES = [
 ];
 
 export function App() {
-  const { overview, refused, signing, problem, told } = useStore(state, (now) => now);
+  const { overview, samples, refused, signing, problem, told } = useStore(state, (now) => now);
   return html`<div class="frame">
     <${Header} />
     <main class="stack">
       ${problem && html`<p class="notice bad" role="alert">${problem}</p>`}
       ${(refused || signing) && html`<${SignIn} why=${refused ?? "To change users and keys."} />`}
       ${!overview && !refused && !problem && html`<p class="muted">Asking the server…</p>`}
+      ${overview && samples.size === 0 && html`<p class="notice">There are no figures: what is between this
+        page and the server does not let <code>/metrics</code> through. Ask the server directly.</p>`}
       ${overview && !signing && html`
         ${told && html`<p class=${`notice ${told.bad ? "bad" : ""}`} role=${told.bad ? "alert" : "status"}>${told.words}</p>`}
         <${Now} /><${Latency} /><${Models} /><${Accounts} /><${Errors} />`}

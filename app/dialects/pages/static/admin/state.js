@@ -38,7 +38,7 @@ async function look() {
   try {
     const [overview, metrics] = await Promise.all([
       ask("admin/api/overview"),
-      send("metrics").then((answer) => answer.text()),
+      figures(),
     ]);
     take(overview, parse(metrics), Date.now());
     if (state.get().users === null) await lookAtUsers();
@@ -47,6 +47,16 @@ async function look() {
       before = null;
       state.set({ refused: error.message, overview: null, users: null, rates: [], first: null });
     } else state.set({ problem: `The server can't be reached: ${error.message}` });
+  }
+}
+
+/** The figures for programs; none where a proxy before the server keeps them to itself. */
+async function figures() {
+  try {
+    return await (await send("metrics")).text();
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return "";
+    throw error;
   }
 }
 

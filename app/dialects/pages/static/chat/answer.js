@@ -52,7 +52,7 @@ export async function writeAnswers(chat, nodes, model, ready) {
       stream_options: { include_usage: true }, ...(nodes.length > 1 ? { n: nodes.length } : {}),
     };
     if (nodes.length === 1) delete body.n;
-    await ready();
+    await unlessStopped(ready(), controller.signal);
     controller.signal.throwIfAborted();
     began = performance.now();
     const answer = await send("v1/chat/completions", { method: "POST", body, signal: controller.signal });
@@ -147,6 +147,14 @@ function sum(node, clock, usage, count) {
     cached: usage.prompt_tokens_details?.cached_tokens ?? 0,
     perSecond: seconds > 0 && tokens > 1 ? (tokens - 1) / seconds : null,
   };
+}
+
+/** Wait for something, and no longer than until it is stopped: a model may take minutes to load. */
+function unlessStopped(work, signal) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    work.then(resolve, reject);
+  });
 }
 
 function wordsFor(error) {

@@ -1,10 +1,10 @@
 // Where chats are kept: in this browser, or in the account of who is signed in.
 //
-// A shelf: { list(), read(id), save(chat), remove(id) }; list gives { id, title, updated }, the last
+// A shelf: { isHere, list(), read(id), save(chat), remove(id) }; list gives { id, title, updated }, the last
 // used first.
 
 import { ask } from "../lib/api.js";
-import { chatOfTurns, branch, titleOf } from "./tree.js";
+import { branch, chatOfTurns, merged, titleOf } from "./tree.js";
 import { spoken } from "./answer.js";
 import { EMPTY_SETTINGS } from "./parameters.js";
 
@@ -47,6 +47,7 @@ export function browserShelf() {
     });
   };
   return {
+    isHere: true,
     async list() {
       const found = await run("readonly", (_, summaries) => summaries.getAll());
       const all = found === null ? [...memory.values()].map(summaryOf) : found.result;
@@ -58,8 +59,12 @@ export function browserShelf() {
     },
     async save(chat) {
       const done = await run("readwrite", (chats, summaries) => {
-        chats.put(chat);
-        summaries.put(summaryOf(chat));
+        const before = chats.get(chat.id);
+        before.onsuccess = () => {
+          const whole = merged(chat, before.result);
+          chats.put(whole);
+          summaries.put(summaryOf(whole));
+        };
       });
       if (done === null) memory.set(chat.id, structuredClone(chat));
     },
@@ -78,6 +83,7 @@ export function accountShelf() {
   const keys = new Map(); // the server's ids: another client's chat may have a name with a slash
   const path = (id) => `api/chats/${encodeURIComponent(keys.get(id) ?? id)}`;
   return {
+    isHere: false,
     async list() {
       const all = [];
       for (let page = null; page === null || page.length === PAGE;) {

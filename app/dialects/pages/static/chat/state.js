@@ -23,12 +23,14 @@ export const state = createStore({
 let shelf = session() === null ? browserShelf() : accountShelf();
 const saving = new Map(); // chat id → the save that runs, and whether another is wanted
 const writing = new Set(); // chats whose answers are being written
+const deleted = new Set(); // ids of chats: what is still written of them is not kept again
 
 /** Begin: look at models and chats. */
 export async function begin() {
-  followSession((now) => {
-    if ((now?.username ?? null) !== state.get().user) changeUser(now);
+  followSession((now, ended) => {
+    if ((now?.username ?? null) !== state.get().user) changeUser(now, ended);
   });
+  addEventListener("hashchange", openNamed); // another address was typed, or gone back to
   await enter();
 }
 
@@ -63,17 +65,17 @@ export async function readChat(id) {
 export async function openChat(id) {
   const chat = await readChat(id);
   if (!chat) return;
+  deleted.delete(id);
   state.set({ chat, menu: false, error: null });
   name(id);
 }
 
 export async function deleteChat(id) {
-  if (state.get().chat.id === id) {
-    stop();
-    startChat();
-  }
+  deleted.add(id);
+  for (const chat of writing) if (chat.id === id) stopIn(chat);
+  if (state.get().chat.id === id) startChat();
   await saving.get(id)?.running;
-  await attempt(() => shelf.remove(id));
+  if (await attempt(() => shelf.remove(id)) === null) deleted.delete(id); // it is still there
   await refreshChats();
   say("Chat deleted");
 }
@@ -81,7 +83,7 @@ export async function deleteChat(id) {
 export async function renameChat(id, title) {
   const chat = await readChat(id);
   if (!chat) return;
-  chat.title = title.trim().slice(0, 200);
+  chat.title = [...title.trim()].slice(0, 200).join("");
   await save(chat);
   state.set({ version: state.get().version + 1 });
 }
@@ -122,8 +124,9 @@ export function choose(node) {
 }
 
 /** Stop what is being written in the chat that is shown. */
-export function stop() {
-  const { chat } = state.get();
+export const stop = () => stopIn(state.get().chat);
+
+function stopIn(chat) {
   for (const { node, abort } of [...live.values()]) if (chat.nodes[node.id]) abort();
 }
 
@@ -166,6 +169,7 @@ async function answer(parent = state.get().chat.leaf) {
   }));
   chat.leaf = nodes[0].id;
   name(chat.id);
+  const on = shelf;
   const written = writeAnswers(chat, nodes, model.id, () => loadModel(model.id));
   state.set({ error: null });
   touch();
@@ -179,11 +183,13 @@ async function answer(parent = state.get().chat.leaf) {
   const failed = nodes.find((node) => node.error);
   say(failed ? `The answer failed: ${failed.error}` : `Answer finished. ${nodes[0].content.slice(0, 500)}`);
   if (state.get().chat === chat) touch();
-  else save(chat);
-  if (failed) attempt(lookAtModels);
+  // an account that was signed out of meanwhile leaves nothing behind here
+  else if (on === shelf || on.isHere) save(chat, on);
+  if (failed) attempt(lookAtModels, { told: true });
 }
 
-async function save(chat) {
+async function save(chat, on = shelf) {
+  if (deleted.has(chat.id)) return undefined;
   const entry = saving.get(chat.id);
   if (entry) {
     entry.again = true;
@@ -194,8 +200,8 @@ async function save(chat) {
   mine.running = (async () => {
     do {
       mine.again = false;
-      await attempt(() => shelf.save(structuredClone(chat)));
-    } while (mine.again);
+      await attempt(() => on.save(structuredClone(chat)));
+    } while (mine.again && !deleted.has(chat.id));
     saving.delete(chat.id);
     await refreshChats();
   })();
@@ -221,13 +227,13 @@ async function refreshChats() {
   if (chats) state.set({ chats });
 }
 
-/** Do what needs the server; a closed one shows the sign-in, other failures are told. */
-async function attempt(work) {
+/** Do what needs the server; a closed one shows the sign-in, other failures are told if they aren't yet. */
+async function attempt(work, { told = false } = {}) {
   try {
     return await work();
   } catch (error) {
     if (error instanceof ApiError && error.status === 401) state.set({ closed: true });
-    else fail(error instanceof TypeError ? "The server can't be reached." : error);
+    else if (!told) fail(error instanceof TypeError ? "The server can't be reached." : error);
     return null;
   }
 }
@@ -245,11 +251,22 @@ async function enter() {
   if (!looked) return;
   state.set({ closed: false });
   await refreshChats();
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  if (state.get().chats.some(({ id }) => id === wanted)) await openChat(wanted);
+  await openNamed();
 }
 
-async function changeUser(now) {
+/** Open the chat that the page's address names. */
+async function openNamed() {
+  let wanted = "";
+  try {
+    wanted = decodeURIComponent(location.hash.slice(1));
+  } catch {
+    // typed by hand: it names none
+  }
+  const { chat, chats } = state.get();
+  if (wanted !== chat.id && chats.some(({ id }) => id === wanted)) await openChat(wanted);
+}
+
+async function changeUser(now, ended = false) {
   stop();
   shelf = now === null ? browserShelf() : accountShelf();
   state.set({
@@ -257,6 +274,7 @@ async function changeUser(now) {
   });
   name(null);
   await enter();
+  if (ended) fail("Your sign-in has ended. Sign in again to see your chats.");
 }
 
 function defaults() {

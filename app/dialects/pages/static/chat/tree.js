@@ -22,7 +22,9 @@ export function newChat(settings) {
 /** Add a node below another (null: the beginning) and return it; the branch shown ends there. */
 export function addNode(chat, parent, fields) {
   const node = { id: newId(), parent, created: Date.now(), content: "", ...fields };
+  const index = belowOf(chat);
   chat.nodes[node.id] = node;
+  put(index, node);
   chat.leaf = node.id;
   return node;
 }
@@ -34,11 +36,28 @@ export function branch(chat, leaf = chat.leaf) {
   return nodes.reverse();
 }
 
+const indices = new WeakMap(); // a chat's nodes → id of a parent → what stands below it
+
+/** What stands below each node: every message asks for it whenever a chat is drawn. */
+function belowOf({ nodes }) {
+  let index = indices.get(nodes);
+  if (index === undefined) {
+    index = new Map();
+    for (const node of Object.values(nodes)) put(index, node);
+    indices.set(nodes, index);
+  }
+  return index;
+}
+
+function put(index, node) {
+  const below = index.get(node.parent);
+  if (below === undefined) index.set(node.parent, [node]);
+  else below.push(node);
+}
+
 /** What stands below a node, the oldest first. */
 export function childrenOf(chat, parent) {
-  return Object.values(chat.nodes)
-    .filter((node) => node.parent === parent)
-    .sort((a, b) => a.created - b.created);
+  return [...(belowOf(chat).get(parent) ?? [])].sort((a, b) => a.created - b.created);
 }
 
 /** A node and the others in its place, the oldest first. */
@@ -61,12 +80,22 @@ export function showBranch(chat, node) {
   chat.leaf = last.id;
 }
 
+/** A chat with what another tab kept of it; of two states of an answer the one that has ended. */
+export function merged(chat, kept) {
+  const nodes = { ...kept?.nodes };
+  for (const node of Object.values(chat.nodes)) {
+    if (node.finish || !nodes[node.id]?.finish) nodes[node.id] = node;
+  }
+  return { ...chat, title: chat.title || kept?.title || "", nodes };
+}
+
 /** A title out of the first question. */
 export function titleOf(chat) {
   if (chat.title) return chat.title;
   const first = branch(chat).find((node) => node.role === "user")?.content ?? "";
-  const words = first.trim().split(/\s+/, 40).join(" ");
-  return words.length > 60 ? `${words.slice(0, 59).trimEnd()}…` : words || "New chat";
+  // by characters: half of one is none
+  const words = [...first.trim().slice(0, 400).split(/\s+/, 40).join(" ")];
+  return words.length > 60 ? `${words.slice(0, 59).join("").trimEnd()}…` : words.join("") || "New chat";
 }
 
 /** Make a chat of turns that were kept without a tree. */

@@ -14,8 +14,8 @@ export function session() {
   }
 }
 
-/** Keep tokens, or with null forget them. */
-export function keepSession(value) {
+/** Keep tokens, or with null forget them; `ended`: the server did not take them any more. */
+export function keepSession(value, ended = false) {
   inMemory = value;
   try {
     if (value === null) localStorage.removeItem(KEY);
@@ -23,7 +23,7 @@ export function keepSession(value) {
   } catch {
     // storage is off: signed in until the page is left
   }
-  for (const follower of followers) follower(value);
+  for (const follower of followers) follower(value, ended);
 }
 
 /** Call a function whenever somebody signs in or out, in another tab too. */
@@ -53,7 +53,7 @@ export function renew(old) {
       body: JSON.stringify({ refresh_token: now.refresh }),
     });
     if (answer.status === 401 || answer.status === 400) {
-      keepSession(null);
+      keepSession(null, true);
       return null;
     }
     if (!answer.ok) throw new Error(`the server could not renew the sign-in: ${answer.status}`);

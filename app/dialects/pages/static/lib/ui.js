@@ -86,8 +86,12 @@ export function Dialog({ title, onClose, className = "", children }) {
   // before it is painted: drawn and not yet modal, it would let a key pass to what is behind it
   useLayoutEffect(() => {
     const before = document.activeElement;
-    element.current.showModal();
-    return () => before?.focus?.();
+    const dialog = element.current;
+    dialog.showModal();
+    return () => {
+      dialog.close(); // while it is modal nothing behind it takes the focus
+      before?.focus?.();
+    };
   }, []);
   const onClick = (event) => {
     if (event.target === element.current) onClose(); // the backdrop

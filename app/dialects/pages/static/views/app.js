@@ -14,6 +14,12 @@ import { Thread } from "./thread.js";
 
 const DIALOGS = { account: Account, keys: Keys, settings: Settings, signin: SignIn };
 
+/** The address names a chat, and is to go on doing so. */
+function skip(event) {
+  event.preventDefault();
+  document.querySelector("#question, #username")?.focus();
+}
+
 export function App() {
   const dialog = useStore(state, (now) => now.dialog);
   const closed = useStore(state, (now) => now.closed);
@@ -23,7 +29,7 @@ export function App() {
   const Opened = DIALOGS[dialog];
   useEffect(() => { document.title = `${title} · llmhost`; }, [title]);
   return html`
-    <a class="skip" href="#question">Skip to the question</a>
+    <a class="skip" href="#question" onClick=${skip}>Skip to the question</a>
     <div class=${`frame ${menu ? "menu-open" : ""}`}>
       <${Sidebar} />
       <div class="main">

@@ -1,20 +1,24 @@
 // What the user said, and the results of tools: read, copied, edited into another branch.
 
-import { html, IconButton, useRef, useState, useStore } from "../lib/ui.js";
+import { html, IconButton, useLayoutEffect, useRef, useState, useStore } from "../lib/ui.js";
 import { copyText } from "../lib/clipboard.js";
 import { choose, editQuestion, isWriting, say, state } from "../chat/state.js";
 import { siblingsOf } from "../chat/tree.js";
 
 export function Question({ chat, node }) {
-  const [edited, setEdited] = useState(false);
+  const [edited, setEdited] = useState(null); // false: it was, and is no longer
+  const article = useRef(null);
+  useLayoutEffect(() => {
+    if (edited === false) article.current.querySelector(".edit").focus();
+  }, [edited]);
   const writing = useStore(state, isWriting);
   if (edited) return html`<${Editor} node=${node} onClose=${() => setEdited(false)} />`;
-  return html`<article class="turn user" aria-label="You">
+  return html`<article ref=${article} class="turn user" aria-label="You">
     <div class="said" dir="auto">${node.content}</div>
     <div class="tools">
       <${Branches} chat=${chat} node=${node} what="question" />
       <${CopyButton} text=${() => node.content} what="question" />
-      <${IconButton} small icon="edit" label="Edit the question in a new branch" disabled=${writing}
+      <${IconButton} small icon="edit" className="edit" label="Edit the question in a new branch" disabled=${writing}
         onClick=${() => setEdited(true)} />
     </div>
   </article>`;

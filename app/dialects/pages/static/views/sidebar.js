@@ -1,6 +1,6 @@
 // The chats, and who they belong to.
 
-import { html, Icon, IconButton, useState, useStore } from "../lib/ui.js";
+import { html, Icon, IconButton, useLayoutEffect, useRef, useState, useStore } from "../lib/ui.js";
 import { deleteChat, openChat, renameChat, show, startChat, state } from "../chat/state.js";
 import { titleOf } from "../chat/tree.js";
 import { exportChat } from "../chat/export.js";
@@ -40,6 +40,14 @@ export function Sidebar() {
 
 function Entry({ chat, current }) {
   const [mode, setMode] = useState(null); // null, "menu", "rename" or "delete"
+  const item = useRef(null);
+  const opened = useRef(false);
+  useLayoutEffect(() => {
+    if (opened.current && mode === null && document.activeElement === document.body) {
+      item.current.querySelector(".more").focus(); // what had it is gone
+    }
+    opened.current ||= mode !== null;
+  }, [mode]);
   const shown = useStore(state, (now) => (current ? now.version : 0)) >= 0 && current;
   const title = shown ? titleOf(state.get().chat) : chat.title;
   if (mode === "rename") {
@@ -48,16 +56,21 @@ function Entry({ chat, current }) {
       renameChat(chat.id, event.target.elements.title.value);
       setMode(null);
     };
-    return html`<li><form class="row" onSubmit=${done}>
+    const leave = (event) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // it would stop an answer too
+      setMode(null);
+    };
+    return html`<li ref=${item}><form class="row" onSubmit=${done}>
       <input name="title" class="grow" aria-label="New title" maxlength="200" value=${title}
-        ref=${(input) => input?.focus()} onKeyDown=${(event) => event.key === "Escape" && setMode(null)} />
+        ref=${(input) => input?.focus()} onKeyDown=${leave} />
       <${IconButton} small icon="check" label="Rename" type="submit" />
     </form></li>`;
   }
-  return html`<li class=${current ? "current" : ""}>
+  return html`<li ref=${item} class=${current ? "current" : ""}>
     <button type="button" class="open cut" dir="auto" aria-current=${current ? "page" : undefined}
       onClick=${() => openChat(chat.id)}>${title}</button>
-    <${IconButton} small icon="more" label=${`More of ${title}`} aria-expanded=${mode !== null}
+    <${IconButton} small icon="more" className="more" label=${`More of ${title}`} aria-expanded=${mode !== null}
       onClick=${() => setMode(mode === null ? "menu" : null)} />
     ${mode === "menu" && html`<div class="entry-menu">
       <button type="button" class="button small" onClick=${() => setMode("rename")}>Rename</button>
