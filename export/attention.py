@@ -36,7 +36,9 @@ class Layer:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    """Of queries and keys."""
     scale: float
+    value_dim: int
     softcap: float = 0.0
     """Scores become softcap × tanh(score ÷ softcap); 0 leaves them unchanged."""
     window: int | None = None
@@ -46,36 +48,89 @@ class Layer:
     is rotated."""
     interleaved: bool = False
     """How that table pairs dimensions; see `RotaryTable`."""
+    sinks: bool = False
+    """Each head has a score that takes part in the softmax and belongs to no token."""
+    slopes: tuple[float, ...] | None = None
+    """How much more each head gives to a key than to the one before it (ALiBi)."""
+    repeats: int = 1
+    """The model's code has each head of keys and values this many times."""
+
+    @property
+    def least_dim(self) -> int:
+        """What a head in the cache needs: the operator takes multiples of 8 alone."""
+        return -(-max(self.head_dim + (self.slopes is not None), self.value_dim) // 8) * 8
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, layer: Layer) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, layer: Layer, sinks: Tensor | None = None
+) -> Tensor:
     """Causal attention over new tokens on an empty cache.
 
     Args:
         query: [B, S, num_heads × head_dim], rotated.
         key: [B, S, num_kv_heads × head_dim], rotated.
-        value: shaped like `key`.
-        layer: gives head counts, scale, softcap and window.
+        value: [B, S, num_kv_heads × value_dim].
+        layer: gives head counts, scale, softcap, window and slopes.
+        sinks: [num_heads], if the layer has them.
 
     Returns:
-        [B, S, num_heads × head_dim].
+        [B, S, num_heads × value_dim].
     """
     groups = layer.num_heads // layer.num_kv_heads
     q = query.unflatten(-1, (layer.num_heads, layer.head_dim)).transpose(1, 2)
     k = key.unflatten(-1, (layer.num_kv_heads, layer.head_dim)).transpose(1, 2)
-    v = value.unflatten(-1, (layer.num_kv_heads, layer.head_dim)).transpose(1, 2)
+    v = value.unflatten(-1, (layer.num_kv_heads, layer.value_dim)).transpose(1, 2)
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = (q.float() @ k.float().transpose(2, 3)) * layer.scale
     if layer.softcap:
         scores = layer.softcap * torch.tanh(scores / layer.softcap)
     position = torch.arange(query.shape[1])
     distance = position[:, None] - position[None, :]
+    if layer.slopes is not None:
+        scores = scores - torch.tensor(layer.slopes)[:, None, None] * distance
     hidden = distance < 0
     if layer.window is not None:
         hidden = hidden | (distance >= layer.window)
-    weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
+    scores = scores.masked_fill(hidden, float("-inf"))
+    if sinks is not None:
+        beside = sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)
+        scores = torch.cat((scores, beside), dim=-1)
+    weights = scores.softmax(dim=-1)[..., : key.shape[1]]
     attended: Tensor = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
     return attended
+
+
+def widen(  # noqa: PLR0917 - a layer's inputs
+    query: Tensor, key: Tensor, value: Tensor, positions: Tensor, layer: Layer, head_dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give all heads `head_dim` dimensions, the further ones mostly zeros.
+
+    A bias that grows evenly with the key's position is a dimension of its own: the slope in the
+    queries, the position in the keys.
+
+    Args:
+        query: [B, num_heads, S, layer.head_dim].
+        key: [B, num_kv_heads, S, layer.head_dim].
+        value: [B, num_kv_heads, S, layer.value_dim].
+        positions: int64 [B, S].
+        layer: of the model.
+        head_dim: at least `layer.least_dim`.
+    """
+    further = head_dim - layer.head_dim
+    if further:
+        slope, place = torch.zeros(layer.num_heads, 1, further), torch.zeros(further)
+        if layer.slopes is not None:
+            slope[:, 0, 0], place[0] = torch.tensor(layer.slopes) / layer.scale, 1.0
+        query = _join(query, slope.to(query.dtype))
+        key = _join(key, positions[:, None, :, None].to(key.dtype) * place.to(key.dtype))
+    if head_dim > layer.value_dim:
+        value = _join(value, torch.zeros(head_dim - layer.value_dim, dtype=value.dtype))
+    return query, key, value
+
+
+def _join(heads: Tensor, dimensions: Tensor) -> Tensor:
+    """Append dimensions to [B, heads, S, dim], the same ones wherever they have a size of 1."""
+    return torch.cat((heads, torch.zeros_like(heads[..., :1]) + dimensions), dim=-1)
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
@@ -110,6 +165,7 @@ class GroupQueryAttention(torch.autograd.Function):
         query_seqlens: Tensor,  # noqa: ARG004
         cos: Tensor | None,
         sin: Tensor | None,
+        sinks: Tensor | None,
         layer: Layer,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attend over the new tokens; the cache is returned in its shape, unread."""
@@ -125,7 +181,7 @@ class GroupQueryAttention(torch.autograd.Function):
                 .flatten(2)
                 for x in (query, key)
             )
-        return attend(query, key, value, layer), past_key.clone(), past_value.clone()
+        return attend(query, key, value, layer, sinks), past_key.clone(), past_value.clone()
 
     @staticmethod
     def symbolic(  # noqa: PLR0917 - in forward's order
@@ -140,6 +196,7 @@ class GroupQueryAttention(torch.autograd.Function):
         query_seqlens: Any,
         cos: Any,
         sin: Any,
+        sinks: Any,
         layer: Layer,
     ) -> Any:
         """The node; its optional inputs up to query_seqlens (16) are written out as empty."""
@@ -170,7 +227,10 @@ class GroupQueryAttention(torch.autograd.Function):
             total_sequence_length,
             nothing() if layer.rotary is None else cos,
             nothing() if layer.rotary is None else sin,
-            *(nothing() for _ in range(7)),
+            nothing(),  # position_ids
+            nothing(),  # attention_bias
+            sinks if layer.sinks else nothing(),
+            *(nothing() for _ in range(4)),
             query_seqlens,
             outputs=3,
             **attributes,

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from export.graph import MICROSOFT, OnnxGraph
+from export.origins import Origin
 
 
 def clean(graph: OnnxGraph) -> None:
@@ -97,6 +98,8 @@ def flatten_gemms(graph: OnnxGraph) -> None:
         weight = weight.T if options.get("transB", 0) else weight
         product = result = graph.fresh_name("product")
         name = graph.add_constant(weight, "weight")
+        if node.input[1] in graph.origins:
+            graph.origins[name] = graph.origins[node.input[1]].turned(weight.shape[1])
         graph.add("MatMul", [source, name], [product])
         if len(node.input) > 2:
             result = graph.fresh_name("biased")
@@ -198,7 +201,7 @@ def _part_of(graph: OnnxGraph, name: str, start: int, size: int) -> str | None:
 
 def _shared_input(graph: OnnxGraph, attention: NodeProto) -> str | None:
     """Merge three MatMuls of one input (and their biases) into one; returns the result's name."""
-    weights, biases, sources = [], [], set()
+    weights, biases, origins, sources = [], [], [], set()
     for name in attention.input[:3]:
         node = graph.producer.get(name)
         bias = None
@@ -213,13 +216,15 @@ def _shared_input(graph: OnnxGraph, attention: NodeProto) -> str | None:
         sources.add(node.input[0])
         weights.append(weight)
         biases.append(bias)
+        origins.append(graph.origins.get(node.input[1]))
     if len(sources) != 1:
         return None
     packed = graph.fresh_name("qkv")
-    graph.add(
-        "MatMul", [sources.pop(), graph.add_constant(np.concatenate(weights, 1), "qkv_weight")],
-        [packed],
-    )  # fmt: skip
+    name = graph.add_constant(np.concatenate(weights, 1), "qkv_weight")
+    joined = Origin.joined(origins)
+    if joined is not None:
+        graph.origins[name] = joined
+    graph.add("MatMul", [sources.pop(), name], [packed])
     if any(bias is not None for bias in biases):
         parts = [
             np.zeros(w.shape[1], w.dtype) if b is None else b
@@ -254,7 +259,11 @@ def fold_query_scales(graph: OnnxGraph) -> None:
             for maker, position in places:
                 weight = np.array(graph.constant(maker.input[position]))
                 weight[..., :width] *= factor  # only the queries' part, if it is packed
-                maker.input[position] = graph.add_constant(weight, maker.input[position])
+                name = graph.add_constant(weight, maker.input[position])
+                if maker.input[position] in graph.origins:
+                    origin = graph.origins[maker.input[position]]
+                    graph.origins[name] = origin.times(width, float(factor))
+                maker.input[position] = name
         elif packed:
             continue
         else:

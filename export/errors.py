@@ -3,7 +3,8 @@
 ExportError
 ├── SourceUnusable      the source can't be found, read or recognised
 ├── UnsupportedModel    the model does something that the decoder graph can't express
-└── QualityRefused      the exported graph differs too much from torch
+├── QualityRefused      the exported graph differs too much from torch
+└── NoRoom              the disk or the memory is too small for what the export takes
 """
 
 
@@ -25,3 +26,7 @@ class UnsupportedModel(ExportError):
 
 class QualityRefused(ExportError):
     """The graph was measured against torch and is not good enough to be served."""
+
+
+class NoRoom(ExportError):
+    """What the export takes doesn't fit on the disk or into memory."""

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from safetensors import safe_open
@@ -37,6 +37,15 @@ REPEATED: Final = re.compile(r"layers?$|blocks?$|experts$")
 MAX_REPEATED: Final = 4096
 
 
+class StoredTensor(NamedTuple):
+    """What a safetensors file's header says of a tensor."""
+
+    file: Path
+    dtype: str
+    """As the header names it: `F16`, `I32`, `F8_E4M3` and others."""
+    shape: tuple[int, ...]
+
+
 def check_folder(folder: Path) -> None:
     """Check all that can be checked without a model.
 
@@ -61,7 +70,7 @@ def check_folder(folder: Path) -> None:
     weight_shapes(folder)
 
 
-def weight_shapes(folder: Path) -> Mapping[str, tuple[int, ...]] | None:
+def stored_tensors(folder: Path) -> Mapping[str, StoredTensor] | None:
     """Tensors of the folder's safetensors files by name; None if its weights are pickled.
 
     Raises:
@@ -78,13 +87,24 @@ def weight_shapes(folder: Path) -> Mapping[str, tuple[int, ...]] | None:
         for path in pickled:
             refuse_stand_in(path)
         return None
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[str, StoredTensor] = {}
     for path in files:
         refuse_stand_in(path)
         with refusing(str(path)), safe_open(path, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - no mapping
-                shapes[name] = tuple(tensors.get_slice(name).get_shape())
-    return shapes
+                header = tensors.get_slice(name)
+                found[name] = StoredTensor(path, header.get_dtype(), tuple(header.get_shape()))
+    return found
+
+
+def weight_shapes(folder: Path) -> Mapping[str, tuple[int, ...]] | None:
+    """Shapes of the folder's tensors, as they are stored; None if its weights are pickled.
+
+    Raises:
+        SourceUnusable: there are no weights, or a file of them is damaged.
+    """
+    found = stored_tensors(folder)
+    return None if found is None else {name: tensor.shape for name, tensor in found.items()}
 
 
 def num_elements(shapes: Mapping[str, tuple[int, ...]]) -> int:

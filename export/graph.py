@@ -1,24 +1,43 @@
 """An ONNX graph with an index: which node makes a value, which nodes read it, what shape it has.
 
-Knows how to rewrite a graph, not what is worth rewriting (`cleanup.py`, `quantise.py`).
+Large constants stay in files and are mapped while they are looked at; new ones go to a `Spill`, if
+the graph was given one. Knows how to rewrite a graph, not what is worth rewriting (`cleanup.py`,
+`quantise.py`).
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
-Array = npt.NDArray[np.generic]
+from export.onnx_file import read_tensor, stored_tensor
+from export.origins import Origin
+from export.spill import Array, Spill, place_of
+from export.turns import Turning
+
 Dim = int | str
 MICROSOFT = "com.microsoft"
+SPILLED_BYTES: Final = 1 << 16
+"""Smaller constants are kept in memory."""
 SHAPE_OF_FIRST_INPUT = {
-    *("SimplifiedLayerNormalization", "GroupQueryAttention", "MultiHeadAttention"),
+    *("SimplifiedLayerNormalization", "GroupQueryAttention", "MultiHeadAttention", "MoE"),
 }
 """Operators unknown to ONNX's shape inference; output 0 is shaped like input 0."""
+
+
+def read_by(node: NodeProto) -> list[str]:
+    """The values that a node reads, from outside its branches if it has some."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            inner = attribute.g.node
+            made = {name for each in inner for name in each.output}
+            names += [name for each in inner for name in read_by(each) if name not in made]
+    return names
 
 
 class OnnxGraph:
@@ -28,8 +47,9 @@ class OnnxGraph:
     index must refer to the real ones.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, spill: Spill | None = None) -> None:
         self.model = model
+        self.spill = spill
         self.node_list: list[NodeProto] = []
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {value.name for value in model.graph.output}
@@ -37,6 +57,10 @@ class OnnxGraph:
         self.users: defaultdict[str, list[NodeProto]] = defaultdict(list)
         self.shapes: dict[str, tuple[Dim, ...]] = {}
         self.types: dict[str, int] = {}
+        self.origins: dict[str, Origin] = {}
+        """By name of an initialiser; not of all."""
+        self.turnings: dict[str, list[Turning]] = {}
+        """By the result of a product: what has been done to its matrix, in order."""
         self._hoist_constants()
         self.index()
         self._fresh = self._last_number()
@@ -60,7 +84,7 @@ class OnnxGraph:
             for name in node.output:
                 if name:
                     self.producer[name] = node
-            for name in node.input:
+            for name in read_by(node):
                 if name:
                     self.users[name].append(node)
 
@@ -80,13 +104,51 @@ class OnnxGraph:
     def constant(self, name: str) -> Array | None:
         """The value of an initialiser; None if the name is not one."""
         tensor = self.initializers.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else read_tensor(tensor)
+
+    def rank(self, name: str) -> int | None:
+        """Dimensions of an initialiser; None if the name is not one."""
+        tensor = self.initializers.get(name)
+        return None if tensor is None else len(tensor.dims)
 
     def add_constant(self, value: Array, hint: str, *, exact: bool = False) -> str:
-        """Add an initialiser named `hint` if `exact`, or else after it; returns its name."""
+        """Add an initialiser named `hint` if `exact`, or else after it; returns its name.
+
+        A value that is mapped from a file, as from `room`, stays there.
+        """
         name = hint if exact else self.fresh_name(hint)
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        if self.spill is not None and value.nbytes >= SPILLED_BYTES and place_of(value) is None:
+            there = self.room(value.shape, value.dtype)
+            there[...] = value
+            value = there
+        self.initializers[name] = stored_tensor(value, name)
         return name
+
+    def add_reshaped(self, name: str, shape: tuple[int, ...], hint: str) -> str:
+        """Add an initialiser of the same bytes in another shape, named after `hint`."""
+        tensor = TensorProto()
+        tensor.CopyFrom(self.initializers[name])
+        tensor.name = self.fresh_name(hint)
+        del tensor.dims[:]
+        tensor.dims.extend(shape)
+        self.initializers[tensor.name] = tensor
+        return tensor.name
+
+    def room(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Zeros to write a new constant into."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self.spill is None or size < SPILLED_BYTES:
+            return np.zeros(shape, dtype)
+        return self.spill.room(shape, dtype)
+
+    def copy(self) -> Self:
+        """A graph of its own with the same large constants; this one is finished by it."""
+        model = ModelProto()
+        model.CopyFrom(self.finish())
+        copied = type(self)(model, self.spill)
+        copied.origins |= self.origins
+        copied.turnings |= {result: [*turnings] for result, turnings in self.turnings.items()}
+        return copied
 
     def _last_number(self) -> int:
         """The largest number that `fresh_name` gave in an earlier life of this graph."""
@@ -165,7 +227,7 @@ class OnnxGraph:
         kept = []
         for node in reversed(self.sorted_nodes()):
             if any(name in needed for name in node.output):
-                needed.update(node.input)
+                needed.update(read_by(node))
                 kept.append(node)
         self.node_list = kept[::-1]
         self.initializers = {n: t for n, t in self.initializers.items() if n in needed}
@@ -182,7 +244,7 @@ class OnnxGraph:
                 node = stack[-1]
                 missing = [
                     self.producer[name]
-                    for name in node.input
+                    for name in read_by(node)
                     if name in self.producer and id(self.producer[name]) not in done
                 ]
                 if missing and id(node) not in done:

@@ -9,21 +9,23 @@ a measured budget says. Knows no architectures.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from app.manifest import Graph
+from app.model_files import Arithmetic
 from export.calibrate import page_logits, second_moments
 from export.errors import QualityRefused
 from export.gptq import column_steps, round_by_gptq
 from export.graph import OnnxGraph
 from export.integer_products import replace_product, turn_activations
-from export.onnx_file import load_model, save_model
+from export.onnx_file import read_tensor, stored_tensor
 from export.products import Product, find_products, matrix
 from export.quantise import quantise, quantise_embedding
+from export.quantise_experts import quantise_experts
 from export.rotation import rotate_stream, rotate_values
 
 CALIBRATION: Final = Path(__file__).with_name("calibration.txt")
@@ -35,22 +37,44 @@ BUDGET_KL: Final = 0.006
 blocks cost the default model 0.004."""
 JUDGED_TOKENS: Final = 512
 
-Codes = dict[str, tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]]
-"""By name of a weight: codes [K, N] and the steps of its columns [N]."""
+Codes = dict[str, tuple[TensorProto, npt.NDArray[np.float32]]]
+"""By name of a weight: codes [K, N], in a file, and the steps of its columns [N]."""
 
 
 @dataclass(frozen=True)
 class Page:
     """A page of text, and what the unquantised graph says of it."""
 
+    folder: Path
+    """Of all large constants of the graphs that are compared."""
     shape: Graph
     ids: Sequence[int]
     logits: npt.NDArray[np.float32]
     """[S, V]."""
 
-    def kl(self, model: Path) -> float:
+    @classmethod
+    def read(cls, graph: OnnxGraph, folder: Path, shape: Graph, ids: Sequence[int]) -> Self:
+        """Run the graph that others are compared with; its logits go into its spill.
+
+        Raises:
+            QualityRefused: it computes nothing finite.
+        """
+        logits = graph.room((len(ids), shape.vocab_size), np.float32)
+        start = 0
+        for piece in page_logits(graph, folder, shape, ids):
+            if not np.isfinite(piece).all():
+                raise QualityRefused("what the model says of a page of text is not finite")
+            logits[start : start + len(piece)] = piece
+            start += len(piece)
+        return cls(folder, shape, ids, logits)
+
+    def kl(self, graph: OnnxGraph) -> float:
         """Mean divergence of another graph, nats per token."""
-        return mean_kl(self.logits, page_logits(model, self.shape, self.ids))
+        total, start = 0.0, 0
+        for piece in page_logits(graph, self.folder, self.shape, self.ids):
+            total += sum_of_kl(self.logits[start : start + len(piece)], piece)
+            start += len(piece)
+        return total / len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -73,80 +97,88 @@ class Outcome:
 
 
 def quantise_to_integers(
-    clean: Path, folder: Path, shape: Graph, ids: Sequence[int]
+    graph: OnnxGraph, folder: Path, shape: Graph, ids: Sequence[int], arithmetic: Arithmetic
 ) -> tuple[OnnxGraph, Outcome]:
     """Make the graph with integer products.
 
     Args:
-        clean: the cleaned graph's file.
+        graph: the cleaned one, which is changed; its large constants and its spill lie below
+            `folder`.
         folder: for files of our own, which are deleted again.
         shape: of the graph.
         ids: tokens of `CALIBRATION`.
+        arithmetic: of the products; this processor must compute it exactly.
 
     Raises:
         QualityRefused: the unquantised graph computes nothing finite.
     """
-    page = Page(shape, ids[:JUDGED_TOKENS], page_logits(clean, shape, ids[:JUDGED_TOKENS]))
-    if not np.isfinite(page.logits).all():
-        raise QualityRefused("what the model says of a page of text is not finite")
-    turned = folder / "turned.onnx"
-    stream, values = turn(clean, turned, page)
-    codes = _round(turned, shape, ids)
-    kept = _affordable(turned, page, codes)
-    graph = OnnxGraph(load_model(turned))
-    num_integer = _replace(graph, kept, codes)
-    num_blocks = quantise(graph, "int8")
+    page = Page.read(graph, folder, shape, ids[:JUDGED_TOKENS])
+    graph, stream, values = turn(graph, page)
+    codes = _round(graph, folder, shape, ids)
+    kept = _affordable(graph, page, codes, arithmetic)
+    num_integer = _replace(graph, kept, codes, arithmetic)
+    num_blocks = quantise(graph, "int8") + quantise_experts(graph, "int8")
     quantise_embedding(graph)
-    for file in (turned, turned.with_name("turned.onnx.data")):
-        file.unlink()
     return graph, Outcome(num_integer, num_blocks, stream, values)
 
 
-def turn(clean: Path, turned: Path, page: Page) -> tuple[bool, int]:
-    """Write the graph, rotated as far as the numbers stay the same."""
+def turn(clean: OnnxGraph, page: Page) -> tuple[OnnxGraph, bool, int]:
+    """Rotate a graph as far as the numbers stay the same.
+
+    Returns:
+        The graph, whether its stream is rotated, and in how many layers the values are.
+    """
+    spill = clean.spill
+    before = 0 if spill is None else spill.size
     for attempt in ((True, True), (False, True), (False, False)):
-        graph = OnnxGraph(load_model(clean))
+        if spill is not None:
+            spill.cut(before)
+        graph = clean.copy()
         graph.infer_shapes()
         stream = attempt[0] and rotate_stream(graph)
         values = rotate_values(graph) if attempt[1] else 0
         turn_activations(graph)
-        save_model(graph.finish(), turned)
-        if page.kl(turned) < ROTATED_KL:
+        graph = graph.copy()
+        if page.kl(graph) < ROTATED_KL:
             break
     # without a rotation at last the graph is what it was, however it rounds: the gate judges it
-    return stream, values
+    return graph, stream, values
 
 
-def _round(model: Path, shape: Graph, ids: Sequence[int]) -> Codes:
+def _round(graph: OnnxGraph, folder: Path, shape: Graph, ids: Sequence[int]) -> Codes:
     """Round every product's weights by what enters it."""
-    graph = OnnxGraph(load_model(model))
     products = find_products(graph)
-    widths = {product.source: len(_weight(graph, product)) for product in products}
+    widths = {product.source: graph.initializers[product.weight].dims[0] for product in products}
     codes: Codes = {}
-    for moments in second_moments(model, shape, widths, ids):
-        for product in products:
-            if product.source in moments and product.weight not in codes:
-                weight = _weight(graph, product)
-                steps = column_steps(weight)
-                rounded = round_by_gptq(weight, steps, moments[product.source])
-                codes[product.weight] = rounded, steps
+    for moments in second_moments(graph, folder, shape, widths, ids):
+        for source in [*moments]:
+            seen = moments.pop(source)
+            for product in products:
+                if product.source == source and product.weight not in codes:
+                    codes[product.weight] = _rounded(graph, product, seen)
     return codes
 
 
-def _affordable(model: Path, page: Page, codes: Codes) -> set[str]:
+def _rounded(
+    graph: OnnxGraph, product: Product, moments: npt.NDArray[np.float32]
+) -> tuple[TensorProto, npt.NDArray[np.float32]]:
+    """Codes and steps of one product's weight."""
+    weight = matrix(graph, product.weight)
+    assert weight is not None
+    steps = column_steps(weight)
+    room = graph.room(weight.shape, np.int8)
+    round_by_gptq(weight, steps, moments, out=room)
+    return stored_tensor(room, product.weight), steps
+
+
+def _affordable(graph: OnnxGraph, page: Page, codes: Codes, arithmetic: Arithmetic) -> set[str]:
     """Choose the kinds of products that together cost no more than `BUDGET_KL`."""
 
     def cost(kinds: Iterable[str]) -> float:
-        graph = OnnxGraph(load_model(model))
-        _replace(graph, set(kinds), codes)
-        files = save_model(graph.finish(), model.with_name("tried.onnx"))
-        try:
-            return page.kl(files[0])
-        finally:
-            for file in files:
-                file.unlink()
+        tried = graph.copy()
+        _replace(tried, set(kinds), codes, arithmetic)
+        return page.kl(tried)
 
-    graph = OnnxGraph(load_model(model))
     kinds = {kind_of(graph, product) for product in find_products(graph)}
     if cost(kinds) <= BUDGET_KL:
         return kinds
@@ -170,13 +202,13 @@ def kind_of(graph: OnnxGraph, product: Product) -> str:
     return "" if maker is None else maker.op_type
 
 
-def mean_kl(wanted: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> float:
-    """Mean Kullback-Leibler divergence of logits [S, V] from others, nats per token."""
+def sum_of_kl(wanted: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> float:
+    """Kullback-Leibler divergence of logits [S, V] from others, nats, of all tokens together."""
     total = 0.0
     for theirs, ours in zip(wanted, found, strict=True):
         p, q = _log_softmax(theirs), _log_softmax(ours)
         total += float((np.exp(p) * (p - q)).sum())
-    return total / len(wanted)
+    return total
 
 
 def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -186,17 +218,14 @@ def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return shifted
 
 
-def _replace(graph: OnnxGraph, kinds: set[str], codes: Codes) -> int:
+def _replace(graph: OnnxGraph, kinds: set[str], codes: Codes, arithmetic: Arithmetic) -> int:
     """Replace the products of some kinds; returns how many there were."""
     quantised: dict[str, tuple[str, str]] = {}
     chosen = [p for p in find_products(graph) if kind_of(graph, p) in kinds]
     for product in chosen:
-        replace_product(graph, product, *codes[product.weight], quantised)
+        stored, steps = codes[product.weight]
+        replace_product(
+            graph, product, read_tensor(stored), steps, quantised, arithmetic=arithmetic
+        )
     graph.prune()
     return len(chosen)
-
-
-def _weight(graph: OnnxGraph, product: Product) -> npt.NDArray[np.float32]:
-    weight = matrix(graph, product.weight)
-    assert weight is not None
-    return weight.astype(np.float32)

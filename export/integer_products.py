@@ -1,7 +1,8 @@
 """Multiply in int8: weights with one step a column, inputs with one step a token.
 
-A MatMul with a constant matrix becomes MatMulIntegerToFloat, whose CPU kernel adds up products of
-uint8 and int8 exactly, in int32 (with VNNI or AMX; see `app.runtime.arithmetic`). A token's step is
+A MatMul with a constant matrix becomes MatMulIntegerToFloat, whose CPU kernels add up products of
+codes exactly, in int32: of uint8 and int8 with VNNI or AMX alone (`app.runtime.arithmetic`), of
+uint8 and uint8 on every processor, at a lower speed, to bitwise the same results. A token's step is
 its largest value over 127, found by plain nodes that all products of one input share. The input of
 a product behind an activation function has outliers that no rotation of the weights can reach, so
 it is turned by a Hadamard matrix in the graph, block by block, and the weights by its inverse.
@@ -14,9 +15,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from app.model_files import Arithmetic
 from export.graph import MICROSOFT, OnnxGraph
 from export.products import HADAMARD, Product, find_products, matrix
-from export.rotation import hadamard
+from export.spill import Array
+from export.turns import hadamard
 
 MIDDLE: Final = 128
 """The uint8 code of zero."""
@@ -39,8 +42,10 @@ def turn_activations(graph: OnnxGraph) -> int:
             continue
         if product.source not in turned:
             turned[product.source] = _turned(graph, product.source, len(weight))
-        blocks = weight.astype(np.float64).reshape(-1, TURNED, weight.shape[1])
-        inverse = (turn.T @ blocks).reshape(weight.shape).astype(weight.dtype)
+        inverse = graph.room(weight.shape, weight.dtype)
+        for start in range(0, len(weight), TURNED):
+            rows = slice(start, start + TURNED)
+            inverse[rows] = turn.T @ weight[rows].astype(np.float64)
         product.node.input[0] = turned[product.source]
         product.node.input[1] = graph.add_constant(inverse, product.weight)
     graph.prune()
@@ -61,31 +66,39 @@ def _turned(graph: OnnxGraph, source: str, width: int) -> str:
 def replace_product(
     graph: OnnxGraph,
     product: Product,
-    codes: npt.NDArray[np.int8],
+    codes: Array,
     steps: npt.NDArray[np.float32],
     quantised: dict[str, tuple[str, str]],
+    *,
+    arithmetic: Arithmetic,
 ) -> None:
     """Put an integer product in a product's place.
 
     Args:
         graph: is changed.
         product: one of `find_products`.
-        codes: [K, N], within ±127.
+        codes: int8 [K, N], within ±127.
         steps: [N].
         quantised: the inputs that are quantised already; is added to.
+        arithmetic: `u8s8` stores the codes as they are, `any` as uint8, `MIDDLE` higher.
     """
     if product.source not in quantised:
         quantised[product.source] = _quantised(graph, product.source)
     codes_in, largest = quantised[product.source]
     raw = graph.fresh_name("product")
+    middle = _shared(graph, "middle", np.uint8(MIDDLE))
+    stored, zeros = codes, [middle]
+    if arithmetic == "any":
+        # the highest bit turned over: int8 + 128, as uint8
+        stored, zeros = codes.view(np.uint8) ^ np.uint8(MIDDLE), [middle, middle]
     graph.add(
         "MatMulIntegerToFloat",
         [
             codes_in,
-            graph.add_constant(codes, f"{product.weight}.codes"),
+            graph.add_constant(stored, f"{product.weight}.codes"),
             _shared(graph, "input_step", np.float32(1 / 127)),
             graph.add_constant(steps, f"{product.weight}.steps"),
-            _shared(graph, "middle", np.uint8(MIDDLE)),
+            *zeros,
         ],
         [raw],
         domain=MICROSOFT,

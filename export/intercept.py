@@ -1,21 +1,28 @@
 """Intercept the calls that Transformers' models make to attention, masks and rotary embeddings.
 
 Modeling files look up attention and mask functions in registries and the rotary function in their
-own namespace; the cache is passed to them. Knows where those calls are made, not what is done with
+own namespace; the cache is passed to them. Attention that they write out is found by
+`written_out.py`. Knows where those calls are made, not what is done with
 them: `observe.py` records them, `onnx_config.py` traces them.
 """
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.cache_utils import Cache
+
+from export.reach import context_length
+from export.rotary_forms import traceable
+from export.written_out import AttentionWrittenOut
 
 INTERFACE = "llmhost_gqa"
 """The name under which our attention is registered with Transformers."""
@@ -23,6 +30,9 @@ INTERFACE = "llmhost_gqa"
 
 class PassingCache(Cache):
     """A cache that stores nothing: caching is the operator's task."""
+
+    has_previous_state = False
+    """What models with state-space layers ask for, none of which is traced."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -68,11 +78,23 @@ def rotary_namespaces(model: nn.Module) -> list[ModuleType]:
     ]
 
 
+def taken(forward: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    """What a model's forward function takes of some arguments."""
+    names = inspect.signature(forward).parameters
+    return {name: value for name, value in given.items() if name in names}
+
+
 @contextmanager
 def intercepted(
-    model: PreTrainedModel, attention: Any, mask: Any, apply_rotary: Any
+    model: PreTrainedModel,
+    attention: Any,
+    written_out: AttentionWrittenOut,
+    mask: Any,
+    apply_rotary: Any,
 ) -> Iterator[None]:
     """Route attention, masks and rotary embeddings of `model` through the given functions.
+
+    `attention` gets what is asked of Transformers' interface, `written_out` what isn't.
 
     `apply_rotary` gets the original function as its first argument. The cosines carry the name of
     their module as an attribute, which the result of any operation on them no longer has: that is
@@ -82,7 +104,11 @@ def intercepted(
     def mark(_module: nn.Module, _inputs: Any, output: Any, *, name: str) -> None:
         output[0].rotary = name
 
-    AttentionInterface.register(INTERFACE, attention)
+    def asked(*args: Any, **kw: Any) -> Any:
+        with torch._C.DisableTorchFunction():  # noqa: SLF001 - or `written_out` would find it again
+            return attention(*args, **kw)
+
+    AttentionInterface.register(INTERFACE, asked)
     AttentionMaskInterface.register(INTERFACE, mask)
     before = model.config._attn_implementation  # noqa: SLF001 - Transformers offers no other switch
     with ExitStack() as stack:
@@ -97,6 +123,10 @@ def intercepted(
                 return apply_rotary(_original, q, k, *rest, **kw)
 
             stack.enter_context(patch.object(namespace, "apply_rotary_pos_emb", replacement))
+        stack.enter_context(
+            traceable([*rotary_modules(model).values()], context_length(model.config))
+        )
+        stack.enter_context(written_out)
         model.config._attn_implementation = INTERFACE  # noqa: SLF001
         try:
             yield

@@ -9,27 +9,46 @@ import io
 import logging
 import warnings
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import torch
 from optimum.exporters.onnx import onnx_export_from_model
 from optimum.exporters.onnx.base import OnnxConfig
 from optimum.exporters.onnx.model_patcher import ModelPatcher
+from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedTextConfig
 from torch import Tensor, nn
+from torch.onnx import register_custom_op_symbolic  # type: ignore[attr-defined]
 from torch.onnx.errors import OnnxExporterError
 from transformers import PreTrainedModel
 
-from export.attention import GroupQueryAttention
+from export.attention import GroupQueryAttention, widen
 from export.errors import UnsupportedModel
-from export.intercept import PassingCache, intercepted, layer_index, rotary_name
-from export.observe import TracePlan
+from export.intercept import PassingCache, intercepted, layer_index, rotary_name, taken
+from export.lookups import ReplaceLookups
+from export.mixture import traced_as_nodes
+from export.observe import SINKS, TracePlan
 from export.single_nodes import PickRows, single_node_norms
+from export.stored_weights import without_matrices, write_places
+from export.weight_file import WeightFile
+from export.written_out import AttentionWrittenOut, Written
 
 OPSET = 18
+MODEL_TYPE = "llmhost"
+"""None of Optimum's, which knows better what some types can be exported for."""
 DUMMY_BATCH, DUMMY_TOKENS, DUMMY_CAPACITY = 2, 3, 8
+
+
+def _expm1(g: Any, x: Any) -> Any:
+    """exp(x) - 1, of which ONNX has nothing more precise (xIELU in Apertus)."""
+    return g.op("Sub", g.op("Exp", x), g.op("Constant", value_t=torch.tensor(1.0)))
+
+
+register_custom_op_symbolic("aten::expm1", _expm1, OPSET)
 
 
 class DecoderPatcher(ModelPatcher):  # type: ignore[misc] # Optimum ships no types
@@ -42,6 +61,7 @@ class DecoderPatcher(ModelPatcher):  # type: ignore[misc] # Optimum ships no typ
         self.plan = config.plan
         self.stack = ExitStack()
         original = self.orig_forward
+        lookups = self.lookups = ReplaceLookups(self.plan.lookups)
 
         def patched_forward(  # noqa: PLR0917 - the graph's inputs
             input_ids: Tensor,
@@ -56,16 +76,20 @@ class DecoderPatcher(ModelPatcher):  # type: ignore[misc] # Optimum ships no typ
             # A row without new tokens may start at the capacity: its positions are never used,
             # but a learned position table must not be indexed beyond its end.
             positions = (past[:, None] + steps[None]).clamp(0, self.plan.context_length - 1)
+            self.put_in(input_ids)
             self.step = (seqlens_k, total_sequence_length, query_seqlens)
             self.past, self.logits_index = past_key_values, logits_index
             self.present: dict[int, tuple[Tensor, Tensor]] = {}
-            logits = original(
-                input_ids=input_ids,
+            self.positions = positions
+            lookups.begin(positions)
+            arguments = taken(
+                original,
                 position_ids=positions,
                 cache_position=steps,
                 past_key_values=PassingCache(),
                 use_cache=True,
-            ).logits
+            )
+            logits = original(input_ids=input_ids, **arguments).logits
             present = [self.present[i] for i in range(len(self.plan.layers))]
             return {"logits": logits.float(), "present": present}
 
@@ -81,7 +105,14 @@ class DecoderPatcher(ModelPatcher):  # type: ignore[misc] # Optimum ships no typ
                 model.register_buffer(f"rotary_{name}_{number}", values.to(dtype))
                 self.stack.callback(delattr, model, f"rotary_{name}_{number}")
         self.stack.enter_context(single_node_norms(model))
-        self.stack.enter_context(intercepted(model, self.attention, self.mask, self.apply_rotary))
+        self.stack.enter_context(self.lookups)
+        written_out = AttentionWrittenOut(DUMMY_TOKENS, self.written_out)
+        self.stack.enter_context(
+            intercepted(model, self.attention, written_out, self.mask, self.apply_rotary)
+        )
+        self.stack.enter_context(traced_as_nodes(model, self.plan.mixtures))
+        stacked = {name for mixture in self.plan.mixtures for name in mixture.experts.names()}
+        self.put_in = self.stack.enter_context(without_matrices(model, stacked))
         head = model.get_output_embeddings()
         self.stack.enter_context(head.register_forward_pre_hook(self.pick))
 
@@ -107,28 +138,44 @@ class DecoderPatcher(ModelPatcher):  # type: ignore[misc] # Optimum ships no typ
         return (q, k) if name in self.plan.folded else original(q, k, *rest, **kw)
 
     def attention(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **extra: Any
     ) -> tuple[Tensor, None]:
         """Trace one layer as one node."""
-        index = layer_index(module)
-        layer = self.plan.layers[index]
+        return self.node(layer_index(module), query, key, value, extra.get(SINKS)), None
+
+    def written_out(self, written: Written) -> Tensor:
+        """Trace one layer that the model's code computes by itself."""
+        index = len(self.present)
+        heads = written.heads(DUMMY_BATCH, self.plan.layers[index])
+        return written.as_written(self.node(index, *heads))
+
+    def node(
+        self,
+        index: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """Attention over [B, heads, S, dim] and the cache, as [B, S, heads, dim]."""
+        layer, head_dim = self.plan.layers[index], self.plan.head_dim
         past_key, past_value = self.past[index]
         tables = [
             None if layer.rotary is None else getattr(self._model, f"rotary_{n}_{layer.rotary}")
             for n in ("cos", "sin")
         ]
+        wide = widen(query, key, value, self.positions, layer, head_dim)
         out, *present = GroupQueryAttention.apply(
-            query.transpose(1, 2).flatten(2),
-            key.transpose(1, 2).flatten(2),
-            value.transpose(1, 2).flatten(2),
+            *(x.transpose(1, 2).flatten(2) for x in wide),
             past_key,
             past_value,
             *self.step,
             *tables,
-            layer,
+            sinks,
+            replace(layer, head_dim=head_dim, value_dim=head_dim, slopes=None),
         )
         self.present[index] = (present[0], present[1])
-        return out.view(*out.shape[:2], layer.num_heads, layer.head_dim), None
+        return out.view(*out.shape[:2], layer.num_heads, head_dim)[..., : layer.value_dim]
 
 
 class DecoderOnnxConfig(OnnxConfig):  # type: ignore[misc] # Optimum ships no types
@@ -175,8 +222,9 @@ class DecoderOnnxConfig(OnnxConfig):  # type: ignore[misc] # Optimum ships no ty
         """Inputs of a small step on an empty cache."""
         assert framework == "pt", "only torch is traced"
 
-        def buffer(heads: int, dim: int) -> Tensor:
-            return torch.zeros(DUMMY_BATCH, heads, DUMMY_CAPACITY, dim, dtype=self.kv_dtype)
+        def buffer(heads: int) -> Tensor:
+            shape = (DUMMY_BATCH, heads, DUMMY_CAPACITY, self.plan.head_dim)
+            return torch.zeros(shape, dtype=self.kv_dtype)
 
         lengths = torch.full((DUMMY_BATCH,), DUMMY_TOKENS, dtype=torch.int32)
         return {
@@ -186,24 +234,27 @@ class DecoderOnnxConfig(OnnxConfig):  # type: ignore[misc] # Optimum ships no ty
             "total_sequence_length": torch.tensor([DUMMY_TOKENS], dtype=torch.int32),
             "logits_index": torch.zeros(DUMMY_BATCH, 1, dtype=torch.int64),
             "past_key_values": [
-                (buffer(x.num_kv_heads, x.head_dim), buffer(x.num_kv_heads, x.head_dim))
-                for x in self.plan.layers
+                (buffer(x.num_kv_heads), buffer(x.num_kv_heads)) for x in self.plan.layers
             ],
         }
 
 
-def trace(model: PreTrainedModel, plan: TracePlan, folder: Path) -> Path:
+def trace(model: PreTrainedModel, plan: TracePlan, folder: Path, weights: WeightFile) -> Path:
     """Export `model` through Optimum; returns the raw graph, `folder`/model.onnx.
+
+    Its matrices stay in `weights`; `stored_weights.fill_in` gives them to the graph.
 
     Raises:
         UnsupportedModel: torch can't express one of the model's operations in ONNX.
     """
     config = DecoderOnnxConfig(model, plan)
+    model.config.export_model_type = MODEL_TYPE
     for name in ("optimum", "torch.onnx", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # The tracer warns about every Python value that it makes constant (validation tells whether
     # that was wrong), and prints the whole graph when it fails.
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    ours = patch.object(TasksManager, "infer_library_from_model", return_value="transformers")
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), ours:
         warnings.simplefilter("ignore")
         try:
             onnx_export_from_model(
@@ -215,7 +266,11 @@ def trace(model: PreTrainedModel, plan: TracePlan, folder: Path) -> Path:
                 do_validation=False,
                 no_post_process=True,
             )
-        except OnnxExporterError as error:
+        except (OnnxExporterError, RuntimeError) as error:
             said = str(error).partition("\n")[0].rstrip(".")
-            raise UnsupportedModel(model.config.model_type, said) from error
+            raise UnsupportedModel(
+                model.config.model_type, f"torch can't trace its code: {said}"
+            ) from error
+    stacked = {name for mixture in plan.mixtures for name in mixture.experts.names()}
+    write_places(model, weights, folder, stacked)
     return folder / "model.onnx"

@@ -14,20 +14,28 @@ the block size): the means are appended to the input, and the remainders to the 
 Source: com.microsoft.MatMulNBits and GatherBlockQuantized in ContribOperators.md.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto
 
-from export.graph import MICROSOFT, Array, OnnxGraph
+from export.graph import MICROSOFT, OnnxGraph
+from export.own_grid import steps_between
+from export.pieces import in_pieces
 from export.products import find_products, matrix
+from export.progress import shown
+from export.spill import Array
 
 Scheme = Literal["int8", "int4"]
 BITS: dict[Scheme, int] = {"int8": 8, "int4": 4}
 BLOCK_SIZE = 32
 INT8_ACTIVATIONS = 4
+PARTS: Final = ("codes", "scales", "zero_points")
+EQUAL_BYTES: Final = 1 << 24
+"""What two matrices are compared in at once."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +75,21 @@ def quantise_rows(weight: Array, scheme: Scheme) -> Blocks:
 def quantise_with_means(weight: Array) -> Blocks:
     """Quantise a matrix [N, K] to 4 bits, followed by the remainders of the rounded minima.
 
-    Each block has a minimum and a step of its own, so that a Q4_1 source is stored exactly. The
-    result multiplies the input that `append_means` makes, K + K / 32 wide.
+    Each block has a minimum and a step of its own, and those that its values come with, if they
+    come from 4 bits: a source in Q4_1, or in GPTQ or AWQ in whole
+    blocks, is stored exactly. The result multiplies the
+    input that `append_means` makes, K + K / 32 wide.
     """
     values = weight.reshape(len(weight), -1, BLOCK_SIZE).astype(np.float32)
-    low = values.min(-1)
-    scales = (values.max(-1) - low) / 15
+    low, high = values.min(-1), values.max(-1)
+    steps = steps_between(values, low, high)
+    scales = (high - low) / steps
     step = _nonzero(scales)
-    codes = np.rint((values - low[..., None]) / step[..., None])
-    zero = np.clip(np.rint(-low / step), 0, 15)
-    remainders = BLOCK_SIZE * (low + zero * scales)  # the input has means: sum = size × mean
+    # a block on one side of zero has codes that count from there, if there are as many
+    lowest = np.clip(np.rint(low / step), 0, 15 - steps)
+    codes = np.rint((values - low[..., None]) / step[..., None]) + lowest[..., None]
+    zero = np.clip(np.rint(lowest - low / step), 0, 15)
+    remainders = BLOCK_SIZE * (low + (zero - lowest) * scales)  # of means: sum = size × mean
     rest = quantise_rows(remainders.astype(weight.dtype), "int4")
     whole = _four_bits(codes, scales, zero, weight.dtype)
     zeros = np.concatenate([zero, _unpair(rest.zero_points, rest.scales.shape[1])], -1)
@@ -130,10 +143,9 @@ def _unpair(pairs: npt.NDArray[np.uint8] | None, count: int) -> npt.NDArray[np.u
 
 def quantise(graph: OnnxGraph, scheme: Scheme) -> int:
     """Quantise every projection in place; returns how many there are."""
-    done: dict[str, Blocks] = {}
     with_means: dict[str, str] = {}
     products = find_products(graph)
-    for product in products:
+    for product in shown(products, "quantise"):
         node, source, name = product.node, product.source, product.weight
         weight = matrix(graph, name)
         assert weight is not None
@@ -143,91 +155,129 @@ def quantise(graph: OnnxGraph, scheme: Scheme) -> int:
             if source not in with_means:
                 with_means[source] = append_means(graph, source)
             node.input[0] = with_means[source]
-            blocks = done.get(name) or quantise_with_means(weight.T)
+            store_blocks(graph, name, weight.T, quantise_with_means)
             columns += columns // BLOCK_SIZE
         else:
-            blocks = done.get(name) or quantise_rows(weight.T, bits)
-        done[name] = blocks
-        _replace_product(graph, node, blocks, columns, bits)
-    share_embedding(graph, done)
+            store_blocks(graph, name, weight.T, lambda rows, b=bits: quantise_rows(rows, b))  # type: ignore[misc]
+        _replace_product(graph, node, columns, bits)
+    share_embedding(graph, dict.fromkeys(product.weight for product in products))
     graph.prune()
     return len(products)
 
 
-def _replace_product(
-    graph: OnnxGraph, node: NodeProto, blocks: Blocks, columns: int, scheme: Scheme
+def store_blocks(
+    graph: OnnxGraph, name: str, weight: Array, quantiser: Callable[[Array], Blocks]
 ) -> None:
+    """Add a matrix's blocks as constants of its name and theirs, unless they are there already.
+
+    Args:
+        graph: is changed.
+        name: of the matrix.
+        weight: [N, K].
+        quantiser: of some of its rows.
+    """
+    if f"{name}.codes" in graph.initializers:
+        return
+    first = quantiser(weight[:1])
+    stored = {
+        part: graph.room((len(weight), *value.shape[1:]), value.dtype)
+        for part in PARTS
+        if (value := getattr(first, part)) is not None
+    }
+
+    def store(start: int, end: int) -> None:
+        blocks = quantiser(weight[start:end])
+        for part, room in stored.items():
+            room[start:end] = getattr(blocks, part)
+
+    in_pieces(store, len(weight), weight.shape[1] * weight.itemsize)
+    for part, room in stored.items():
+        graph.add_constant(room, f"{name}.{part}", exact=True)
+
+
+def _replace_product(graph: OnnxGraph, node: NodeProto, columns: int, scheme: Scheme) -> None:
     name, output = node.input[1], node.output[0]
-    inputs = [node.input[0]]
-    for part in ("codes", "scales", "zero_points"):
-        value = getattr(blocks, part)
-        inputs.append("" if value is None else f"{name}.{part}")
-        if value is not None and inputs[-1] not in graph.initializers:
-            graph.add_constant(value, inputs[-1], exact=True)
+    stored = [f"{name}.{part}" for part in PARTS]
+    inputs = [node.input[0], *(part if part in graph.initializers else "" for part in stored)]
+    rows = graph.initializers[f"{name}.codes"].dims[0]
     graph.index()
     gone = [node]
     users = graph.users[output]
     if len(users) == 1 and users[0].op_type == "Add" and output not in graph.outputs:
         other = next(n for n in users[0].input if n != output)
         bias = graph.constant(other)
-        if bias is not None and bias.shape == blocks.scales.shape[:1]:
+        if bias is not None and bias.shape == (rows,):
             inputs += ["", other]
             output = users[0].output[0]
             gone.append(users[0])
     while inputs[-1] == "":
         inputs.pop()
     graph.remove(gone)
-    graph.add(
-        "MatMulNBits",
-        inputs,
-        [output],
-        K=columns,
-        N=len(blocks.codes),
-        bits=BITS[scheme],
-        block_size=BLOCK_SIZE,
-        accuracy_level=INT8_ACTIVATIONS,
-        domain=MICROSOFT,
-    )
+    graph.add("MatMulNBits", inputs, [output], **block_options(rows, columns, scheme))
 
 
-def share_embedding(graph: OnnxGraph, done: dict[str, Blocks]) -> None:
+def block_options(rows: int, columns: int, scheme: Scheme) -> dict[str, Any]:
+    """The attributes of MatMulNBits with a matrix [N, K], and its domain."""
+    return {
+        "K": columns,
+        "N": rows,
+        "bits": BITS[scheme],
+        "block_size": BLOCK_SIZE,
+        "accuracy_level": INT8_ACTIVATIONS,
+        "domain": MICROSOFT,
+    }
+
+
+def share_embedding(graph: OnnxGraph, names: Iterable[str]) -> None:
     """Make the token embedding read the output layer's bytes where both share one matrix."""
     for node in graph.nodes("Gather"):
         table = graph.constant(node.input[0])
         if table is None or table.ndim != 2 or table.shape[1] % BLOCK_SIZE:
             continue
-        for name, blocks in done.items():
+        for name in names:
             stored = graph.constant(name)
-            whole_bytes = blocks.zero_points is None
-            if stored is None or not whole_bytes or not np.array_equal(stored.T, table):
+            whole_bytes = f"{name}.zero_points" not in graph.initializers
+            if stored is None or not whole_bytes or not _equal(stored.T, table):
                 continue
-            _gather_blocks(graph, node, blocks, f"{name}.scales")
+            _gather_blocks(graph, node, name, f"{name}.scales")
             break
+
+
+def _equal(a: Array, b: Array) -> bool:
+    """Whether two matrices are the same."""
+    rows = max(1, EQUAL_BYTES // max(1, b.shape[1] * b.itemsize))
+    return a.shape == b.shape and all(
+        np.array_equal(a[i : i + rows], b[i : i + rows]) for i in range(0, len(a), rows)
+    )
 
 
 def quantise_embedding(graph: OnnxGraph) -> None:
     """Store embeddings of their own, which no output layer shares, in 8-bit blocks."""
     for node in graph.nodes("Gather"):
-        table = graph.constant(node.input[0])
+        name = node.input[0]
+        table = graph.constant(name)
         if table is not None and table.ndim == 2 and table.shape[1] % BLOCK_SIZE == 0:
-            blocks = quantise_rows(table, "int8")
-            scales = graph.add_constant(blocks.scales, "embedding.scales")
-            _gather_blocks(graph, node, blocks, scales)
+            store_blocks(graph, name, table, lambda rows: quantise_rows(rows, "int8"))
+            shape = tuple(graph.initializers[f"{name}.scales"].dims)
+            scales = graph.add_reshaped(f"{name}.scales", shape, "embedding.scales")
+            _gather_blocks(graph, node, name, scales)
     graph.prune()
 
 
-def _gather_blocks(graph: OnnxGraph, node: NodeProto, blocks: Blocks, scales: str) -> None:
+def _gather_blocks(graph: OnnxGraph, node: NodeProto, name: str, scales: str) -> None:
     """Replace a Gather by one of 8-bit blocks.
 
     Args:
         graph: is changed.
         node: the Gather.
-        blocks: its table.
+        name: of its table's blocks, see `store_blocks`.
         scales: the name that the blocks' scales have in the graph.
     """
-    columns = blocks.codes.shape[1] * BLOCK_SIZE
-    codes = graph.add_constant(blocks.codes.reshape(-1, columns), "embedding.codes")
-    middle = np.full(blocks.scales.shape, 128, np.uint8)
+    blocks = graph.constant(f"{name}.codes")
+    assert blocks is not None
+    columns = blocks.shape[1] * BLOCK_SIZE
+    codes = graph.add_reshaped(f"{name}.codes", (len(blocks), columns), "embedding.codes")
+    middle = np.full(blocks.shape[:2], 128, np.uint8)
     zero_points = graph.add_constant(middle, "embedding.zero_points")
     graph.remove([node])
     graph.add(

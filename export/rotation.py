@@ -19,12 +19,13 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from onnx import NodeProto
 
 from export.graph import OnnxGraph
-
-Float64 = npt.NDArray[np.float64]
+from export.pieces import in_pieces
+from export.progress import shown
+from export.spill import Array
+from export.turns import Float64, Turning, orthogonal, per_head
 
 NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 SEED: Final = 0
@@ -68,16 +69,16 @@ def rotate_stream(graph: OnnxGraph) -> bool:
         return False
     width = _width(graph, stream)
     turn = orthogonal(width, SEED)
-    _fold_norms(graph, stream)
+    scales = [_take_scale(graph, norm) for norm in stream.norms]
     for node in stream.tables:
         _change(graph, node, 0, lambda table: table @ turn)
     for node in stream.writers:
         _change(graph, node, 1, lambda weight: weight @ turn)
     for node, position in stream.biases:
         _change(graph, node, position, lambda bias: bias @ turn)
-    for norm in stream.norms:
+    for norm, scale in shown([*zip(stream.norms, scales, strict=True)], "rotate"):
         for node in norm.readers:
-            _change(graph, node, 1, lambda weight: turn.T @ weight)
+            _change(graph, node, 1, partial(_read_turned, turn=turn, scale=scale), columns=True)
     graph.prune()
     return True
 
@@ -97,32 +98,12 @@ def rotate_values(graph: OnnxGraph) -> int:
         head_dim = int(graph.shapes[attention.input[3]][-1])
         turn = orthogonal(head_dim, SEED + 1)
         for node, position in makers:
-            _change(graph, node, position, partial(_turn_last, turn=_per_head(turn, kv_heads)))
+            _change(graph, node, position, partial(_turn_last, turn=per_head(turn, kv_heads)))
         for node in readers:
-            _change(graph, node, 1, partial(np.matmul, _per_head(turn, num_heads).T))
+            _change(graph, node, 1, partial(np.matmul, per_head(turn, num_heads).T), columns=True)
         count += 1
     graph.prune()
     return count
-
-
-def orthogonal(size: int, seed: int) -> Float64:
-    """A random orthogonal matrix [size, size], uniform among all."""
-    normal = np.random.default_rng(seed).standard_normal((size, size))
-    q, r = np.linalg.qr(normal)
-    return q * np.sign(np.diag(r))
-
-
-def hadamard(size: int) -> Float64:
-    """Sylvester's Hadamard matrix over the root of its size: orthogonal and symmetric.
-
-    Args:
-        size: a power of two.
-    """
-    matrix = np.ones((1, 1))
-    while len(matrix) < size:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    scaled: Float64 = matrix / np.sqrt(size)
-    return scaled
 
 
 def _follow(graph: OnnxGraph) -> _Stream:
@@ -246,20 +227,21 @@ def _is_product(graph: OnnxGraph, node: NodeProto, source: str) -> bool:
 
 
 def _width(graph: OnnxGraph, stream: _Stream) -> int:
-    table = graph.constant(stream.tables[0].input[0])
-    assert table is not None
-    return int(table.shape[1])
+    return int(graph.initializers[stream.tables[0].input[0]].dims[1])
 
 
-def _fold_norms(graph: OnnxGraph, stream: _Stream) -> None:
-    """Move the weights of norms into the products behind them."""
-    for norm in stream.norms:
-        scale = graph.constant(norm.node.input[norm.position])
-        assert scale is not None
-        wide = scale.astype(np.float64)
-        for reader in norm.readers:
-            _change(graph, reader, 1, partial(np.multiply, wide[:, None]))
-        norm.node.input[norm.position] = graph.add_constant(np.ones_like(scale), "ones")
+def _take_scale(graph: OnnxGraph, norm: _Norm) -> Array:
+    """The weights of a norm, which are ones afterwards."""
+    scale = graph.constant(norm.node.input[norm.position])
+    assert scale is not None
+    norm.node.input[norm.position] = graph.add_constant(np.ones_like(scale), "ones")
+    return scale
+
+
+def _read_turned(weight: Float64, turn: Float64, scale: Array) -> Float64:
+    """A matrix that reads a norm, for a stream that is turned and a norm without weights."""
+    scaled = scale.astype(np.float64)[:, None] * weight
+    return turn.T @ scaled.astype(scale.dtype).astype(np.float64)
 
 
 def _value_makers(graph: OnnxGraph, attention: NodeProto) -> list[tuple[NodeProto, int]] | None:
@@ -277,23 +259,41 @@ def _value_makers(graph: OnnxGraph, attention: NodeProto) -> list[tuple[NodeProt
     return None
 
 
-def _per_head(turn: Float64, heads: int) -> Float64:
-    """The block diagonal matrix that turns each head alike."""
-    blocks: Float64 = np.kron(np.eye(heads), turn).astype(np.float64)
-    return blocks
-
-
 def _turn_last(weight: Float64, turn: Float64) -> Float64:
     """Turn the last columns, which make the values where Q, K and V are packed."""
-    width = len(turn)
-    return np.concatenate([weight[..., :-width], weight[..., -width:] @ turn], -1)
+    return np.concatenate([weight[..., : -len(turn)], weight[..., -len(turn) :] @ turn], -1)
 
 
 def _change(
-    graph: OnnxGraph, node: NodeProto, position: int, change: Callable[[Float64], Float64]
+    graph: OnnxGraph,
+    node: NodeProto,
+    position: int,
+    change: Callable[[Float64], Float64],
+    *,
+    columns: bool = False,
 ) -> None:
-    """Give one node another constant, computed in float64; others that read it keep theirs."""
+    """Give one node another constant, computed in float64; others that read it keep theirs.
+
+    Args:
+        graph: is changed.
+        node: reads the constant.
+        position: of the constant among its inputs.
+        change: makes each row of the result out of that row alone.
+        columns: `change` makes each column out of that column instead.
+    """
     value = graph.constant(node.input[position])
     assert value is not None
-    changed = change(value.astype(np.float64)).astype(value.dtype)
+    changed = graph.room(value.shape, value.dtype)
+    if value.ndim == 2:
+        source, target = (value.T, changed.T) if columns else (value, changed)
+
+        def work(start: int, end: int) -> None:
+            piece = source[start:end].astype(np.float64)
+            target[start:end] = change(piece.T).T if columns else change(piece)
+
+        in_pieces(work, len(source), 2 * source.shape[1] * source.itemsize)
+    else:
+        changed[...] = change(value.astype(np.float64))
     node.input[position] = graph.add_constant(changed, f"{node.name or node.op_type}.turned")
+    if node.op_type == "MatMul":
+        graph.turnings.setdefault(node.output[0], []).append(Turning(change, columns))

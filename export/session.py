@@ -16,10 +16,22 @@ from app.runtime.ort_decoder import OrtDecoder
 class GraphSession:
     """A loaded graph and the token counts of `rows` cached sequences."""
 
-    def __init__(self, folder: Path, graph: contract.Graph, *, rows: int, capacity: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        graph: contract.Graph,
+        *,
+        rows: int,
+        capacity: int,
+        prepack: bool = True,
+    ) -> None:
         self.graph, self.rows = graph, rows
         self.lengths = np.zeros(rows, np.int32)
-        self._decoder = OrtDecoder(folder, _draft(graph), slots=rows, capacity=capacity)
+        self.adapter_ids = np.zeros(rows, np.int64)
+        """The adapter of each row, from 1; 0: none."""
+        self._decoder = OrtDecoder(
+            folder, _draft(graph), slots=rows, capacity=capacity, prepack=prepack
+        )
 
     def reset(self) -> None:
         """Forget all sequences."""
@@ -50,6 +62,7 @@ class GraphSession:
             num_new=num_new,
             num_computed=self.lengths[:batch].copy(),
             all_logits=all_logits,
+            adapter_ids=self.adapter_ids[:batch].copy(),
         )
         logits = self._decoder.run(step)
         self.lengths[:batch] += num_new

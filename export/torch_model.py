@@ -5,118 +5,170 @@ it; the comparison of the graph with torch can't notice, for both are the same w
 Transformers, not ONNX.
 """
 
-import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import get_gguf_hf_weights_map
 from transformers.modeling_utils import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+from transformers.pytorch_utils import Conv1D
 
 from export.adapter import merge
+from export.checkpoints.reading import Checkpoint, read_checkpoint
+from export.config_checks import check_sizes, check_tokens, refuse_own_code
 from export.errors import SourceUnusable, UnsupportedModel
-from export.file_checks import read_object, refusing, shown
-from export.folder import CONFIG, num_elements, weight_shapes
+from export.file_checks import refusing, shown
+from export.folder import num_elements, weight_shapes
 from export.gguf_config import refuse_other_fields, refuse_other_kinds
-from export.gguf_file import read_gguf
+from export.gguf_file import GgufFile, read_gguf
 from export.gguf_rope import FACTORS, scale_by_fields, scale_by_tensor
+from export.mxfp4 import mxfp4_into
 from export.observe import refuse_by_config
 from export.source import ModelSource
+from export.text_part import find_names, model_class, renaming, text_config
+from export.weight_file import WeightFile, loading_into, release_behind_modules
 
-MAX_CONTEXT: Final = 1 << 22
-"""Tokens; the longest that models are trained for. Rotary tables are as long as the context."""
-LIMITS: Final = {
-    "vocab_size": 1 << 24,
-    "hidden_size": 1 << 20,
-    "intermediate_size": 1 << 24,
-    "num_hidden_layers": 1 << 10,
-    "num_attention_heads": 1 << 16,
-    "num_key_value_heads": 1 << 16,
-    "head_dim": 1 << 16,
-    "max_position_embeddings": MAX_CONTEXT,
-}
-"""The largest value of each, far above any model's: what is allocated grows with them."""
-POSITIVE: Final = (
-    *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
-    *("rope_theta", "rope_local_base_freq", "partial_rotary_factor", "rotary_pct"),
-)
-"""Numbers that Transformers doesn't look at before a model computes with them."""
 MAX_BUFFER_BYTES: Final = 1 << 32
 """All buffers together; GPT-2's masks have layers × context² bytes."""
 NAMES_SHOWN: Final = 3
+PART: Final = 1 << 22
+"""Numbers that are looked at together."""
 
 
-def load_model(source: ModelSource, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a model into torch.
+@dataclass(frozen=True)
+class _Stored:
+    """What a source's weights are read from."""
+
+    folder: Path
+    file: GgufFile | None
+    checkpoint: Checkpoint | None
+    """If the folder's weights are quantised."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]] | None:
+        """Of the weights by name; None if they are pickled."""
+        if self.checkpoint is not None:
+            return self.checkpoint.shapes
+        return weight_shapes(self.folder) if self.file is None else self.file.shapes
+
+    @property
+    def gguf(self) -> dict[str, str]:
+        """How Transformers is told of the file."""
+        # An absolute path: Transformers would take a file of that name in the current directory.
+        return {} if self.file is None else {"gguf_file": str(self.file.path.absolute())}
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """How it is told of the weights."""
+        if self.checkpoint is not None:
+            return {"pretrained_model_name_or_path": None, "state_dict": self.checkpoint.state}
+        return {"pretrained_model_name_or_path": self.folder, **self.gguf}
+
+
+def load_model(
+    source: ModelSource, weights: WeightFile, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Load a model into torch, its weights into a file.
 
     Raises:
+        NoRoom: they don't fit there.
         UnsupportedModel: Transformers has no causal language model of this kind.
         SourceUnusable: the weights can't be read, are not those of the configuration, or are
             not finite; or a special token is outside the vocabulary.
     """
     folder = Path(source.weights)
-    file = None if source.gguf is None else read_gguf(folder / source.gguf)
-    # An absolute path: Transformers would take a file of that name in the current directory.
-    gguf = {} if file is None else {"gguf_file": str(file.path.absolute())}
-    shapes = weight_shapes(folder) if file is None else file.shapes
-    described = _described(source, folder)
-    with refusing(described):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **gguf)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UnsupportedModel(config.model_type, "it is not a decoder-only language model")
-    refuse_by_config(config)
-    check_sizes(source, config)
-    _check_tokens(source, config)
-    if file is not None:
-        scale_by_fields(file, refuse_other_kinds(file), config)
-        refuse_other_fields(file, config)
+    if source.gguf is not None:
+        stored = _Stored(folder, read_gguf(folder / source.gguf), None)
+    else:
+        stored = _Stored(folder, None, read_checkpoint(folder))
+        refuse_own_code(folder)
+    whole = _read_config(source, stored)
+    config = text_config(whole)
+    _check_config(source, stored, whole, config)
+    shapes, skeleton, names = stored.shapes, None, None
     if shapes is not None and getattr(config, "quantization_config", None) is None:
-        _check_room(source, config, shapes)
-    with refusing(described):
+        skeleton = _check_room(source, config, shapes)
+    if stored.checkpoint is not None and skeleton is not None:
+        _refuse_turned(skeleton)
+    if config is not whole:
+        if shapes is None or skeleton is None:
+            raise UnsupportedModel(whole.model_type, "its text model is in pickled weights")
+        names = find_names(shapes, skeleton)
+    kind = model_class(config)
+    with (
+        refusing(source.described),
+        loading_into(weights),
+        mxfp4_into(weights),
+        renaming(kind, names) as renamed,
+    ):
         # Eager attention is the reference: faster implementations omit softcapping (Gemma 2).
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
+        loaded: Any = kind.from_pretrained(
             config=config,
             dtype=dtype,
             attn_implementation="eager",
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported by name below, not in a traceback
-            **gguf,
+            **stored.weights,
+            **renamed,
         )
     model, info = loaded
+    if names is not None:
+        info["unexpected_keys"] = set(info["unexpected_keys"]) - names.of_others(shapes or {})
+    if stored.checkpoint is not None:
+        unused = {n for n in info["unexpected_keys"] if not stored.checkpoint.is_nothing(n)}
+        info["unexpected_keys"] = unused
     _refuse_other_weights(source, model, info, {} if shapes is None else shapes)
-    if file is not None:
-        scale_by_tensor(file, model)
+    if stored.file is not None:
+        scale_by_tensor(stored.file, model)
     if source.adapter is not None:
         merge(Path(source.adapter), model)
     # A GGUF's output layer is loaded in float32 whatever dtype says.
     model = model.to(dtype).eval()
     for name, tensor in model.named_parameters():
-        if not bool(tensor.isfinite().all()):
+        if not all(bool(part.isfinite().all()) for part in tensor.detach().flatten().split(PART)):
             raise SourceUnusable(f"{source.described}: {name} has values that are not finite")
+        weights.release()
+    release_behind_modules(model, weights)
     model.config._name_or_path = ""  # noqa: SLF001 - or Optimum looks there for a tokenizer
     return cast("PreTrainedModel", model)
 
 
-def _described(source: ModelSource, folder: Path) -> str:
-    """The source, and how its weights are quantised, which another library may have to know."""
-    if source.gguf is not None:
-        return source.described
-    quantised = read_object(folder / CONFIG).get("quantization_config")
-    if quantised is None:
-        return source.described
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-    if not isinstance(method, str) or method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
-        raise SourceUnusable(
-            f"{source.described}: quantization_config.quant_method is {shown(method)}, which "
-            "Transformers doesn't know"
+def _read_config(source: ModelSource, stored: _Stored) -> Any:
+    """The configuration of the whole model, with weights that are floats once they are read."""
+    with refusing(source.described):
+        config = AutoConfig.from_pretrained(stored.folder, trust_remote_code=False, **stored.gguf)
+    if stored.checkpoint is not None:
+        del config.quantization_config
+    return config
+
+
+def _check_config(source: ModelSource, stored: _Stored, whole: Any, config: Any) -> None:
+    """Refuse what the configuration alone tells to be none of ours."""
+    if config is whole and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModel(config.model_type, "it is not a decoder-only language model")
+    refuse_by_config(config)
+    check_sizes(source, config)
+    check_tokens(source, config)
+    if stored.file is not None:
+        scale_by_fields(stored.file, refuse_other_kinds(stored.file), config)
+        refuse_other_fields(stored.file, config)
+
+
+def _refuse_turned(model: PreTrainedModel) -> None:
+    """Refuse matrices [K, N]: of square ones nothing would say that they are the other way round.
+
+    Raises:
+        UnsupportedModel: a layer of the model has one (GPT-2).
+    """
+    if any(isinstance(module, Conv1D) for module in model.modules()):
+        raise UnsupportedModel(
+            model.config.model_type, "its weights are quantised, and its layers transpose them"
         )
-    return f"{source.described}: quantization_config.quant_method is {shown(method)}"
 
 
 def _refuse_other_weights(
@@ -157,42 +209,15 @@ def refuse_names(source: ModelSource, verb: str, names: Iterable[str], what: str
         raise SourceUnusable(f"{source.described}: its weights {verb} {some}{more}, {what}")
 
 
-def check_sizes(source: ModelSource, config: Any) -> None:
-    """Bound what is allocated, or computed with, before there is a model.
+def _check_room(
+    source: ModelSource, config: Any, shapes: Mapping[str, tuple[int, ...]]
+) -> PreTrainedModel | None:
+    """Refuse a configuration that asks for far more than the weights hold, before allocating it.
 
-    Raises:
-        SourceUnusable: with the field and its value.
+    Returns:
+        The model without numbers, unless its code computes with weights while it is made (Apertus).
     """
-    for name, limit in LIMITS.items():
-        value = getattr(config, name, None)
-        if value is not None and (type(value) is not int or not 1 <= value <= limit):
-            written = config.attribute_map.get(name, name)
-            raise SourceUnusable(
-                f"{source.described}: {written} is {shown(value)}, expected an int of 1 … {limit}"
-            )
-    for name in POSITIVE:
-        value = getattr(config, name, None)
-        if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
-            raise SourceUnusable(
-                f"{source.described}: {name} is {shown(value)}, expected a number above 0"
-            )
-
-
-def _check_tokens(source: ModelSource, config: Any) -> None:
-    """Refuse special tokens that have no row in the embedding."""
-    rows = config.vocab_size
-    ids = {"eos_token_id": source.eos_ids, "bos_token_id": (source.bos_id,)}
-    for name, values in ids.items():
-        for value in values:
-            if value is not None and not 0 <= value < rows:
-                raise SourceUnusable(
-                    f"{source.described}: {name} is {value}, the vocabulary has {rows} tokens"
-                )
-
-
-def _check_room(source: ModelSource, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a configuration that asks for far more than the weights hold, before allocating it."""
-    layers, elements = config.num_hidden_layers, num_elements(shapes)
+    layers, elements = getattr(config, "num_hidden_layers", None), num_elements(shapes)
     if layers is None:
         raise SourceUnusable(f"{source.described}: num_hidden_layers is null, expected an int")
     if layers > len(shapes):
@@ -203,9 +228,9 @@ def _check_room(source: ModelSource, config: Any, shapes: Mapping[str, tuple[int
     with refusing(source.described):
         try:
             with no_init_weights(), torch.device("meta"):
-                skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+                skeleton: PreTrainedModel = model_class(config)(config)
         except NotImplementedError:
-            return  # its code computes with weights while the model is made (Apertus)
+            return None
     asked = sum(parameter.numel() for parameter in skeleton.parameters())
     if asked > 2 * elements:
         raise SourceUnusable(
@@ -217,3 +242,4 @@ def _check_room(source: ModelSource, config: Any, shapes: Mapping[str, tuple[int
             f"{source.described}: the model's buffers take {held} bytes, "
             f"the limit is {MAX_BUFFER_BYTES}"
         )
+    return skeleton

@@ -2,14 +2,17 @@
 
 Does the unquantised graph choose torch's tokens one by one from its cache; how far from torch is
 the graph that will be served, on a page of English; are a row's logits bitwise the same whatever
-else runs, and wherever its prompt is cut? Refuses only a page that shows nothing: `steps.py`
-compares the figures with the gate.
+else runs, and wherever its prompt is cut? Refuses a page that shows nothing, and figures outside
+the gate.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,13 +21,18 @@ from transformers import PreTrainedModel
 from app.manifest import Quality
 from app.runtime.decoder import FloatArray
 from export.errors import QualityRefused
+from export.records import figures
+from export.reference import torch_logits
 from export.session import GraphSession
 
+GATE: Final = 0.02
+"""The largest mean KL from torch, nats per token, unless the command line says otherwise."""
 TEXT = Path(__file__).with_name("text.txt")
 TEXT_TOKENS = 2048
 QUICK_TOKENS = 512
 """What a first start measures on: a quarter of the text."""
-CHUNK_TOKENS = 256
+ROWS = 32
+"""Tokens whose logits are compared at once."""
 LEAST_TOKENS, LEAST_DISTINCT = 32, 16
 """A page that becomes fewer tokens, or fewer different ones, shows nothing about a model."""
 PROMPT_TOKENS, GREEDY_TOKENS = 32, 48
@@ -81,13 +89,6 @@ def refuse_poor_page(ids: Sequence[int], context: int) -> None:
         )
 
 
-@torch.no_grad()
-def torch_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
-    """Logits float32 [S, V] of S tokens, from one forward pass without a cache."""
-    logits: Tensor = model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits
-    return logits[0].float()
-
-
 def compare_greedy(
     model: PreTrainedModel,
     session: GraphSession,
@@ -126,26 +127,32 @@ def compare_greedy(
     )
 
 
-def measure_quality(reference: Tensor, session: GraphSession, ids: Sequence[int]) -> Quality:
+def measure_quality(
+    reference: Iterable[Tensor], session: GraphSession, ids: Sequence[int]
+) -> Quality:
     """Measure a graph over a text, which it reads chunk by chunk.
 
     Args:
-        reference: torch's logits [S, V] over `ids`.
+        reference: torch's logits [S, V] over `ids`, in pieces.
         session: the graph to be measured.
         ids: S tokens.
     """
     session.reset()
-    kl, agree, loss, reference_loss = 0.0, 0, 0.0, 0.0
-    for start in range(0, len(ids), CHUNK_TOKENS):
-        part = list(ids[start : start + CHUNK_TOKENS])
-        ours = torch.from_numpy(session.feed([part], all_logits=True)[0]).log_softmax(-1)
-        theirs = reference[start : start + len(part)].log_softmax(-1)
-        kl += float((theirs.exp() * (theirs - ours)).sum(dtype=torch.float64))
-        agree += int((theirs.argmax(-1) == ours.argmax(-1)).sum())
-        following = torch.tensor(ids[start + 1 : start + len(part) + 1])
-        rows = torch.arange(len(following))
-        loss -= float(ours[rows, following].sum(dtype=torch.float64))
-        reference_loss -= float(theirs[rows, following].sum(dtype=torch.float64))
+    kl, agree, loss, reference_loss, start = 0.0, 0, 0.0, 0.0, 0
+    for piece in reference:
+        part = list(ids[start : start + len(piece)])
+        logits = torch.from_numpy(session.feed([part], all_logits=True)[0])
+        for first in range(0, len(part), ROWS):
+            rows = slice(first, first + ROWS)
+            ours, theirs = logits[rows].log_softmax(-1), piece[rows].log_softmax(-1)
+            kl += float((theirs.exp() * (theirs - ours)).sum(dtype=torch.float64))
+            agree += int((theirs.argmax(-1) == ours.argmax(-1)).sum())
+            after = start + first + 1
+            following = torch.tensor(ids[after : after + len(ours)], dtype=torch.int64)
+            at = torch.arange(len(following))
+            loss -= float(ours[at, following].sum(dtype=torch.float64))
+            reference_loss -= float(theirs[at, following].sum(dtype=torch.float64))
+        start += len(part)
     with np.errstate(over="ignore"):  # an infinite perplexity is a figure too
         perplexities = np.exp(np.array([loss, reference_loss]) / (len(ids) - 1)).tolist()
     return Quality(
@@ -155,6 +162,26 @@ def measure_quality(reference: Tensor, session: GraphSession, ids: Sequence[int]
         perplexity=perplexities[0],
         reference_perplexity=perplexities[1],
     )
+
+
+def judge(what: str, quality: Quality, gate: float | None) -> None:
+    """Refuse a graph that is too far from torch.
+
+    Args:
+        what: was measured.
+        quality: its figures.
+        gate: the largest mean KL, nats per token; None: `GATE`.
+
+    Raises:
+        QualityRefused: it is beyond the gate, or not finite.
+    """
+    limit = GATE if gate is None else gate
+    if not all(math.isfinite(figure) for figure in msgspec.structs.astuple(quality)):
+        raise QualityRefused(f"{what} is not finite: {figures(quality)}")
+    if quality.mean_kl > limit:
+        raise QualityRefused(
+            f"{what} is too far from torch: {figures(quality)}; the gate is {limit}"
+        )
 
 
 def prefill(session: GraphSession, prompts: Sequence[Sequence[int]], chunk: int) -> FloatArray:
@@ -177,15 +204,21 @@ def rows_alone_and_together(
 
     Rows have different lengths. Prefill steps are at least two tokens wide and decode steps exactly
     one: the engine never mixes them. 0.0 means that the tokens of a request don't depend on what
-    else the server does.
+    else the server does. The rows use the graph's adapters by turns, or none.
     """
     lengths = [3, 17, 32, 33, 64, 71, 90, 130]
     rows = range(min(session.rows, len(lengths)))
     starts = [7 * i % (len(ids) // 2) for i in rows]
     prompts = [ids[starts[i] : starts[i] + lengths[i]] for i in rows]
     following = [ids[i : i + steps] for i in rows]
+    adapters = np.arange(session.rows) % (session.graph.num_adapters + 1)
+    session.adapter_ids[:] = adapters
     together = follow(session, prompts, following, chunk)
-    alone = [follow(session, prompts[i : i + 1], following[i : i + 1], chunk)[0] for i in rows]
+    alone = []
+    for i in rows:
+        session.adapter_ids[0] = adapters[i]
+        alone.append(follow(session, prompts[i : i + 1], following[i : i + 1], chunk)[0])
+    session.adapter_ids[:] = 0
     return float(np.abs(together - np.stack(alone)).max())
 
 

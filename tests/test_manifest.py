@@ -89,6 +89,27 @@ async def test_a_manifest_of_another_graph_is_a_broken_model(tmp_path, path, val
         await catalog.load(BAD)
 
 
+@pytest.mark.parametrize(
+    ("names", "rank", "said"),
+    [
+        (("a", "A"), 4, "'a', a tag or given twice"),
+        (("latest",), 4, "'latest', a tag or given twice"),
+        (("a\n",), 4, "matching regex"),
+        (("a:b",), 4, "matching regex"),
+        (("a",), -5, ">= 1"),
+    ],
+)
+def test_adapters_that_can_not_be_are_a_broken_model(tmp_path, names, rank, said):
+    folder = write_tiny_model(tmp_path, BAD)
+    written = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
+    one = {"rank": rank, "targets": [], "base": "", "sha256": "", "size_bytes": 1}
+    one["quality"] = written["quality"]
+    damage(folder, "adapters", value=[{"name": name, **one} for name in names])
+    damage(folder, "graph", "num_adapters", value=len(names))
+    with pytest.raises(ModelBroken, match=said):
+        read_manifest(folder)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
 def test_a_manifest_that_is_no_manifest_is_a_broken_model(tmp_path, content):
     folder = write_tiny_model(tmp_path, BAD)

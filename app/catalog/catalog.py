@@ -10,20 +10,17 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
-
 from app.catalog.loaded import LoadedModel
 from app.catalog.loaded_encoder import LoadedEncoder
 from app.catalog.loads import Loads
 from app.catalog.opening import open_parts, start
 from app.catalog.residents import Loaded, Residents
-from app.catalog.shelf import Shelf, facts_of
+from app.catalog.shelf import Shelf
 from app.contract.models import ModelFacts, ModelKind, ModelState
 from app.encoding.thread import EncoderThread
 from app.engine.places import Places
 from app.engine.thread import EngineThread
 from app.errors import NoModelLoaded, ShuttingDown
-from app.manifest import AnyManifest
 from app.metrics import Metrics
 from app.runtime.heap import trim_heap
 from app.settings import Settings
@@ -44,7 +41,7 @@ class Catalog:
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self._settings = settings
-        self._shelf = Shelf(settings.models_dir)
+        self._shelf = Shelf(settings.models_dir, settings.context_length)
         self._metrics = metrics or Metrics()
         self._loaded = Residents(settings)
         self._coming: dict[str, ModelKind] = {}
@@ -64,7 +61,7 @@ class Catalog:
     def current(self) -> ModelState | None:
         """The text model that was used last: what a request that names none gets."""
         model = self._loaded.current
-        return None if model is None else model.state()
+        return None if model is None else self._loaded.under(model, None).state()
 
     @property
     def closing(self) -> bool:
@@ -86,9 +83,8 @@ class Catalog:
         return self._loads.progress
 
     async def available(self) -> list[ModelFacts]:
-        """Models on disk, by name; a broken folder is left out and logged."""
-        manifests = await asyncio.to_thread(self._shelf.available)
-        return [self._facts_of(manifest) for manifest in manifests]
+        """Models on disk, by name, with adapters; a broken folder is left out and logged."""
+        return await asyncio.to_thread(self._shelf.facts)
 
     async def describe(self, model_id: str) -> ModelFacts:
         """Look a model up on disk.
@@ -97,8 +93,7 @@ class Catalog:
             UnknownModel: there is no such model.
             ModelBroken: its folder is not a whole model.
         """
-        _, manifest = await asyncio.to_thread(self._shelf.find, model_id)
-        return self._facts_of(manifest)
+        return await asyncio.to_thread(self._shelf.describe, model_id)
 
     async def reserve(
         self, model_id: str | None, count: int, client: str = ""
@@ -108,7 +103,7 @@ class Catalog:
         A model whose engine has stopped is loaded anew, once in `HEAL_AGAIN_AFTER_S`.
 
         Args:
-            model_id: None for the current one.
+            model_id: None for the current one; `publisher/name:adapter` for one with an adapter.
             count: requests that are to be submitted.
             client: who asks; see `EngineThread.reserve`.
 
@@ -117,14 +112,14 @@ class Catalog:
             BatchTooLarge, TryAgainLater, EngineFailure: the model takes no more now.
         """
         while True:
-            model = await self.get(model_id)
+            model = await self._ready(model_id)
             if self._loaded.get(model.model_id) is not model:  # it had to go between the two
                 # without a turn of the loop, the load that is over would never be forgotten
                 await asyncio.sleep(0)
             elif model.engine.failure is not None and self._may_heal(model.model_id):
                 await self._heal(model.model_id)
             else:
-                return model, model.engine.reserve(count, client)
+                return self._loaded.under(model, model_id), model.engine.reserve(count, client)
 
     async def get(self, model_id: str | None) -> LoadedModel:
         """Give a model that is ready, loading it first where it is only on disk.
@@ -133,6 +128,10 @@ class Catalog:
             NoModelLoaded, UnknownModel, ModelBroken: there is no such model to be had.
             ShuttingDown: the server takes nothing new.
         """
+        return self._loaded.under(await self._ready(model_id), model_id)
+
+    async def _ready(self, model_id: str | None) -> LoadedModel:
+        """Give the model itself that a name is served by."""
         if self._closing:  # what is loaded is on its way out, and is not missing
             raise ShuttingDown
         if model_id is None and self._loaded.current is not None:
@@ -140,6 +139,7 @@ class Catalog:
         model_id = model_id or self._to_be_current
         if model_id is None:
             raise NoModelLoaded
+        model_id = await self._loaded.base_of(model_id, self._shelf)
         await self._loaded.check_kind(model_id, "text", self._shelf)
         model = await self._bring(model_id)
         assert isinstance(model, LoadedModel), "its kind was checked"
@@ -156,6 +156,7 @@ class Catalog:
             model_id = current.model_id if current else next(names, None)
         if model_id is None:
             raise NoModelLoaded
+        model_id = await self._loaded.base_of(model_id, self._shelf)
         await self._loaded.check_kind(model_id, kind, self._shelf)
         model = await self._bring(model_id)
         if model.engine.failure is not None and self._may_heal(model_id):
@@ -164,7 +165,7 @@ class Catalog:
         return model
 
     async def load(self, model_id: str) -> ModelState:
-        """Bring a model into memory; loading one that is there, or on its way, is no error.
+        """Bring a model into memory, for requests that name none; see `ModelRegistry.load`.
 
         One whose engine has stopped is loaded anew.
 
@@ -172,10 +173,15 @@ class Catalog:
             UnknownModel, ModelBroken: what is loaded stays as it was.
             ShuttingDown: the server takes nothing new.
         """
-        loaded = self._loaded.get(model_id)
+        base_id = await self._loaded.base_of(model_id, self._shelf)
+        loaded = self._loaded.get(base_id)
         if loaded is not None and loaded.engine.failure is not None and not self._closing:
-            await self._heal(model_id)
-        return (await self._bring(model_id)).state()
+            await self._heal(base_id)
+        model = await self._bring(base_id)
+        if isinstance(model, LoadedEncoder):
+            return model.state()
+        self._loaded.choose(model_id)
+        return model.under(model_id).state()
 
     async def unload(self, model_id: str | None = None) -> str | None:
         """Let a model finish what it runs and give its memory back.
@@ -186,6 +192,8 @@ class Catalog:
         if model_id is None:
             model_id = None if self._loaded.current is None else self._loaded.current.model_id
         self._gone = None
+        if model_id is not None:
+            model_id = await self._loaded.base_of(model_id, self._shelf)
         if model_id is None or model_id not in self._loaded:
             return None
         await self._stop(model_id, drain_timeout_s=None)
@@ -269,12 +277,6 @@ class Catalog:
         self._healed_at_s[model_id] = time.monotonic()
         await self._stop(model_id, drain_timeout_s=0.0)
         return await self._bring(model_id)
-
-    def _facts_of(self, manifest: AnyManifest) -> ModelFacts:
-        """Say what dialects are told of a model, with the context that it would have here."""
-        facts, limit = facts_of(manifest), self._settings.context_length
-        context_length = min(facts.context_length, limit or facts.context_length)
-        return msgspec.structs.replace(facts, context_length=context_length)
 
     @property
     def _to_be_current(self) -> str | None:

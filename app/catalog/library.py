@@ -12,15 +12,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from app.catalog.shelf import Shelf
+from app.catalog.shelf import Shelf, split_name
 from app.contract.models import ModelRegistry, PullStep
-from app.errors import InvalidParameter, ModelBroken, TryAgainLater
-from app.manifest import MANIFEST_NAME, folder_name, write_manifest
+from app.errors import InvalidParameter, ModelBroken, TryAgainLater, UnknownModel
+from app.manifest import MANIFEST_NAME, Manifest, folder_name, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +50,21 @@ class Library:
     async def pull(self, name: str) -> AsyncGenerator[PullStep, None]:
         """Fetch and export a model; see `ModelLibrary.pull`."""
         _check("model", name)
+        await asyncio.to_thread(self._refuse_to_lose_adapters, name)
         if self._pulling:
             raise TryAgainLater(f"{self._pulling} is being fetched", 30)
         self._pulling = name
         try:
-            async for step in self._exported(name):
-                yield step
+            # closed with this one, and not when it is collected: its process ends then
+            async with aclosing(self._exported(name)) as steps:
+                async for step in steps:
+                    yield step
         finally:
             self._pulling = ""
 
     async def delete(self, model_id: str) -> None:
         """Delete a model; see `ModelLibrary.delete`."""
+        _check_whole(model_id)
         folder, _ = await asyncio.to_thread(self._shelf.find, model_id)
         await self._models.unload(model_id)
         if folder.is_symlink():  # the model itself lies elsewhere, and is not ours to delete
@@ -74,8 +79,21 @@ class Library:
     async def copy(self, model_id: str, name: str) -> None:
         """Copy a model; see `ModelLibrary.copy`."""
         _check("destination", name)
+        _check_whole(model_id)
         await asyncio.to_thread(self._copy, model_id, name)
         logger.info("model_copied model=%s to=%s", model_id, name)
+
+    def _refuse_to_lose_adapters(self, name: str) -> None:
+        """A model that is made anew would lose them: their folders are not known here."""
+        try:
+            _, manifest = self._shelf.find(name)
+        except (UnknownModel, ModelBroken):
+            return
+        if isinstance(manifest, Manifest) and manifest.adapters:
+            adapters = ", ".join(one.name for one in manifest.adapters)
+            raise InvalidParameter(
+                "model", name, f"a model without adapters; {name} has {adapters}: delete it first"
+            )
 
     def _copy(self, model_id: str, name: str) -> None:
         folder, manifest = self._shelf.find(model_id)
@@ -124,6 +142,11 @@ class Library:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
+
+
+def _check_whole(model_id: str) -> None:
+    if split_name(model_id)[1] is not None:
+        raise InvalidParameter("model", model_id, "a model: an adapter comes and goes with its own")
 
 
 def _check(field: str, name: str) -> None:

@@ -11,9 +11,10 @@ from typing import Final
 
 from app.catalog.loaded import LoadedModel
 from app.catalog.loaded_encoder import LoadedEncoder
-from app.catalog.shelf import Shelf
+from app.catalog.shelf import Shelf, adapter_number, split_name
 from app.contract.models import ModelKind
 from app.errors import Unsupported
+from app.manifest import AnyManifest
 from app.settings import Settings
 
 Loaded = LoadedModel | LoadedEncoder
@@ -37,6 +38,8 @@ class Residents:
         self._settings = settings
         self._by_id: OrderedDict[str, Loaded] = OrderedDict()
         """Least recently used first."""
+        self._chosen: dict[str, str] = {}
+        """By model: the name that it was last loaded by, its own or one of its adapters'."""
 
     def __contains__(self, model_id: object) -> bool:
         return model_id in self._by_id
@@ -60,6 +63,18 @@ class Residents:
     def pop(self, model_id: str) -> Loaded:
         """Take one out."""
         return self._by_id.pop(model_id)
+
+    def choose(self, name: str) -> None:
+        """Have requests that name no model get this one, while its model is the current one."""
+        self._chosen[split_name(name)[0]] = name
+
+    def under(self, model: LoadedModel, name: str | None) -> LoadedModel:
+        """A model under the name that a request gives, or else under the one last chosen.
+
+        Raises:
+            UnknownModel: it has no such adapter.
+        """
+        return model.under(name or self._chosen.get(model.model_id))
 
     def newest_first(self) -> list[Loaded]:
         """All of them, the one used last first."""
@@ -89,14 +104,32 @@ class Residents:
             Unsupported: it is of another kind.
             UnknownModel, ModelBroken: it is neither in memory nor on disk.
         """
-        loaded = self._by_id.get(model_id)
-        if loaded is None:
-            _, manifest = await asyncio.to_thread(shelf.find, model_id)
-            kind = manifest.kind
-        else:
-            kind = loaded.manifest.kind
+        kind = (await self.manifest_of(model_id, shelf)).kind
         if kind != wanted:
             raise Unsupported("model", model_id, f"it {_DOES[kind]} and {_NOT[wanted]}")
+
+    async def manifest_of(self, model_id: str, shelf: Shelf) -> AnyManifest:
+        """The manifest of a model, also of one that is only on disk.
+
+        Raises:
+            UnknownModel, ModelBroken: it is neither in memory nor on disk.
+        """
+        loaded = self._by_id.get(model_id)
+        if loaded is not None:
+            return loaded.manifest
+        _, manifest = await asyncio.to_thread(shelf.find, model_id)
+        return manifest
+
+    async def base_of(self, model_id: str, shelf: Shelf) -> str:
+        """The model that a name is served by: its own, or that of one of its adapters.
+
+        Raises:
+            UnknownModel: the model has no such adapter.
+        """
+        base_id, adapter = split_name(model_id)
+        if adapter is not None:
+            adapter_number(await self.manifest_of(base_id, shelf), adapter)
+        return base_id
 
     def full(self, kind: ModelKind) -> bool:
         """Whether one of them has to go before a model of a kind can come."""

@@ -49,5 +49,5 @@ def check_arithmetic(model_id: str, needed: str) -> None:
         raise ModelBroken(
             f"{model_id} needs products of 8-bit integers that this processor rounds wrongly "
             "(it has neither VNNI nor AMX): export the model on this machine, or with "
-            "`--quantise int8`"
+            "`--arithmetic any`"
         )

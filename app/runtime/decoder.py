@@ -31,6 +31,8 @@ class StepInput:
     """[B], leading tokens whose keys and values the slot holds before this step."""
     all_logits: bool = False
     """Whether every new token's logits are wanted, not only those of each row's last one."""
+    adapter_ids: IdArray | None = None
+    """[B], the adapter of each row, see `app.manifest`; None: no row has one."""
 
 
 class Decoder(Protocol):

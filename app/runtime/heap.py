@@ -16,7 +16,7 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 5.0
-GROWTH_BYTES: Final = 64 << 20
+GROWTH_BYTES: Final = 16 << 20
 """Resident memory beyond the least since the last trim, after which there is another one."""
 _STATM: Final = Path("/proc/self/statm")
 
@@ -24,7 +24,7 @@ _STATM: Final = Path("/proc/self/statm")
 def trim_heap() -> None:
     """Collect what refers to itself, as an engine and its thread do, and trim the heap."""
     gc.collect()
-    _trim()
+    trim_freed()
 
 
 async def trim_when_grown() -> None:
@@ -37,12 +37,13 @@ async def trim_when_grown() -> None:
         await asyncio.sleep(LOOK_EVERY_S)
         least = min(least, before := _resident_bytes())
         if before - least > GROWTH_BYTES:
-            await asyncio.to_thread(_trim)
+            await asyncio.to_thread(trim_freed)
             least = _resident_bytes()
             logger.debug("heap_trimmed before=%d after=%d", before, least)
 
 
-def _trim() -> None:
+def trim_freed() -> None:
+    """Trim the heap of what has been freed already."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

@@ -6,7 +6,7 @@ Knows where things lie; what they are is the decoder's.
 
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,11 +34,27 @@ class KvMemory(Protocol):
 
 
 class CpuKvMemory:
-    """Host memory. Pages that no sequence reached yet are never touched and cost no RAM."""
+    """Host memory. Pages that no sequence reached yet are never touched and cost no RAM.
+
+    Copies go through memoryviews, which keep the interpreter's lock: NumPy gives it up for each of
+    the 60 arrays, and beside a busy event loop it took 80 ms to get it back so often
+    (bench/LOG.md, 2026-11-27).
+    """
 
     def __init__(self, graph: Graph, slots: int, capacity: int, pool_blocks: int) -> None:
         self._buffers = _layers(graph, slots, capacity)
         self._pool = _layers(graph, pool_blocks, BLOCK_TOKENS) if pool_blocks else []
+        token_bytes = graph.head_dim * np.dtype(graph.kv_dtype).itemsize
+        self._heads = graph.num_kv_heads
+        self._token_bytes = token_bytes
+        self._head_bytes = capacity * token_bytes
+        self._block_bytes = BLOCK_TOKENS * token_bytes
+        """Of one head."""
+        self._flat = [
+            (_bytes_of(buffer), _bytes_of(pool))
+            for buffers, pools in zip(self._buffers, self._pool, strict=False)
+            for buffer, pool in zip(buffers, pools, strict=True)
+        ]
 
     def pointer(self, layer: int, part: int, slot: int) -> int:
         """Address of a slot's keys (part 0) or values (part 1) in a layer."""
@@ -52,19 +68,27 @@ class CpuKvMemory:
 
     def save_block(self, slot: int, start: int, block: int) -> None:
         """Copy the block of a slot that begins at token `start` into the pool."""
-        end = start + BLOCK_TOKENS
-        for buffers, pools in zip(self._buffers, self._pool, strict=True):
-            for buffer, pool in zip(buffers, pools, strict=True):
-                pool[block] = buffer[slot, :, start:end]
+        size = self._block_bytes
+        places = list(self._places(block, slot, start))
+        for buffer, pool in self._flat:
+            for kept, held in places:
+                pool[kept : kept + size] = buffer[held : held + size]
 
     def load_blocks(self, blocks: Sequence[int], slot: int, start: int) -> None:
         """Copy blocks of the pool into a slot, one after the other from token `start` on."""
-        ends = range(start + BLOCK_TOKENS, start + BLOCK_TOKENS * (len(blocks) + 1), BLOCK_TOKENS)
-        for buffers, pools in zip(self._buffers, self._pool, strict=True):
-            for buffer, pool in zip(buffers, pools, strict=True):
-                target = buffer[slot]
-                for block, end in zip(blocks, ends, strict=True):
-                    target[:, end - BLOCK_TOKENS : end] = pool[block]
+        size = self._block_bytes
+        for index, block in enumerate(blocks):
+            places = list(self._places(block, slot, start + index * BLOCK_TOKENS))
+            for buffer, pool in self._flat:
+                for kept, held in places:
+                    buffer[held : held + size] = pool[kept : kept + size]
+
+    def _places(self, block: int, slot: int, start: int) -> Iterator[tuple[int, int]]:
+        """Byte offsets of a block's heads in the pool, and of the same tokens in a slot."""
+        for head in range(self._heads):
+            kept = (block * self._heads + head) * self._block_bytes
+            held = (slot * self._heads + head) * self._head_bytes + start * self._token_bytes
+            yield kept, held
 
 
 class CudaKvMemory:
@@ -106,6 +130,10 @@ def sparse_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[An
     pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
     pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, dtype).reshape(shape)
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    return array.view(np.uint8).reshape(-1).data
 
 
 def _layers(

@@ -23,6 +23,7 @@ PROVIDERS: Final[dict[Provider, str]] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
 }
+ADAPTER_IDS: Final = "adapter_ids"
 
 
 def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Provider:
@@ -55,6 +56,7 @@ class OrtDecoder:
         provider: Provider = "cpu",
         intra_op_threads: int = 0,
         pool_blocks: int = 0,
+        prepack: bool = True,
     ) -> None:
         """Load the graph and reserve the cache.
 
@@ -66,6 +68,7 @@ class OrtDecoder:
             provider: from `choose_provider`.
             intra_op_threads: 0: one per physical core.
             pool_blocks: blocks of prompts to keep beside the slots; none on a GPU.
+            prepack: see `session_options`.
 
         Raises:
             ModelBroken: ONNX Runtime can't load the graph, or its inputs are not those of
@@ -77,7 +80,8 @@ class OrtDecoder:
         self.can_copy_slots = provider == "cpu"
         self._graph = graph
         self._provider = provider
-        self._session = load_session(folder / graph.file, provider, intra_op_threads)
+        options = session_options(intra_op_threads, prepack=prepack)
+        self._session = load_session(folder / graph.file, provider, options)
         self._check_inputs()
         self.pool_blocks = pool_blocks if provider == "cpu" else 0
         self._kv: KvMemory = (
@@ -123,6 +127,7 @@ class OrtDecoder:
             ("seqlens_k", np.maximum(seqlens - 1, 0)),
             ("total_sequence_length", np.array([total], np.int32)),
             ("logits_index", logits_index),
+            *self._adapter_ids(step),
         )
         for name, array in inputs:
             # Host memory for every provider: ONNX Runtime copies what a kernel wants elsewhere.
@@ -132,6 +137,14 @@ class OrtDecoder:
         except Exception as error:  # onnxruntime's exception classes share no public base
             raise EngineFailure(f"decoder step of {batch} x {width} tokens: {error}") from error
         return logits
+
+    def _adapter_ids(self, step: StepInput) -> tuple[tuple[str, IdArray], ...]:
+        """What a graph with adapters is told beside the rest."""
+        if not self._graph.num_adapters:
+            assert step.adapter_ids is None or not step.adapter_ids.any(), step.adapter_ids
+            return ()
+        none = np.zeros(len(step.token_ids), np.int64)
+        return ((ADAPTER_IDS, none if step.adapter_ids is None else step.adapter_ids),)
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first `num_tokens` of a slot over another slot."""
@@ -188,6 +201,7 @@ class OrtDecoder:
             "seqlens_k",
             "total_sequence_length",
             "logits_index",
+            *([ADAPTER_IDS] if self._graph.num_adapters else []),
         }
         shapes = {node.name: node.shape for node in self._session.get_inputs()}
         if shapes.keys() != wanted:
@@ -212,7 +226,7 @@ class OrtDecoder:
                 )
 
 
-def session_options(intra_op_threads: int = 0) -> ort.SessionOptions:
+def session_options(intra_op_threads: int = 0, *, prepack: bool = True) -> ort.SessionOptions:
     """Make the options of every session here, also of those that judge an export.
 
     Threads spin while a step runs, for they meet at each of its hundreds of nodes, and stop with
@@ -221,24 +235,29 @@ def session_options(intra_op_threads: int = 0) -> ort.SessionOptions:
 
     Args:
         intra_op_threads: threads of a step; 0: one per physical core.
+        prepack: whether kernels copy weights into the order that they read them in. Without it the
+            weights stay in the mapped file, and steps are slower.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     # The arena keeps the largest block of every shape it ever saw; steps vary in shape.
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     return options
 
 
-def load_session(path: Path, provider: Provider, intra_op_threads: int) -> ort.InferenceSession:
+def load_session(
+    path: Path, provider: Provider, options: ort.SessionOptions
+) -> ort.InferenceSession:
     """Open a graph.
 
     Raises:
         ModelBroken: ONNX Runtime can't.
     """
-    options = session_options(intra_op_threads)
     try:
         return ort.InferenceSession(path, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime's exception classes share no public base

@@ -14,7 +14,7 @@ from app.encoder_manifest import EncoderGraph
 from app.errors import EngineFailure, ModelBroken
 from app.runtime.background import made_in_background
 from app.runtime.encoder import Row, Vector
-from app.runtime.ort_decoder import Provider, load_session
+from app.runtime.ort_decoder import Provider, load_session, session_options
 
 
 class OrtEncoder:
@@ -44,7 +44,7 @@ class OrtEncoder:
         self.capacity, self.width, self.vocab_size = capacity, graph.width, graph.vocab_size
         self._graph = graph
         self._session = made_in_background(
-            lambda: load_session(folder / graph.file, provider, intra_op_threads)
+            lambda: load_session(folder / graph.file, provider, session_options(intra_op_threads))
         )
         self._check(self._session)
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from app import manifest as contract
 from app.encoder_manifest import Closeness, EncoderGraph, EncoderManifest
+from app.model_files import Arithmetic
 from export import source as sources
 from export.encoders.closeness import compare, figures, graph_vectors, sample_rows, torch_vectors
 from export.encoders.recipe import Recipe, read_recipe
@@ -25,13 +26,15 @@ from export.graph import OnnxGraph
 from export.integer_products import replace_product
 from export.onnx_file import load_model as load_onnx_model
 from export.onnx_file import save_model
+from export.options import ExportOptions
 from export.products import find_products, matrix
 from export.quantise import quantise
+from export.spill import Spill
 from export.steps import (
     CLEAN,
     FINAL,
     MODEL_FILE,
-    ExportOptions,
+    SPILL_FILE,
     Step,
     empty_folder,
     run_resolve,
@@ -115,29 +118,32 @@ def positions_of(encoder: TorchEncoder) -> int | None:
 
 def run_clean(options: ExportOptions) -> str:
     """traced/model.onnx → clean/model.onnx."""
-    graph = cleaned(options.work / "traced" / MODEL_FILE)
-    nodes = len(graph.node_list)
-    save_model(graph.finish(), empty_folder(options.work / "clean") / MODEL_FILE)
+    folder = empty_folder(options.work / "clean")
+    with Spill(folder / SPILL_FILE) as spill:
+        graph = cleaned(options.work / "traced" / MODEL_FILE, spill)
+        nodes = len(graph.node_list)
+        save_model(graph.finish(), folder / MODEL_FILE)
     return f"{nodes} nodes"
 
 
 def run_quantise(options: ExportOptions) -> str:
     """clean/model.onnx → final/model.onnx."""
     target = empty_folder(options.work / "final")
-    graph = OnnxGraph(load_onnx_model(options.work / "clean" / MODEL_FILE))
     if options.encoder_scheme == "int4":
         raise QualityRefused("encoders have no 4-bit weights: expected none, int8 or w8a8")
-    count = 0
-    if options.encoder_scheme == "w8a8":
-        count = quantise_products(graph)
-    elif options.encoder_scheme == "int8":
-        count = quantise(graph, "int8")
-    files = save_model(graph.finish(), target / MODEL_FILE)
+    with Spill(target / SPILL_FILE) as spill:
+        graph = OnnxGraph(load_onnx_model(options.work / "clean" / MODEL_FILE), spill)
+        count = 0
+        if options.encoder_scheme == "w8a8":
+            count = quantise_products(graph, options.arithmetic)
+        elif options.encoder_scheme == "int8":
+            count = quantise(graph, "int8")
+        files = save_model(graph.finish(), target / MODEL_FILE)
     size = sum(file.stat().st_size for file in files)
     return f"{count} matrices, {size / 1e6:.1f} MB"
 
 
-def quantise_products(graph: OnnxGraph) -> int:
+def quantise_products(graph: OnnxGraph, arithmetic: Arithmetic) -> int:
     """Multiply in int8, every matrix rounded to the nearest; returns how many there are."""
     quantised: dict[str, tuple[str, str]] = {}
     products = find_products(graph)
@@ -147,7 +153,7 @@ def quantise_products(graph: OnnxGraph) -> int:
         values = weight.astype(np.float32)
         steps = column_steps(values)
         codes = round_to_nearest(values, steps)
-        replace_product(graph, product, codes, steps, quantised)
+        replace_product(graph, product, codes, steps, quantised, arithmetic=arithmetic)
     graph.prune()
     return len(products)
 
@@ -202,7 +208,7 @@ def run_publish(options: ExportOptions) -> str:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         graph=shape.graph,
         scheme=options.encoder_scheme,
-        arithmetic="u8s8" if options.encoder_scheme == "w8a8" else "any",
+        arithmetic=options.arithmetic if options.encoder_scheme == "w8a8" else "any",
         closeness=read_closeness(options.work),
         pooling=" and ".join(recipe.pooling),
         normalised=recipe.normalised,

@@ -19,12 +19,14 @@ from transformers import (
     PreTrainedModel,
 )
 
+from export.config_checks import check_sizes, refuse_own_code
+from export.encoders.families import written_here
 from export.encoders.recipe import Recipe
 from export.errors import SourceUnusable, UnsupportedModel
 from export.file_checks import refusing
 from export.folder import WEIGHTS
 from export.source import ModelSource
-from export.torch_model import check_sizes, refuse_names
+from export.torch_model import refuse_names
 
 UNUSED: Final = ("pooler.", "cls.", "lm_head.", "classifier.", "head.", "decoder.", "vocab_")
 """Beginnings of weights for other tasks, which a checkpoint may bring beside the encoder's."""
@@ -94,24 +96,23 @@ def load_encoder(source: ModelSource, recipe: Recipe) -> TorchEncoder:
             finite.
     """
     folder = Path(source.weights)
-    with refusing(source.described):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config, made_by = _configured(source, folder, scoring=recipe.pooling == ())
     check_sizes(source, config)
     if recipe.pooling == () and config.num_labels != 1:
         raise UnsupportedModel(
             config.model_type, f"it has {config.num_labels} labels, a reranker has 1"
         )
-    auto = AutoModel if recipe.pooling else AutoModelForSequenceClassification
     if hasattr(config, "reference_compile"):
         config.reference_compile = False  # ModernBERT would compile itself
     with refusing(source.described):
-        loaded: Any = auto.from_pretrained(
+        loaded: Any = made_by.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
             attn_implementation="eager" if _has_own_attention(config) else "sdpa",
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported by name below, not in a traceback
         )
     model, info = loaded
     missing = {name for name in info["missing_keys"] if recipe.pooling == () or not _pools(name)}
@@ -122,6 +123,9 @@ def load_encoder(source: ModelSource, recipe: Recipe) -> TorchEncoder:
         if not name.startswith(UNUSED) and not name.endswith(BUFFERS)
     }
     refuse_names(source, "have", unused, "which the model doesn't use")
+    for name in info["mismatched_keys"]:
+        wanted = [*model.state_dict()[name].shape]
+        raise SourceUnusable(f"{source.described}: {name} has another size, expected {wanted}")
     _refuse_windows(config, model)
     dense = [_load_dense(folder / told.folder, told) for told in recipe.dense]
     encoder = TorchEncoder(model, recipe, dense).eval()
@@ -129,6 +133,16 @@ def load_encoder(source: ModelSource, recipe: Recipe) -> TorchEncoder:
         if not bool(tensor.isfinite().all()):
             raise SourceUnusable(f"{source.described}: {name} has values that are not finite")
     return encoder
+
+
+def _configured(source: ModelSource, folder: Path, *, scoring: bool) -> tuple[Any, Any]:
+    """A model's configuration, and the class that loads a model of it."""
+    if found := written_here(folder, scoring=scoring):
+        return found
+    refuse_own_code(folder)
+    with refusing(source.described):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return config, AutoModelForSequenceClassification if scoring else AutoModel
 
 
 def is_causal(model: PreTrainedModel) -> bool:

@@ -23,6 +23,7 @@ from export.encoders.torch_encoder import TorchEncoder
 from export.errors import UnsupportedModel
 from export.graph import OnnxGraph
 from export.onnx_file import load_model
+from export.spill import Spill
 
 OPSET = 18
 
@@ -65,9 +66,9 @@ def trace(encoder: TorchEncoder, path: Path, *, token_types: bool) -> None:
             raise UnsupportedModel(encoder.model.config.model_type, said) from error
 
 
-def cleaned(path: Path) -> OnnxGraph:
-    """Read a traced graph and clean it."""
-    graph = OnnxGraph(load_model(path))
+def cleaned(path: Path, spill: Spill) -> OnnxGraph:
+    """Read a traced graph and clean it; new constants go to `spill`."""
+    graph = OnnxGraph(load_model(path), spill)
     graph.infer_shapes()
     fix_reshapes(graph)
     graph.prune()

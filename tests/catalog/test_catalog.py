@@ -1,8 +1,10 @@
 """The catalog over real files: tiny random models through ONNX Runtime."""
 
 import asyncio
+import gc
 import random
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,7 +57,7 @@ async def opened(models_dir: Path, **settings: object) -> AsyncIterator[Catalog]
     defaults = {"slots": 4, "intra_op_threads": 1, "drain_timeout_s": 0.0}
     catalog = Catalog(Settings(models_dir=models_dir, **{**defaults, **settings}))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             yield catalog
     finally:
         await catalog.close()
@@ -395,6 +397,23 @@ async def test_ten_clients_that_generate_load_and_unload_get_every_answer(
 
         assert sum(await asyncio.gather(*map(client, range(10)))) > 30
         assert len(catalog.loaded) <= max_loaded_models
+
+
+def test_models_with_one_tokenizer_share_what_is_made_of_it_while_one_is_there(tmp_path):
+    settings = Settings(slots=1, context_length=64)
+    folders = [write_model(tmp_path, model_id) for model_id in (A, B)]
+    folders.append(write_tiny_model(tmp_path, C, vocab_size=260, tokenizer=BYTES))
+    a, b, c = (open_model(folder, settings) for folder in folders)
+    assert a.grammars is b.grammars
+    assert a.tokenizer is b.tokenizer
+    assert c.grammars is not a.grammars
+    gone = weakref.ref(a.grammars)
+    for parts in (a, b, c):
+        parts.close()
+    del a, b, parts
+    gc.collect()
+    assert gone() is None
+    assert c.grammars.tokenizer is c.tokenizer
 
 
 def test_auto_slots_follow_the_memory_that_files_and_prefixes_leave(models_dir, monkeypatch):

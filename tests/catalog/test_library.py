@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.catalog import library
@@ -91,11 +92,14 @@ async def test_what_the_exporter_refuses_is_told_with_its_reason(models: Library
 
 @pytest.mark.usefixtures("exporter")
 async def test_one_model_is_fetched_at_a_time(models: Library):
+    others = set(psutil.Process().children())  # of other tests; they may end meanwhile
     first = models.pull("a/good")
     await anext(first)
     with pytest.raises(TryAgainLater, match="a/good is being fetched"):
         await anext(models.pull("a/other"))
-    await first.aclose()  # which ends its process
+    assert set(psutil.Process().children()) - others
+    await first.aclose()
+    assert not set(psutil.Process().children()) - others, "its process ends with it"
     await anext(second := models.pull("a/other"))
     await second.aclose()
 

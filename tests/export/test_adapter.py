@@ -1,47 +1,23 @@
 """A LoRA adapter is merged as PEFT would apply it, or refused."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from app.manifest import read_manifest
 from export.__main__ import main
 from export.source import resolve
 from export.torch_model import load_model
+from export.weight_file import WeightFile
 from tests.export.refusals import refusal
 from tests.export.tiny import CONFIGS, VOCAB, save_tiny
+from tests.export.tiny_adapters import Tensors, factors, write_adapter
 
 RANK = 4
 MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
-Tensors = dict[str, torch.Tensor]
-
-
-def factors(model: Any, ranks: dict[str, int] | None = None) -> Tensors:
-    """Random factors for some modules of both layers, under PEFT's names."""
-    generator = torch.Generator().manual_seed(1)
-    tensors = {}
-    for layer in range(model.config.num_hidden_layers):
-        for module in MODULES:
-            name = f"model.layers.{layer}.{module}"
-            out, into = model.get_submodule(name).weight.shape
-            rank = (ranks or {}).get(module, RANK)
-            for side, size in (("A", (rank, into)), ("B", (out, rank))):
-                key = f"base_model.model.{name}.lora_{side}.weight"
-                tensors[key] = 0.3 * torch.randn(size, generator=generator)
-    return tensors
-
-
-def write_adapter(folder: Path, tensors: Tensors, **config: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    named = {"peft_type": "LORA", "r": RANK, "lora_alpha": 6, "base_model_name_or_path": "../base"}
-    (folder / "adapter_config.json").write_text(json.dumps(named | config))
-    save_file(tensors, folder / "adapter_model.safetensors")
-    return folder
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -75,25 +51,26 @@ PATTERNS = {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {r"layers\.\d+\.m
         ({"use_rslora": True}, {}, {"": 6 / math.sqrt(RANK)}),
         (PATTERNS, {"mlp.down_proj": 2}, {"down_proj": 10 / 2, "": 6 / RANK}),
         ({"bias": "none", "use_dora": False, "modules_to_save": []}, {}, {"": 6 / RANK}),
+        ({"fan_in_fan_out": True}, {}, {"": 6 / RANK}),  # the modules say otherwise, and count
     ],
 )
 def test_merged_is_what_it_gives_beside_the_weights(
     config: dict[str, Any], ranks: dict[str, int], scales: dict[str, float], tmp_path: Path
 ) -> None:
     model = save_tiny(tmp_path / "base", CONFIGS["llama"]())
-    tensors = factors(model, ranks)
+    tensors = factors(model, MODULES, RANK, ranks=ranks)
     adapter = write_adapter(tmp_path / "adapter", tensors, **config)
     without = logits(model)
     wanted = beside_the_weights(model, tensors, scales)
     assert (wanted - without).abs().max() > 0.1, "an adapter that changes nothing proves nothing"
-    found = logits(load_model(resolve(str(adapter), tmp_path / "work")))
+    with WeightFile(tmp_path / "weights.bin") as weights:
+        found = logits(load_model(resolve(str(adapter), tmp_path / "work"), weights))
     assert torch.allclose(found, wanted, atol=2e-4), (found - wanted).abs().max()
 
 
 def test_adapter_is_exported_with_its_model(tmp_path: Path) -> None:
-    adapter = write_adapter(
-        tmp_path / "my-adapter", factors(save_tiny(tmp_path / "base", CONFIGS["llama"]()))
-    )
+    model = save_tiny(tmp_path / "base", CONFIGS["llama"]())
+    adapter = write_adapter(tmp_path / "my-adapter", factors(model, MODULES, RANK))
     assert main([str(adapter), "--out", str(tmp_path / "out")]) == 0
     manifest = read_manifest(tmp_path / "out")
     assert manifest.model_id == "local/my-adapter"
@@ -110,13 +87,13 @@ def without(tensors: Tensors, name: str) -> Tensors:
 @pytest.mark.parametrize(
     ("config", "change", "said"),
     [
-        ({"peft_type": "IA3"}, None, "peft_type is 'IA3', which can't be merged; only 'LORA'"),
-        ({"use_dora": True}, None, "use_dora is True, which can't be merged; only False"),
-        ({"bias": "all"}, None, "bias is 'all', which can't be merged; only 'none'"),
+        ({"peft_type": "IA3"}, None, "peft_type is 'IA3', which can't be used; only 'LORA'"),
+        ({"use_dora": True}, None, "use_dora is True, which can't be used; only False"),
+        ({"bias": "all"}, None, "bias is 'all', which can't be used; only 'none'"),
         (
             {"modules_to_save": ["lm_head"]},
             None,
-            "modules_to_save is ['lm_head'], which can't be merged; only None",
+            "modules_to_save is ['lm_head'], which can't be used; only None",
         ),
         ({"lora_alpha": "x"}, None, "lora_alpha is 'x', expected a number"),
         (
@@ -154,7 +131,9 @@ def test_adapter_that_can_not_be_merged_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = save_tiny(tmp_path / "base", CONFIGS["llama"]())
-    adapter = write_adapter(tmp_path / "adapter", factors(model) | (change or {}), **config)
+    adapter = write_adapter(
+        tmp_path / "adapter", factors(model, MODULES, RANK) | (change or {}), **config
+    )
     assert refusal(adapter, tmp_path / "models", capsys).endswith(said)
 
 

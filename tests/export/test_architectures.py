@@ -9,10 +9,10 @@ from tokenizers import Tokenizer
 from app.manifest import Graph, read_manifest
 from app.runtime.arithmetic import multiplies_exactly
 from export.__main__ import main
-from export.calibrate import page_logits
 from export.graph import OnnxGraph
 from export.integer import CALIBRATION, Page, turn
 from export.onnx_file import load_model
+from export.spill import Spill
 from export.steps import Findings, read_findings, read_shape
 from tests.export.tiny import CONFIGS, REFUSED, WINDOW, make_model, save_tiny
 
@@ -23,7 +23,8 @@ ROTATED = {
     **dict.fromkeys(("phi3", "opt", "gpt-neox", "glm", "glm4", "phi"), (False, 0)),
     **dict.fromkeys(("hunyuan", "persimmon"), (False, 0)),
     **dict.fromkeys(("gemma2", "gemma3", "gpt2", "cohere", "cohere2", "olmo2"), (False, 2)),
-    **dict.fromkeys(("starcoder2", "exaone4", "olmo", "olmo3"), (False, 2)),
+    **dict.fromkeys(("starcoder2", "exaone4", "olmo", "olmo3", "gpt-neo"), (False, 2)),
+    **dict.fromkeys(("stablelm", "bloom", "roberta"), (False, 0)),
     "bitnet": (True, 0),
 }
 """Where not everything can be rotated: whether the stream is, and in how many layers the values."""
@@ -54,17 +55,16 @@ def test_exported_model_follows_torch_token_by_token(
     assert manifest.quality.mean_kl < 0.01
     assert findings.batch_difference == 0.0
     assert manifest.quantisation.batch_invariant
-    assert nodes <= MOST_NODES.get(name, 280)
+    assert nodes <= MOST_NODES.get(name, 300)
     assert scales == {1.0}, "the kernel for one query takes no other"
 
-    if multiplies_exactly():
-        assert main([*command, "--from", "quantise", "--quantise", "w8a8"]) == 0
-        manifest = read_manifest(out)
-        assert manifest.quantisation.arithmetic == "u8s8"
-        assert manifest.quality.mean_kl < 0.01
-        assert manifest.quantisation.batch_invariant
-        products = OnnxGraph(load_model(out / manifest.graph.file)).nodes("MatMulIntegerToFloat")
-        assert len(products) >= 2 * 2 + 1, "of two layers and the output layer"
+    assert main([*command, "--from", "quantise", "--quantise", "w8a8"]) == 0
+    manifest = read_manifest(out)
+    assert manifest.quantisation.arithmetic == ("u8s8" if multiplies_exactly() else "any")
+    assert manifest.quality.mean_kl < 0.01
+    assert manifest.quantisation.batch_invariant
+    products = OnnxGraph(load_model(out / manifest.graph.file)).nodes("MatMulIntegerToFloat")
+    assert len(products) >= 2 * 2 + 1, "of two layers and the output layer"
     assert turned(work, read_shape(work).graph) == ROTATED.get(name, (True, 2))
 
 
@@ -72,10 +72,12 @@ def turned(work: Path, shape: Graph) -> tuple[bool, int]:
     """Rotate the cleaned graph: was the stream, and the values of how many layers?"""
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     ids = tokenizer.encode(CALIBRATION.read_text()).ids[:100]
-    page = Page(shape, ids, page_logits(work / "clean" / "model.onnx", shape, ids))
-    found = turn(work / "clean" / "model.onnx", work / "turned.onnx", page)
-    assert page.kl(work / "turned.onnx") < 1e-6, "a rotation must change nothing"
-    return found
+    with Spill(work / "spill.bin") as spill:
+        graph = OnnxGraph(load_model(work / "clean" / "model.onnx"), spill)
+        page = Page.read(graph, work, shape, ids)
+        rotated, *found = turn(graph, page)
+        assert page.kl(rotated) < 1e-6, "a rotation must change nothing"
+    return found[0], found[1]
 
 
 def table_row(name: str, nodes: int, findings: Findings, seconds: float) -> str:

@@ -19,7 +19,7 @@ from app.manifest import read_manifest
 from export.__main__ import main
 from export.errors import QualityRefused, SourceUnusable, UnsupportedModel
 from export.gguf_file import read_gguf
-from export.observe import context_length
+from export.reach import context_length
 from export.source import model_id_of
 from export.validate import refuse_poor_page
 from tests.export.refusals import refusal

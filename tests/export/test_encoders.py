@@ -1,5 +1,6 @@
 """Encoders of every family give torch's vectors, in padded batches, pooled as their files say."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,20 @@ def test_what_can_not_be_served_is_refused_by_name(tmp_path, capsys, path, value
     save_encoder(tmp_path, FAMILIES["bert"]())
     write(tmp_path / path, value)
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_its_makers_code_is_refused_in_a_sentence(tmp_path, capsys):
+    kind = "makers_bert"
+    save_encoder(tmp_path, FAMILIES["bert"]())
+    config = json.loads((tmp_path / "config.json").read_text())
+    code = {name: f"makers/code--modeling.{name}" for name in ("AutoConfig", "AutoModel")}
+    write(tmp_path / "config.json", {**config, "model_type": kind, "auto_map": code})
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = (
+        f"refused: '{kind}' is not supported: it is code of its makers', which is never executed,"
+    )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

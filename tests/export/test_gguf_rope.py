@@ -11,6 +11,7 @@ from app.manifest import read_manifest
 from export.__main__ import main
 from export.source import resolve
 from export.torch_model import load_model
+from export.weight_file import WeightFile
 from tests.export.refusals import refusal
 from tests.export.tiny import CONFIGS, LLAMA3_ROPE, VOCAB, configured, make_model
 from tests.export.tiny_gguf import tiny_fields, tiny_tensors, write_gguf
@@ -68,7 +69,8 @@ def mean_kl(wanted: torch.Tensor, found: torch.Tensor) -> float:
 
 def loaded(path: Path, work: Path) -> torch.Tensor:
     work.mkdir()
-    return logits(load_model(resolve(str(path), work)))
+    with WeightFile(work / "weights.bin") as weights:
+        return logits(load_model(resolve(str(path), work), weights))
 
 
 @pytest.mark.parametrize("name", SCALINGS)

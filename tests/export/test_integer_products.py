@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from app.model_files import Arithmetic
 from app.runtime.arithmetic import multiplies_exactly
 from export.gptq import column_steps, round_to_nearest
-from export.graph import Array, OnnxGraph
+from export.graph import OnnxGraph
 from export.integer_products import TURNED, replace_product, turn_activations
 from export.products import find_products
-from export.rotation import hadamard, orthogonal
+from export.spill import Array
+from export.turns import hadamard, orthogonal
 from tests.export.test_quantise import model_with, run
 
 K, N = 96, 80
-pytestmark = pytest.mark.skipif(
-    not multiplies_exactly(), reason="this processor has neither VNNI nor AMX"
-)
+HERE: Arithmetic = "u8s8" if multiplies_exactly() else "any"
 
 
 def matrix_and_inputs(seed: int = 0) -> tuple[Array, Array]:
@@ -26,11 +26,15 @@ def matrix_and_inputs(seed: int = 0) -> tuple[Array, Array]:
     return weight, rng.standard_normal((3, 5, K)).astype(np.float32)
 
 
-def integer_graph(weight: Array, bias: Array | None = None) -> OnnxGraph:
+def integer_graph(
+    weight: Array, bias: Array | None = None, arithmetic: Arithmetic = HERE
+) -> OnnxGraph:
     graph = model_with(weight, bias)
     [product] = find_products(graph)
     steps = column_steps(weight)
-    replace_product(graph, product, round_to_nearest(weight, steps), steps, {})
+    replace_product(
+        graph, product, round_to_nearest(weight, steps), steps, {}, arithmetic=arithmetic
+    )
     graph.prune()
     return graph
 
@@ -45,6 +49,23 @@ def test_a_product_is_the_exact_one_of_the_rounded_numbers(tmp_path: Path) -> No
     found = run(integer_graph(weight), tmp_path, x=x)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     assert np.abs(found - x @ weight).mean() < 0.02 * np.abs(x @ weight).mean()
+
+
+@pytest.mark.skipif(HERE == "any", reason="this processor has neither VNNI nor AMX")
+def test_both_arithmetics_give_bitwise_the_same(tmp_path: Path) -> None:
+    weight, x = matrix_and_inputs()
+    graphs = [integer_graph(weight, arithmetic=arithmetic) for arithmetic in ("any", "u8s8")]
+    (tmp_path / "any").mkdir()
+    (tmp_path / "u8s8").mkdir()
+    everywhere, here = run(graphs[0], tmp_path / "any", x=x), run(graphs[1], tmp_path / "u8s8", x=x)
+    assert (everywhere == here).all()
+
+
+def test_large_codes_do_not_saturate(tmp_path: Path) -> None:
+    weight = np.ones((K, N), np.float32)
+    x = np.ones((3, 5, K), np.float32)
+    found = run(integer_graph(weight), tmp_path, x=x)
+    np.testing.assert_allclose(found, K, rtol=1e-6)
 
 
 def test_a_bias_is_added_once(tmp_path: Path) -> None:

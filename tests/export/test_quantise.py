@@ -5,9 +5,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph import Array, OnnxGraph
+from export.graph import OnnxGraph
 from export.onnx_file import save_model
 from export.quantise import BLOCK_SIZE, Scheme, quantise, quantise_rows
+from export.spill import Array
 
 K, N, VOCAB = 96, 80, 40
 

@@ -7,6 +7,7 @@ import pytest
 from app.manifest import Graph, Manifest, read_manifest
 from export import steps
 from export.__main__ import main
+from export.options import ExportOptions
 from export.session import GraphSession
 from export.source import DEFAULT_MODEL_ID, model_id_of
 from tests.export.tiny import CONFIGS, save_tiny
@@ -59,7 +60,7 @@ def test_profile_fast_is_4_bit_under_a_name_of_its_own(llama: Source, tmp_path: 
 def test_a_quick_export_measures_on_a_part_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[int] = []
 
-    def run(options: steps.ExportOptions, *_: object) -> None:
+    def run(options: ExportOptions, *_: object) -> None:
         measured.append(options.text_tokens)
 
     monkeypatch.setattr("export.__main__.run", run)
@@ -97,6 +98,41 @@ def test_one_step_can_run_again_alone(llama: Source) -> None:
     for step in ("quantise", "validate", "publish"):
         assert main([*command, "--only", step]) == 0
     assert read_manifest(out).files == before.files, "the same source gives the same bytes"
+
+
+def test_an_interrupted_export_goes_on_with_the_step_it_was_in(
+    llama: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = [str(llama[0]), "--out", str(tmp_path / "models" / "out")]
+    with monkeypatch.context() as patch:
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(steps, "quantise_to_integers", interrupt)
+        patch.setattr(steps, "quantise", interrupt)
+        assert main(command) == 130
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("stopped in quantise: the same command with --from quantise goes on")
+    assert not (tmp_path / "models" / "out").exists()
+    assert main([*command, "--from", "quantise"]) == 0
+    assert read_manifest(tmp_path / "models" / "out").files == read_manifest(llama[1]).files
+    assert not (tmp_path / "models" / ".work" / "out").exists()
+
+
+def test_an_export_that_is_interrupted_before_a_step_is_finished_leaves_nothing(
+    llama: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps.sources, "resolve", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main([str(llama[0]), "--out", str(tmp_path / "models" / "out")])
+    assert files_below(tmp_path) == []
 
 
 def test_step_without_its_input_says_what_is_missing(

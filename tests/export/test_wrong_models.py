@@ -19,10 +19,11 @@ from transformers import PreTrainedTokenizerFast
 
 from app.contract.sampling import SamplingDefaults
 from app.manifest import read_manifest
+from bench.families.tiny import VOCAB, tiny_tokenizer
 from export.__main__ import main
 from export.folder import sampling_of
 from tests.export.refusals import refusal
-from tests.export.tiny import CONFIGS, VOCAB, make_tokenizer, save_tiny
+from tests.export.tiny import CONFIGS, save_tiny
 from tests.export.tiny_gguf import tiny_fields, tiny_tensors, write_gguf
 
 NORM = "model.layers.1.post_attention_layernorm.weight"
@@ -294,7 +295,7 @@ def test_special_token_that_a_gguf_does_not_have_is_refused(
 
 def save_tokenizer(folder: Path, *tokens: AddedToken) -> Tokenizer:
     """Add tokens behind the tokenizer's own; the first gets the id VOCAB - 8."""
-    backend = make_tokenizer().backend_tokenizer
+    backend = tiny_tokenizer().backend_tokenizer
     backend.add_tokens(list(tokens))
     PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="</s>"

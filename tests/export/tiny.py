@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel
 
-from export.validate import TEXT
+from bench.families.tiny import VOCAB, tiny_tokenizer
 
-VOCAB = 320
 BASE: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 64,
@@ -25,6 +23,7 @@ BASE: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": 1,
 }
+TOKENS = {"vocab_size": VOCAB, "initializer_range": 0.15, "bos_token_id": 0, "eos_token_id": 1}
 HEADS = {"head_dim": 16}
 UNTIED = {"tie_word_embeddings": False}
 """With one random matrix at both ends, a model with scaled embeddings repeats its last token."""
@@ -97,18 +96,88 @@ CONFIGS |= {
     "olmo": configured("OlmoConfig"),
     "olmo3": configured("Olmo3Config", **MIXED),
     "persimmon": configured("PersimmonConfig"),
-}
+    "stablelm": configured("StableLmConfig", **UNTIED),
+    "bloom": lambda: hf.BloomConfig(
+        hidden_size=64, n_layer=2, n_head=4, seq_length=192, **TOKENS, **UNTIED
+    ),
+    "gpt-neo": lambda: hf.GPTNeoConfig(
+        hidden_size=64, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+        window_size=40, max_position_embeddings=192, intermediate_size=96, **TOKENS, **UNTIED,
+    ),
+    "apertus": configured("ApertusConfig"),
+    "roberta": configured("RobertaConfig", is_decoder=True, max_position_embeddings=196, **UNTIED),
+}  # fmt: skip
+"""The three before Apertus write their attention out: in heads that repeat, with ALiBi, in a window
+that is wider than a probe. RoBERTa counts positions by itself, from 2 on."""
+
+FEW = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+"""Experts of one block's width, two per token."""
+GROUPED = {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, **FEW}
+LATENT = {
+    "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 16, "v_head_dim": 16, "first_k_dense_replace": 1,
+}  # fmt: skip
+
+MIXTURES: dict[str, Callable[[], PretrainedConfig]] = {
+    "mixtral": configured(
+        "MixtralConfig", num_local_experts=4, num_experts_per_tok=2, sliding_window=WINDOW
+    ),
+    "qwen3-moe": configured("Qwen3MoeConfig", num_experts=8, norm_topk_prob=True, **FEW, **HEADS),
+    "qwen2-moe": configured(
+        "Qwen2MoeConfig", num_experts=8, shared_expert_intermediate_size=64, **FEW
+    ),
+    "olmoe": configured("OlmoeConfig", num_experts=8, num_experts_per_tok=2),
+    "phimoe": configured("PhimoeConfig", num_local_experts=4, num_experts_per_tok=2),
+    "flex-olmo": configured("FlexOlmoConfig", num_experts=8, num_experts_per_tok=2),
+    "granitemoe": configured(
+        "GraniteMoeConfig", num_local_experts=8, num_experts_per_tok=2, residual_multiplier=0.7
+    ),
+    "granitemoeshared": configured(
+        "GraniteMoeSharedConfig", num_local_experts=8, num_experts_per_tok=2,
+        shared_intermediate_size=64,
+    ),
+    "granitemoehybrid": configured(
+        "GraniteMoeHybridConfig", num_local_experts=4, num_experts_per_tok=2,
+        shared_intermediate_size=64, layer_types=["attention"] * 2, position_embedding_type="rope",
+    ),
+    "granitemoehybrid-dense": configured(
+        "GraniteMoeHybridConfig", num_local_experts=0, num_experts_per_tok=0,
+        shared_intermediate_size=64, layer_types=["attention"] * 2, position_embedding_type="rope",
+    ),
+    "deepseek-v2": configured(
+        "DeepseekV2Config", topk_method="group_limited_greedy", routed_scaling_factor=1.5,
+        **LATENT, **GROUPED,
+    ),
+    "deepseek-v3": configured("DeepseekV3Config", **LATENT, **GROUPED),
+    "ernie4-5-moe": configured(
+        "Ernie4_5_MoeConfig", moe_num_experts=8, moe_k=2, moe_num_shared_experts=1,
+        moe_layer_start_index=1, moe_layer_end_index=1, moe_layer_interval=1, use_bias=True, **FEW,
+    ),
+    "glm4-moe": configured("Glm4MoeConfig", first_k_dense_replace=1, **GROUPED, **HEADS),
+    "dots1": configured(
+        "Dots1Config", n_routed_experts=8, n_shared_experts=1, first_k_dense_replace=1, n_group=1,
+        topk_group=1, routed_scaling_factor=2.5, **FEW, **HEADS,
+    ),
+    "gpt-oss": configured(
+        "GptOssConfig", num_local_experts=4, num_experts_per_tok=2, rope_scaling=None, **MIXED,
+        **HEADS,
+    ),
+    "hunyuan-moe": configured("HunYuanMoEV1Config", num_experts=4, moe_topk=2, **HEADS),
+    "llama4": configured(
+        "Llama4TextConfig", num_local_experts=4, num_experts_per_tok=1, intermediate_size_mlp=64,
+        interleave_moe_layer_step=1, no_rope_layers=[1, 0], attention_chunk_size=100,
+        floor_scale=101, **HEADS,
+    ),
+}  # fmt: skip
+"""Mixtures of experts."""
 
 REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
     "mamba": lambda: hf.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2),
-    "stablelm": configured("StableLmConfig"),
-    "mixtral": configured("MixtralConfig", num_local_experts=2, num_experts_per_tok=1),
-    "falcon": lambda: hf.FalconConfig(
-        vocab_size=VOCAB, hidden_size=64, num_hidden_layers=2, num_attention_heads=4
+    "mixtral": configured("MixtralConfig", num_local_experts=2, hidden_act="gelu"),
+    "endless": lambda: hf.BloomConfig(vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4),
+    "xlm": lambda: hf.XLMConfig(
+        emb_dim=64, n_layers=2, n_heads=4, max_position_embeddings=192, **TOKENS
     ),
-    "bloom": lambda: hf.BloomConfig(vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4),
-    "gpt-oss": configured("GptOssConfig", num_local_experts=2, head_dim=16),
-    "apertus": configured("ApertusConfig"),
     "bert": lambda: hf.BertConfig(
         vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=32,
@@ -129,26 +198,9 @@ def make_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     return model
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE of VOCAB - 8 tokens, trained on the text that validation reads."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB - 8,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([TEXT.read_text()], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-
-
 def save_tiny(folder: Path, config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     """Write a whole source folder; returns the model."""
     model = make_model(config, seed)
     model.save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
     return model

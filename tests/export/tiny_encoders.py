@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from tests.export.tiny import VOCAB, make_tokenizer
+from bench.families.tiny import VOCAB, tiny_tokenizer
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -94,7 +94,7 @@ def pair_tokenizer() -> PreTrainedTokenizerFast:
     """The tiny tokenizer, which ends texts and tells those of a pair apart."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = make_tokenizer()
+    tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> $B:1 </s>:1",

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PretrainedConfig, PreTrainedModel
 
-from tests.export.tiny import CONFIGS, VOCAB, make_model, make_tokenizer
+from bench.families.tiny import VOCAB, tiny_tokenizer
+from tests.export.tiny import CONFIGS, make_model
 
 Fields = dict[str, Any]
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -31,7 +32,7 @@ class Raw(bytes):
 def tiny_fields(config: PretrainedConfig | None = None) -> Fields:
     """Metadata of the tiny llama, with its tokenizer."""
     config = config or CONFIGS["llama"]()
-    backend = json.loads(make_tokenizer().backend_tokenizer.to_str())
+    backend = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
     tokens = sorted(backend["model"]["vocab"], key=backend["model"]["vocab"].get)
     tokens += [f"<unused{i}>" for i in range(VOCAB - len(tokens))]
     return {

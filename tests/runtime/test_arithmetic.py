@@ -63,7 +63,7 @@ def test_a_model_that_would_be_computed_wrongly_is_refused_with_what_to_do(
     needs = msgspec.structs.replace(manifest.quantisation, arithmetic="u8s8")
     write_manifest(folder, msgspec.structs.replace(manifest, quantisation=needs))
     monkeypatch.setattr(arithmetic, "multiplies_exactly", lambda: False)
-    with pytest.raises(ModelBroken, match=r"neither VNNI nor AMX.*--quantise int8"):
+    with pytest.raises(ModelBroken, match=r"neither VNNI nor AMX.*--arithmetic any"):
         open_model(folder, Settings(models_dir=tmp_path))
     monkeypatch.setattr(arithmetic, "multiplies_exactly", lambda: True)
     open_model(folder, Settings(models_dir=tmp_path)).decoder.close()

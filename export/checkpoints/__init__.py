@@ -1,0 +1,1 @@
+"""Checkpoints whose weights are quantised already, read as numbers, one weight at a time."""
