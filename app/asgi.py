@@ -31,7 +31,7 @@ from app.metrics import Metrics
 from app.recent_errors import RecentErrors
 from app.runtime.heap import trim_when_grown
 from app.settings import InvalidSetting, Settings
-from app.storage.database import Database, database_url
+from app.storage.database import Database, database_of
 from app.tracing import create_tracing
 
 DIALECTS: Final = (
@@ -76,8 +76,8 @@ def create_server(settings: Settings) -> Server:
     catalog = Catalog(settings, metrics)
     errors = RecentErrors()
     try:
-        database = Database(database_url(settings.database_url, settings.data_dir))
-        auth = create_auth(settings, database)
+        database = database_of(settings)
+        auth = create_auth(settings, database, metrics.store_answers)
     except OSError as error:
         raise InvalidSetting(
             f"LLMHOST_DATA_DIR={str(settings.data_dir)!r} can't be written: {error}"
@@ -96,7 +96,7 @@ def create_server(settings: Settings) -> Server:
     dialects = [package.dialect(host) for package in DIALECTS]
 
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+    async def lifespan(application: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as cleanup:
             errors.attach()
             cleanup.callback(errors.detach)
@@ -109,12 +109,16 @@ def create_server(settings: Settings) -> Server:
                 cleanup.push_async_callback(tracing.close)
             cleanup.push_async_callback(catalog.close)
             await _migrate(database)
+            auth.open()
             if settings.model:
                 await _load_first(catalog, settings)
             idle_watch = asyncio.create_task(catalog.unload_idle())
             cleanup.callback(idle_watch.cancel)
             trimming = asyncio.create_task(trim_when_grown())
             cleanup.callback(trimming.cancel)
+            for dialect in dialects:
+                if dialect.open is not None:
+                    await dialect.open(application)
             yield
 
     return Server(
@@ -142,10 +146,12 @@ async def _load_first(catalog: Catalog, settings: Settings) -> None:
         await catalog.load(settings.model)
     except UnknownModel as error:
         names = [facts.model_id for facts in await catalog.available()]
+        base, colon, adapter = settings.model.partition(":")
+        with_adapter = f" --adapter {adapter}=FOLDER" if colon else ""
         raise InvalidSetting(
             f"LLMHOST_MODEL={settings.model!r}: there is no such model in "
             f"{str(settings.models_dir)!r}, there {_listed(names)}; "
-            f"llmhost pull {settings.model} would make it"
+            f"llmhost pull {base}{with_adapter} would make it"
         ) from error
 
 

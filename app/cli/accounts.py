@@ -17,12 +17,13 @@ import click
 
 from app.auth import security_log
 from app.auth.auth import Auth, create_auth
-from app.auth.keys import rotate_keys
+from app.auth.keys import key_file, rotate_keys
 from app.auth.security_log import Event
 from app.cli.options import Chosen, with_settings
+from app.cli.outcome import CommandFailed
 from app.cli.output import note, print_rows, say, with_json
 from app.settings import Settings
-from app.storage.database import Database, database_url
+from app.storage.database import DatabaseFailure, database_of
 from app.storage.models import ApiKey, Role, User
 
 T = TypeVar("T")
@@ -180,13 +181,17 @@ def secrets() -> None:
 @secrets.command()
 @with_settings("data_dir")
 def rotate(chosen: Chosen) -> None:
-    """Sign with a new secret from the next start on."""
-    if chosen.settings.jwt_secret:
+    """Sign with a new secret, two minutes from now."""
+    file = key_file(chosen.settings)
+    if file is None:
         say("LLMHOST_JWT_SECRET is set: put the new secret before the old one, with a comma")
     else:
-        count = rotate_keys(chosen.settings.data_dir)
+        try:
+            count = rotate_keys(file)
+        except OSError as error:
+            raise _without_data(chosen.settings, error) from error
         _note(Event.SECRETS_ROTATED)
-        say(f"rotated secrets={count}; restart to sign with the new one")
+        say(f"rotated secrets={count}; servers sign with the new one in two minutes")
 
 
 def _day(moment: datetime | None) -> str:
@@ -194,10 +199,14 @@ def _day(moment: datetime | None) -> str:
 
 
 def _with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]]) -> T:
-    """Do one thing with the accounts of the settings' database."""
+    """Do one thing with the accounts of the settings' database.
+
+    Raises:
+        CommandFailed: the database can't be had.
+    """
 
     async def run() -> T:
-        database = Database(database_url(settings.database_url, settings.data_dir))
+        database = database_of(settings)
         auth = create_auth(settings, database)
         try:
             await database.migrate()
@@ -206,7 +215,18 @@ def _with_auth(settings: Settings, work: Callable[[Auth], Awaitable[T]]) -> T:
             await auth.close()
             await database.close()
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except (OSError, *DatabaseFailure) as error:
+        raise _without_data(settings, error) from error
+
+
+def _without_data(settings: Settings, error: Exception) -> CommandFailed:
+    what, advice = f"the data directory {str(settings.data_dir)!r}", "--data-dir"
+    if settings.database_url:
+        what, advice = "the database", "--set database_url=URL"
+    why = str(getattr(error, "orig", None) or error).partition("\n")[0]
+    return CommandFailed(f"{what} can't be used, {why}: name another with {advice}")
 
 
 def _note(event: Event, user: User | None = None, **values: object) -> None:

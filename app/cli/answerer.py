@@ -4,14 +4,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import httpx
 import msgspec
 
 from app.cli.checks import check_model
-from app.cli.client import answers, default_url, refusal, unreachable
-from app.cli.models import model_folders
+from app.cli.client import answers, default_url, json_of, refusal, unreachable
+from app.cli.models import full_name, model_names
 from app.cli.outcome import CommandFailed
 from app.settings import Settings
 
@@ -26,9 +26,9 @@ class Turn(msgspec.Struct, frozen=True):
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How an answer is written."""
 
-    temperature: float = 0.7
-    top_p: float = 1.0
-    max_tokens: int | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.7
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """None: as many as the context has room for."""
     seed: int | None = None
 
@@ -105,7 +105,7 @@ async def answering(
         return
     from app.cli.in_process import InProcess  # noqa: PLC0415 # ONNX Runtime, a second
 
-    wanted = full_name(model or settings.model, local_names(settings))
+    wanted = full_name(model or settings.model, model_names(settings.models_dir))
     check, manifest = check_model(msgspec.structs.replace(settings, model=wanted))
     if manifest is None:
         raise CommandFailed(f"{check.text[0].upper()}{check.text[1:]}.")
@@ -138,7 +138,7 @@ class RemoteAnswerer:
         """The server's model for requests that name none, or else the first that it has."""
         answer = await self._get("/models/current")
         if answer.is_success:
-            return str(answer.json()["model_id"])
+            return str(json_of(answer)["model_id"])
         names = await self.names()
         if not names:
             raise CommandFailed("the server has no model: `llmhost pull` makes one")
@@ -149,7 +149,7 @@ class RemoteAnswerer:
         answer = await self._get("/v1/models")
         if answer.is_error:
             raise refusal(answer)
-        return [str(model["id"]) for model in answer.json()["data"]]
+        return [str(model["id"]) for model in json_of(answer)["data"]]
 
     async def use(self, model: str) -> None:
         """Go on with another model; the server loads it with the next answer."""
@@ -231,14 +231,3 @@ class Clock:
         seconds = time.monotonic() - self._start_s
         first_s = seconds if self._first_s is None else self._first_s
         return Ended(prompt_tokens, tokens, reason, first_s, seconds)
-
-
-def local_names(settings: Settings) -> list[str]:
-    """Models on this machine's disk."""
-    return [folder.name.replace("--", "/", 1) for folder in model_folders(settings.models_dir)]
-
-
-def full_name(asked: str, names: Sequence[str]) -> str:
-    """Find the model that is meant: its name, or the only one whose name ends so."""
-    meant = [name for name in names if name.lower().endswith(f"/{asked.lower()}")]
-    return meant[0] if asked not in names and len(meant) == 1 else asked

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, NamedTuple
 import psutil
 
 from app.catalog.memory import check_memory, planned_size
-from app.catalog.shelf import Shelf
-from app.cli.models import model_folders
+from app.catalog.shelf import Shelf, adapter_number, split_name
+from app.cli.models import model_folders, model_names
 from app.cli.output import gigabytes
 from app.errors import Error, ModelBroken, ModelTooLarge, UnknownModel
 from app.manifest import Manifest, read_any_manifest
@@ -88,9 +88,12 @@ def check_model(settings: Settings) -> tuple[Check, Manifest | None]:
     """Look whether the model that is to be loaded is there and whole."""
     model, folder = settings.model, str(settings.models_dir)
     try:
-        _, manifest = Shelf(settings.models_dir).find(model)
+        base, adapter = split_name(model)
+        _, manifest = Shelf(settings.models_dir).find(base)
+        if adapter is not None:
+            adapter_number(manifest, adapter)
     except UnknownModel:
-        there = [name.name.replace("--", "/", 1) for name in model_folders(settings.models_dir)]
+        there = model_names(settings.models_dir)
         others = f"; or choose one of {', '.join(there[:5])} with --model" if there else ""
         text = f"there is no model {model!r} in {folder!r}: `{pull(model)}` makes it{others}"
         return Check("model", "problem", text), None
@@ -106,9 +109,11 @@ def check_model(settings: Settings) -> tuple[Check, Manifest | None]:
 
 def pull(model: str) -> str:
     """The command that makes a model."""
-    plain = model.removesuffix(FAST)
+    base, adapter = split_name(model)
+    plain = base.removesuffix(FAST)
     source = "" if plain == DEFAULT_MODEL else f" {plain}"
-    return f"llmhost pull{source}{' --profile fast' if model.endswith(FAST) else ''}"
+    profile = " --profile fast" if base.endswith(FAST) else ""
+    return f"llmhost pull{source}{profile}{f' --adapter {adapter}=FOLDER' if adapter else ''}"
 
 
 def check_free_memory(manifest: Manifest, settings: Settings) -> Check:

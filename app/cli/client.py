@@ -21,14 +21,37 @@ def with_server(function: F) -> F:
     """Give a command `url` and `key`, from flags or the environment."""
     url, key = CLIENTS
     decorated = click.option(
-        "--key", envvar=key, metavar="KEY", help=f"API key or access token; also {key}."
+        "--key",
+        envvar=key,
+        metavar="KEY",
+        callback=_sendable,
+        help=f"API key or access token; also {key}.",
     )(function)
     return click.option(
         "--url",
         envvar=url,
         metavar="URL",
+        callback=_address,
         help=f"The server; also {url}. Default: the one that `llmhost serve` would be.",
     )(decorated)
+
+
+def _address(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    if url is None:
+        return None
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise click.BadParameter(f"{url!r} is no URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise click.BadParameter(f"{url!r} is no URL: it begins as in http://127.0.0.1:8000")
+    return url
+
+
+def _sendable(_: click.Context, __: click.Parameter, key: str | None) -> str | None:
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise click.BadParameter("keys are made of plain ASCII characters: copy it again")
+    return key
 
 
 def default_url(settings: Settings) -> str:
@@ -55,9 +78,23 @@ def get_json(client: httpx.Client, path: str) -> Any:
     """Ask for something.
 
     Raises:
-        CommandFailed: no server answers, or it refuses.
+        CommandFailed: no server answers, it refuses, or it is another one.
     """
-    return checked(client, "GET", path).json()
+    return json_of(checked(client, "GET", path))
+
+
+def json_of(answer: httpx.Response) -> Any:
+    """Read what a server answered.
+
+    Raises:
+        CommandFailed: it is no JSON, so the server is another one.
+    """
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise CommandFailed(
+            f"what answers at {answer.url} is no server of this project: name one with --url"
+        ) from error
 
 
 def checked(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
@@ -92,6 +129,9 @@ def refusal(answer: httpx.Response) -> CommandFailed:
         body = answer.json()
         said = body.get("detail") or body["error"]["message"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        said = answer.text[:200]
+        return CommandFailed(
+            f"what answers at {answer.url} says {answer.status_code} {answer.reason_phrase} and is "
+            "no server of this project: name one with --url"
+        )
     advice = ": name a key with --key" if answer.status_code in (401, 403) else ""
     return CommandFailed(f"the server answers {answer.status_code}, {said}{advice}")

@@ -74,7 +74,10 @@ class Conversation:
             return Said(f"there is no {name!r}, there are {', '.join(now)}")
         try:
             changed = msgspec.convert({**now, name: json.loads(value or "null")}, Sampling)
-        except (ValueError, msgspec.ValidationError):
+        except msgspec.ValidationError as error:
+            expected = str(error).partition(" - at ")[0]
+            return Said(f"{name} can't be {value!r}: {expected[0].lower()}{expected[1:]}")
+        except ValueError:
             return Said(f"{name} can't be {value!r}")
         self.sampling = changed
         return Said(f"{name} is {msgspec.to_builtins(changed)[name]}")

@@ -94,9 +94,10 @@ def _processor() -> Check:
     name = next(lines, "").partition(":")[2].strip() or platform.machine()
     has = [feature for feature in FEATURES if feature in words]
     fits = (
-        "products of 8-bit integers are exact: profile exact as w8a8, the fastest here"
+        "VNNI or AMX multiplies 8-bit integers at full speed"
         if multiplies_exactly()
-        else "no VNNI or AMX: profile exact as int8; fast (4 bit) saves a little time and memory"
+        else "no VNNI or AMX: 8-bit integers are multiplied as uint8, at half the speed; "
+        "fast (4 bit) saves time for one or two streams"
     )
     cores = f"{psutil.cpu_count(logical=False) or '?'} cores, {psutil.cpu_count()} threads"
     return Check("processor", "ok", f"{name}, {cores}, {' '.join(has) or 'no AVX2'}; {fits}")

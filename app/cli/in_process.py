@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from app.catalog.catalog import Catalog
-from app.cli.answerer import Clock, Ended, Sampling, Turn, full_name, local_names
+from app.cli.answerer import Clock, Ended, Sampling, Turn
+from app.cli.models import full_name, model_names
 from app.contract.conversation import ChatMessage
 from app.contract.generation import Finished, GenerationRequest, TextDelta, ToolCallDelta
 from app.contract.sampling import SamplingParams
@@ -38,7 +39,7 @@ class InProcess:
 
     async def names(self) -> list[str]:
         """Models that there are."""
-        return local_names(self._settings)
+        return model_names(self._settings.models_dir)
 
     async def use(self, model: str) -> None:
         """Load a model, in the place of the one before.

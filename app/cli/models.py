@@ -2,17 +2,18 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from app.catalog.shelf import Shelf, scheme_of
+from app.catalog.shelf import Shelf, adapter_number, scheme_of, split_name
 from app.cli.options import Chosen, with_settings
 from app.cli.outcome import CommandFailed
 from app.cli.output import gigabytes, print_figures, print_rows, with_json
 from app.encoder_manifest import EncoderManifest
-from app.errors import ModelBroken
+from app.errors import ModelBroken, UnknownModel
 from app.manifest import MANIFEST_NAME, AnyManifest, Manifest, folder_name, read_any_manifest
 
 
@@ -45,8 +46,20 @@ def list_(chosen: Chosen, as_json: bool) -> None:
 @click.argument("model")
 @with_json
 def show(chosen: Chosen, model: str, as_json: bool) -> None:
-    """Show a model's figures. MODEL is publisher/name."""
-    _, manifest = Shelf(chosen.settings.models_dir).find(model)
+    """Show a model's figures. MODEL is publisher/name, or the name where only one has it."""
+    folder = chosen.settings.models_dir
+    wanted = full_name(model, model_names(folder))
+    try:
+        base, adapter = split_name(wanted)
+        _, manifest = Shelf(folder).find(base)
+        if adapter is not None:
+            adapter_number(manifest, adapter)
+    except UnknownModel as error:
+        raise CommandFailed(
+            f"model {model!r} is not in {folder}; `llmhost list` shows what is"
+        ) from error
+    except ModelBroken as error:
+        raise CommandFailed(f"{error}: `llmhost pull {wanted}` makes the model anew") from error
     print_figures(_figures(manifest), as_json=as_json)
 
 
@@ -83,6 +96,22 @@ models.add_command(show)
 def model_folders(models_dir: Path) -> list[Path]:
     """Folders that hold a model, whole or broken, by name."""
     return sorted(path.parent for path in models_dir.glob(f"*/{MANIFEST_NAME}"))
+
+
+def model_names(models_dir: Path) -> list[str]:
+    """Ids of the models on disk."""
+    return [folder.name.replace("--", "/", 1) for folder in model_folders(models_dir)]
+
+
+def full_name(asked: str, names: Sequence[str]) -> str:
+    """Find the model that is meant: its name, or the only one whose name ends so.
+
+    An adapter's name stays behind the colon.
+    """
+    base, colon, adapter = asked.partition(":")
+    meant = [name for name in names if name.lower().endswith(f"/{base.lower()}")]
+    found = meant[0] if base not in names and len(meant) == 1 else base
+    return f"{found}{colon}{adapter}"
 
 
 def _row(folder: Path) -> dict[str, Any]:
@@ -157,4 +186,9 @@ def _text_figures(manifest: Manifest) -> dict[str, object]:
         "mean KL divergence": f"{quality.mean_kl:.4g} nats per token",
         "top-1 agreement": f"{quality.top1_agreement:.2%}",
         "perplexity": f"{quality.perplexity:.4g}, unquantised {quality.reference_perplexity:.4g}",
+        **{
+            f"adapter {adapter.name}": f"rank {adapter.rank}, {', '.join(adapter.targets)}, "
+            f"mean KL divergence {adapter.quality.mean_kl:.4g}"
+            for adapter in manifest.adapters
+        },
     }

@@ -42,7 +42,15 @@ def run(
 
     Where no server runs, the model is loaded in this process.
     """
-    piped = "" if sys.stdin.isatty() else sys.stdin.read()
+    try:
+        piped = "" if sys.stdin.isatty() else sys.stdin.read()
+        # where the locale is C, bytes that are no text are passed on as surrogates
+        for part in (model, prompt or "", system or "", piped):
+            part.encode()
+    except UnicodeError as error:
+        raise click.UsageError(
+            "the prompt is no UTF-8 text: `iconv -f LATIN1 -t UTF-8`, or the like, makes it one"
+        ) from error
     text = "\n\n".join(part for part in (prompt, piped.strip()) if part)
     if not text:
         raise click.UsageError("a prompt is missing: name one, or pipe one in")

@@ -94,9 +94,10 @@ def serve(
 
 
 def exported_as(model: str, profile: str) -> str:
-    """The name under which a profile of a model lies on disk."""
-    plain = model.removesuffix(FAST)
-    return f"{plain}{FAST}" if profile == "fast" else plain
+    """The name under which a profile of a model lies on disk, with the adapter that it names."""
+    base, colon, adapter = model.partition(":")
+    plain = base.removesuffix(FAST)
+    return f"{plain}{FAST if profile == 'fast' else ''}{colon}{adapter}"
 
 
 def sentences(problems: list[Check]) -> str:

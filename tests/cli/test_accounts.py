@@ -42,6 +42,22 @@ def test_users_are_created_listed_promoted_and_reset(run):
     )
 
 
+@pytest.mark.parametrize("command", [("users", "list"), ("secrets", "rotate")])
+def test_a_data_directory_that_is_none_is_said_in_one_line(run, tmp_path: Path, command):
+    (tmp_path / "file").touch()
+    status, out, err = run(*command, "--data-dir", str(tmp_path / "file"))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"the data directory '{tmp_path / 'file'}' can't be used, ")
+    assert err.endswith(": name another with --data-dir\n")
+
+
+def test_a_database_that_cannot_be_had_is_said_in_one_line(run):
+    url = "postgresql://127.0.0.1:1/x"
+    status, out, err = run("users", "list", "--set", f"database_url={url}")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("the database can't be used, ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "password", "words"),
     [

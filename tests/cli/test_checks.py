@@ -9,6 +9,7 @@ import pytest
 
 from app.cli.checks import check_disk, check_free_memory, check_model, check_port
 from app.cli.main import main
+from app.cli.serve import exported_as
 from app.manifest import read_manifest
 from app.settings import Settings
 from tests.tiny_model import write_tiny_model
@@ -56,6 +57,8 @@ def test_a_model_is_missing_broken_or_too_large_with_what_to_do(tmp_path: Path, 
     (folder / "model.onnx").write_bytes(b"short")
     assert "is broken, " in check_model(settings)[0].text
     assert "`llmhost pull tiny/a` makes it anew" in check_model(settings)[0].text
+    adapter = check_model(Settings(models_dir=tmp_path, model="tiny/b:poet"))[0].text
+    assert "`llmhost pull tiny/b --adapter poet=FOLDER` makes it" in adapter
     other = check_model(Settings(models_dir=tmp_path, model="tiny/c"))[0].text
     assert other.endswith("or choose one of tiny/a, tiny/b with --model")
 
@@ -92,3 +95,16 @@ def test_the_fast_profile_is_another_model_beside_the_exact_one(tmp_path: Path, 
     assert "`llmhost pull --profile fast` makes it" in capsys.readouterr().err
     assert main([*asked, "--model", "tiny/a-fast", "--profile", "exact", "--port", port]) == 1
     assert "`llmhost pull tiny/a` makes it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "profile", "found"),
+    [
+        ("p/x", "fast", "p/x-fast"),
+        ("p/x-fast", "exact", "p/x"),
+        ("p/x:pirate", "fast", "p/x-fast:pirate"),
+        ("p/x-fast:pirate", "exact", "p/x:pirate"),
+    ],
+)
+def test_a_profile_is_of_the_model_and_not_of_its_adapter(model, profile, found):
+    assert exported_as(model, profile) == found

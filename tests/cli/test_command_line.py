@@ -62,6 +62,9 @@ def test_the_version_is_shown_and_nothing_of_the_server_is_imported_for_it():
         (("list", "--set", "slotz=1"), "--set slotz: no such setting; there are host, port, "),
         (("list", "--set", "slots=x"), "--set slots='x': expected int >= 0"),
         (("list", "--config", "nowhere.toml"), "'nowhere.toml': there is no such file"),
+        (("ps", "--url", "http://[::1"), "'http://[::1' is no URL"),
+        (("ps", "--url", "localhost"), "'localhost' is no URL: it begins as in http://127"),
+        (("ps", "--key", "schlüssel"), "keys are made of plain ASCII characters"),
         (("serve", "--port", "70000"), "--port='70000': expected int >= 1 and <= 65535"),
     ],
 )

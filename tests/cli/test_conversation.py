@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.answerer import Sampling, Turn, full_name
+from app.cli.answerer import Sampling, Turn
 from app.cli.asking import printable
 from app.cli.conversation import COMMANDS, Conversation
+from app.cli.models import full_name
 
 
 @pytest.fixture
@@ -45,6 +46,8 @@ def test_undo_takes_a_question_with_its_answer_and_retry_the_answer_alone(conver
         ("/set temperature 0", "temperature is 0.0"),
         ("/set max_tokens 5", "max_tokens is 5"),
         ("/set seed x", "seed can't be 'x'"),
+        ("/set temperature 9", "temperature can't be '9': expected `float` <= 2.0"),
+        ("/set max_tokens 0", "max_tokens can't be '0': expected `int` >= 1"),
         ("/set heat 1", "there is no 'heat', there are temperature, top_p, max_tokens, seed"),
     ],
 )

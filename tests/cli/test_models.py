@@ -38,11 +38,24 @@ def test_show_prints_the_manifests_figures(run):
 
 
 def test_an_unknown_model_is_said_in_one_line(run):
-    assert run("models", "show", "../tiny--a") == (
-        1,
-        "",
-        "model '../tiny--a' is not on this server\n",
-    )
+    status, out, err = run("models", "show", "../tiny--a")
+    assert (status, out) == (1, "")
+    assert err.startswith("model '../tiny--a' is not in ")
+    assert err.endswith("; `llmhost list` shows what is\n")
+
+
+def test_show_knows_no_adapter_that_the_model_has_not(run):
+    status, out, err = run("show", "tiny/a:parrot")
+    assert (status, out) == (1, "")
+    assert "'tiny/a:parrot' is not in" in err
+
+
+def test_show_takes_the_name_that_run_takes_and_says_what_mends_a_broken_model(run, tmp_path: Path):
+    assert run("show", "B") == run("show", "tiny/b")
+    (tmp_path / "tiny--b" / "manifest.json").write_text("{")
+    status, out, err = run("show", "b")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.endswith(": `llmhost pull tiny/b` makes the model anew\n")
 
 
 def test_the_short_commands_say_the_same_and_a_broken_model_too(run, tmp_path: Path):
