@@ -16,6 +16,8 @@ PARTS: Final = {
     "soak": ("bench.soak", "a running server under mixed load for a long time: memory"),
     "attack": ("bench.attack.measure", "honest streams beside attackers, in many shapes"),
     "fuzz": ("bench.fuzz.run", "mutated requests over all endpoints"),
+    "families": ("bench.families.run", "what becomes of every type of model, exported in tiny"),
+    "scale": ("bench.scale.run", "replicas by the hundreds on paper, from measured times of one"),
     "peers": ("bench.peers.environments", "make the other engines' environments"),
     "compare": ("bench.compare", "our engine beside the other engines"),
 }

@@ -22,12 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 import psutil
 from tokenizers import Tokenizer
 
 from app.manifest import folder_name, read_manifest, write_manifest
 from bench.attack import report
+from bench.attack.bodies import CHAT, COMPLETIONS
 from bench.attack.shapes import SHAPES, act
 from bench.attack.target import Target
 from bench.attack.witnesses import Failures, Honest, Poller, honest_client, new_key
@@ -46,7 +48,7 @@ LAST: Final = 30
 LITTLE_PRIORITY: Final = 5
 """Niceness of the attackers: they take no more than a third of what the server leaves over."""
 WARM_UP_WORDS: Final = (1, 1_500)
-"""Lengths of the prompts that come first, so that what is made once is not taken for growth."""
+"""Lengths of the prompts that come first, before `warm_up`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +92,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         victims = tuple(f"honest{i}" for i in range(HONEST))
         target = Target(server.port, model, other, victims, tuple(keys), addresses)
         tokenizer = Tokenizer.from_file(str(arguments.model / "tokenizer.json"))
-        async with _scene(server, tokenizer, manifest.graph.context_length) as scene:
+        async with _scene(server, target, tokenizer, manifest.graph.context_length) as scene:
             calm = await scene.watch("calm", arguments.calm)
             print(report.line(calm, calm), flush=True)
             before_mb = scene.memory_now_mb
@@ -164,7 +166,9 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def _scene(server: Server, tokenizer: Tokenizer, context_length: int) -> AsyncIterator[Scene]:
+async def _scene(
+    server: Server, target: Target, tokenizer: Tokenizer, context_length: int
+) -> AsyncIterator[Scene]:
     """Register the honest ones, warm the server up, and let them begin."""
     failures = Failures()
     process = find_server(server.port)
@@ -177,6 +181,7 @@ async def _scene(server: Server, tokenizer: Tokenizer, context_length: int) -> A
             body = {"prompt": "Hello " * min(words, context_length // 8), "max_length": 8}
             async with honest[0].session.post("/generate", json=body) as response:
                 response.raise_for_status()
+        await _warm_up(honest[0].session, target)
         scene = Scene(honest, Poller(server.port, failures), failures)
         stack.enter_context(scene.poller.polling())
         tasks = [asyncio.create_task(one.stream()) for one in honest]
@@ -187,6 +192,34 @@ async def _scene(server: Server, tokenizer: Tokenizer, context_length: int) -> A
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _warm_up(session: aiohttp.ClientSession, target: Target) -> None:
+    """Ask for what is made once: it is no growth if an attacker is not the first to want it."""
+    prompt = "Hello " * (WARM_UP_WORDS[-1] // 2)
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/models/load", {"model_id": target.other_model}),
+        ("/models/load", {"model_id": target.model}),
+        ("/generate/batch", {"prompts": [f"Hello {i}" for i in range(8)], "max_length": 8}),
+        (COMPLETIONS, {"model": target.model, "prompt": prompt, "echo": True, "logprobs": 5}),
+        (
+            CHAT,
+            {
+                "model": target.model,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "max_tokens": 16,
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "s", "schema": {"type": "object"}},
+                },
+            },
+        ),
+    ]
+    for path, body in asked:
+        async with session.post(path, json=body) as response:
+            response.raise_for_status()
+    async with session.get("/schema/openapi.json") as response:
+        response.raise_for_status()
 
 
 async def _sample(process: psutil.Process, memory: list[ResidentMemory]) -> None:

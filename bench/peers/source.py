@@ -14,15 +14,18 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from bench.peers.recipes import Shared
+from export.reference import torch_logits
 from export.source import resolve
 from export.torch_model import load_model
-from export.validate import TEXT, TEXT_TOKENS, torch_logits
+from export.validate import TEXT, TEXT_TOKENS
+from export.weight_file import WeightFile
 
 
 def prepare(shared: Shared) -> None:
     """Write the files of `shared`, the reference logits last."""
     source = resolve(None, shared.folder)
-    model = load_model(source)
+    with WeightFile(shared.folder / "weights.bin") as weights:
+        model = load_model(source, weights)
     model.save_pretrained(shared.hugging_face)
     # Converters read the tokenizer, although only token ids are ever fed to the result.
     PreTrainedTokenizerFast(

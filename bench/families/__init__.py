@@ -1,0 +1,1 @@
+"""What becomes of every type of language model that Transformers knows."""
