@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.settings import PREFIX, Settings
 from tests.packaging.commands import ROOT
@@ -32,6 +33,12 @@ def test_every_extra_that_a_file_installs_is_one() -> None:
     }
     assert {"cpu", "export", "postgres"} <= found, "else this looks in the wrong place"
     assert found - {"${DEVICE}"} <= project["optional-dependencies"].keys()
+
+
+def test_the_chart_is_of_the_version_that_the_package_has() -> None:
+    chart = yaml.safe_load((DEPLOY / "helm" / "llmhost" / "Chart.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (chart["version"], chart["appVersion"]) == (project["version"],) * 2
 
 
 def test_the_image_is_made_of_what_it_copies_and_nothing_of_it_is_ignored() -> None:
