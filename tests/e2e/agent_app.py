@@ -2,7 +2,8 @@
 
 All around the decoder is real: the default model's tokenizer, prompts of tens of thousands of
 tokens, the grammar that holds a call to its form, the engine and its prefix cache. To a prompt
-that ends with a tool's result it says that; to one that wants a file read it calls `Read`.
+that ends with a tool's result it says that, by `final_answer` where smolagents' end so; to one that
+wants a file read it calls `Read`; and it repeats what it is asked to.
 """
 
 import json
@@ -27,7 +28,10 @@ CONTEXT = 65_536
 SAID = "The result was: "
 _TOKENIZER = ROOT / "models" / folder_name(DEFAULT_MODEL) / "tokenizer.json"
 _RESULT = re.compile(r"<tool_response>\n(.*?)\n</tool_response>", re.DOTALL)
+_OBSERVED = re.compile(r"Observation:\n(.*?)<\|im_end\|>", re.DOTALL)
+"""A tool's result as smolagents writes it."""
 _FILE = re.compile(r"Read the file (\S+)")
+_REPEAT = re.compile(r"Repeat this:\n(.*?)That is all\.", re.DOTALL)
 
 
 def write_model(models_dir: Path) -> None:
@@ -49,10 +53,17 @@ def answer_to(prompt: str) -> str:
     last_turn = prompt.rpartition("<|im_end|>\n<|im_start|>user\n")[2]
     if result := _RESULT.search(last_turn):
         return SAID + str(result[1])
+    if observed := _OBSERVED.search(last_turn):
+        return _call("final_answer", answer=SAID + observed[1])
+    if repeated := _REPEAT.search(last_turn):
+        return str(repeated[1])
     if wanted := _FILE.findall(prompt):
-        arguments = json.dumps({"file_path": wanted[-1]})
-        return f'<tool_call>\n{{"name": "Read", "arguments": {arguments}}}\n</tool_call>'
+        return _call("Read", file_path=wanted[-1])
     return "Hello."
+
+
+def _call(name: str, **arguments: str) -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
 
 
 class AgentDecoder(OrtDecoder):

@@ -1,7 +1,8 @@
 """Clients of others that don't fit into the tests' own environment: each gets its own, made once.
 
-They lie in `.venv/clients`, which git ignores and `make clean` removes. One that can't be
-installed (no network, no Node) skips its tests with the reason.
+They lie in `.venv/clients`, which git ignores and `make clean` removes, or in the folder that
+`CLIENTS_DIR` names. One that can't be installed (no network, no Node) skips its tests with the
+reason.
 """
 
 import os
@@ -11,10 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.e2e.server import ROOT
 
-ENVIRONMENTS = ROOT / ".venv" / "clients"
+ENVIRONMENTS = Path(os.environ.get("CLIENTS_DIR") or ROOT / ".venv" / "clients")
 PROGRAMS = Path(__file__).parent / "programs"
 INSTALL_TIMEOUT_S = 900
 
@@ -82,9 +84,15 @@ def _is_made(folder: Path, packages: tuple[str, ...]) -> bool:
 
 
 def _make(folder: Path, packages: tuple[str, ...], *commands: list[str]) -> None:
-    if _is_made(folder, packages):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make an environment, or wait until another process of the tests has made it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not _is_made(folder, packages):
+            _install(folder, packages, *commands)
+
+
+def _install(folder: Path, packages: tuple[str, ...], *commands: list[str]) -> None:
+    folder.mkdir(exist_ok=True)
     (folder / "made.txt").unlink(missing_ok=True)
     for command in commands:
         try:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.manifest import MANIFEST_NAME, folder_name
+from tests.e2e import agent_app
 from tests.e2e.scripted_app import FIRST, write_models
 from tests.e2e.server import DEFAULT_MODEL, ROOT, Server, running_server
 
@@ -30,4 +31,15 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_models(folder / "models")
     settings: dict[str, Any] = {"models_dir": folder / "models", "model": FIRST}
     with running_server(folder, target="tests.e2e.scripted_app:app", **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def agent_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A stand-in for an agent's model; see `agent_app`."""
+    folder = tmp_path_factory.mktemp("agent")
+    agent_app.write_model(folder / "models")
+    settings: dict[str, Any] = {"models_dir": folder / "models", "model": agent_app.LONG}
+    settings |= {"context_length": agent_app.CONTEXT, "slots": 2}
+    with running_server(folder, target="tests.e2e.agent_app:app", **settings) as running:
         yield running
