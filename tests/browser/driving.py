@@ -87,7 +87,7 @@ class Visit:
 
     def open(self, path: str = "") -> Page:
         self.page.goto(f"{self.url}/{path}")
-        expect(self.page.locator("#page > .frame")).to_be_visible()
+        expect(self.page.get_by_text("Loading the page")).to_have_count(0)
         return self.page
 
     def chat(self) -> Page:

@@ -141,3 +141,14 @@ def test_axe_finds_no_violation(
     for summary in page.get_by_text("As a table").all():
         summary.click()
     check(visit, axe)
+
+
+def test_where_a_proxy_keeps_the_figures_back_the_rest_is_shown(
+    new_visit: Callable[..., Visit], operated: Server
+) -> None:
+    visit = new_visit(operated)
+    visit.context.route("**/metrics", lambda route: route.fulfill(status=404))
+    page = visit.open("admin")
+    expect(page.get_by_role("heading", name="Models")).to_be_visible()
+    expect(page.get_by_text("There are no figures")).to_be_visible()
+    visit.problems.clear()  # the console tells of each 404
