@@ -19,9 +19,11 @@ LEAVES = {
     "errors",
     "excerpts",
     "manifest",
+    "metric_series",
     "metrics",
     "model_files",
     "recent_errors",
+    "routine",
     "setting_sources",
     "settings",
     "system",
@@ -35,12 +37,14 @@ MAY_IMPORT = {
     "app.setting_sources": set(),
     "app.settings": {"app.setting_sources"},
     "app.recent_errors": set(),
+    "app.routine": set(),
     "app.system": set(),
     "app.model_files": set(),
     "app.encoder_manifest": {"app.errors", "app.model_files"},
     "app.manifest": {"app.contract", "app.encoder_manifest", "app.errors", "app.model_files"},
     "app.engine_gauges": set(),
-    "app.metrics": {"app.engine_gauges", "app.errors"},
+    "app.metric_series": {"app.engine_gauges"},
+    "app.metrics": {"app.engine_gauges", "app.errors", "app.metric_series"},
     "app.tracing": {"app.contract", "app.errors", "app.metrics", "app.settings"},
     "app.process": {
         *("app.asgi", "app.auth", "app.contract", "app.current_request", "app.errors"),
@@ -67,8 +71,8 @@ MAY_IMPORT = {
         *("app.contract", "app.current_request", "app.errors", "app.engine", "app.catalog"),
         *("app.metrics", "app.tracing"),
     },
-    "app.storage": {"app.errors", "app.settings"},
-    "app.auth": {"app.errors", "app.settings", "app.storage"},
+    "app.storage": {"app.errors", "app.routine", "app.settings"},
+    "app.auth": {"app.errors", "app.routine", "app.settings", "app.storage"},
     # nothing below the contract: no dialect sees an engine, a tokenizer or a manifest
     "app.dialects": {
         "app.current_request",
@@ -80,7 +84,8 @@ MAY_IMPORT = {
     "app": {"app.process"},
     "app.asgi": None,  # knows them all
     "export": {
-        *("app.contract", "app.encoder_manifest", "app.errors", "app.manifest", "app.runtime"),
+        *("app.contract", "app.encoder_manifest", "app.errors", "app.manifest", "app.model_files"),
+        "app.runtime",
     },
 }
 """Beside itself; the parts of app/ by name, None: anything."""
@@ -107,11 +112,15 @@ HOMES = {
     "httpx": {"app.cli"},
     "prompt_toolkit": {"app.cli"},
     "rich": {"app.cli", "app.process.banner"},
-    "multipart": {"app.dialects.accounts.forms"},
+    "multipart": {"app.dialects.accounts.forms", "app.dialects.openai.batches.uploads"},
     "sqlalchemy": {"app.storage", "app.auth"},
+    "limits": {"app.storage.store"},
+    "redis": {"app.storage.store"},
     "alembic": {"app.storage"},
     "advanced_alchemy": {"app.storage"},
-    "prometheus_client": {"app.cli.ps", "app.metrics", "app.engine_gauges"},
+    "prometheus_client": {
+        *("app.cli.ps", "app.metrics", "app.metric_series", "app.engine_gauges"),
+    },
     "opentelemetry": {"app.tracing"},
     "psutil": {"app.cli", "app.system", "app.catalog", "app.process.sockets"},
     "pynvml": {"app.system"},
