@@ -8,6 +8,7 @@ import gc
 import shutil
 import sys
 import time
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -22,13 +23,14 @@ from app.runtime.heap import trim_heap
 from export.command_line import PROFILES, parse
 from export.encoders.closeness import figures as encoder_figures
 from export.encoders.steps import ENCODER_STEPS
-from export.errors import ExportError
+from export.errors import AtWork, ExportError
 from export.memory import PeakMemory
 from export.options import ExportOptions
 from export.records import Findings, figures, read_findings, read_shape
 from export.source import model_id_of, read_source
 from export.steps import STEPS, Step
 from export.validate import QUICK_TOKENS, TEXT_TOKENS
+from export.work_folder import held
 
 STOPPED: Final = 130
 """What a shell says of a command that Ctrl-C ended."""
@@ -67,6 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
         text_tokens=QUICK_TOKENS if args.quick else TEXT_TOKENS,
         keep_work=args.keep_work or not whole,
     )
+    try:
+        with held(options.work):
+            return carry_out(args, options)
+    except AtWork as refusal:
+        print(f"refused: {refusal}", file=sys.stderr)
+        return 1
+
+
+def carry_out(args: Namespace, options: ExportOptions) -> int:
+    """Run all steps, one alone or those from one on, and say what became of them."""
+    whole = not (args.only or args.first)
     chosen = [args.only] if args.only else list(STEPS)[list(STEPS).index(args.first or "resolve") :]
     rows: list[Row] = []
     failed: ExportError | None = None

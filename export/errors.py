@@ -4,7 +4,8 @@ ExportError
 ├── SourceUnusable      the source can't be found, read or recognised
 ├── UnsupportedModel    the model does something that the decoder graph can't express
 ├── QualityRefused      the exported graph differs too much from torch
-└── NoRoom              the disk or the memory is too small for what the export takes
+├── NoRoom              the disk or the memory is too small for what the export takes
+└── AtWork              another export of the model is going on
 """
 
 
@@ -30,3 +31,10 @@ class QualityRefused(ExportError):
 
 class NoRoom(ExportError):
     """What the export takes doesn't fit on the disk or into memory."""
+
+
+class AtWork(ExportError):
+    """Another export uses the same files meanwhile."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"another export of {name} is going on: wait for its end, or stop it")

@@ -10,6 +10,7 @@ from export.__main__ import main
 from export.options import ExportOptions
 from export.session import GraphSession
 from export.source import DEFAULT_MODEL_ID, model_id_of
+from export.work_folder import held
 from tests.export.tiny import CONFIGS, save_tiny
 
 Source = tuple[Path, Path]
@@ -133,6 +134,19 @@ def test_an_export_that_is_interrupted_before_a_step_is_finished_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         main([str(llama[0]), "--out", str(tmp_path / "models" / "out")])
     assert files_below(tmp_path) == []
+
+
+def test_a_second_export_of_a_model_is_refused_until_the_first_ends(
+    llama: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(llama[0]), "--out", str(tmp_path / "models" / "out")]
+    with held(tmp_path / "models" / ".work" / "out"):
+        assert main(command) == 1
+        assert capsys.readouterr().err == (
+            "refused: another export of out is going on: wait for its end, or stop it\n"
+        )
+    assert files_below(tmp_path) == []
+    assert main(command) == 0
 
 
 def test_step_without_its_input_says_what_is_missing(
