@@ -142,6 +142,21 @@ def talk_with_ollama(client: ollama.Client) -> None:
     assert refused.value.status_code == 404
 
 
+def test_ollama_copies_and_deletes_a_model_and_says_no_more(scripted: Server):
+    named = {"source": "tests/second", "destination": "mine/copy"}
+    with scripted.client() as client:
+        for method, path, body in (
+            ("POST", "/api/copy", named),
+            ("DELETE", "/api/delete", {"model": "mine/copy"}),
+        ):
+            answer = client.request(method, path, json=body)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert not answer.headers["content-type"].startswith("application/json")
+    with ollama.Client(host=scripted.url) as client:
+        assert client.copy("tests/second", "mine/copy").status == "success"
+        assert client.delete("mine/copy").status == "success"
+
+
 def test_ollama_for_node(server: Server, tmp_path: Path):
     path = program("ollama", tmp_path, "ollama@0.6.4")
     found = json.loads(run("node", path, server.url, DEFAULT_MODEL))

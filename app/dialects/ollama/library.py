@@ -5,10 +5,11 @@ Only for administrators; on an open server only from the machine itself.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from litestar import Response, delete, post
+from litestar.openapi import ResponseSpec
 from msgspec import Meta
 
 from app.contract.models import ModelLibrary, ModelRegistry, PullStep
@@ -21,6 +22,7 @@ from app.dialects.ollama.wire import ErrorAnswer, refusals
 from app.errors import Error, InvalidParameter
 
 _HUBS = ("hf.co/", "huggingface.co/")
+_NOTHING = ResponseSpec(None, description="Done; the answer has no body.")
 
 
 class PullBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,16 +91,16 @@ async def pull(request: AnyRequest, library: Provided[ModelLibrary]) -> Response
     status_code=200,
     summary="Delete a model",
     operation_class=takes(DeleteBody),
-    responses=refusals(400, 401, 403, 404, 500),
+    responses={200: _NOTHING, **refusals(400, 401, 403, 404, 500)},
 )
 async def remove(
     request: AnyRequest, library: Provided[ModelLibrary], models: Provided[ModelRegistry]
-) -> Response[Any]:
+) -> Response[None]:
     """Let a model finish what it runs, and delete its folder."""
     asked = to_record(await read_object(request, typed=False), DeleteBody)
     facts = await resolve(models, _named(asked.model, asked.name))
     await library.delete(facts.model_id)
-    return Response(b"", media_type="application/json")
+    return Response(None, media_type="text/plain")
 
 
 @post(
@@ -106,16 +108,16 @@ async def remove(
     status_code=200,
     summary="Copy a model",
     operation_class=takes(CopyBody),
-    responses=refusals(400, 401, 403, 404, 500),
+    responses={200: _NOTHING, **refusals(400, 401, 403, 404, 500)},
 )
 async def copy(
     request: AnyRequest, library: Provided[ModelLibrary], models: Provided[ModelRegistry]
-) -> Response[Any]:
+) -> Response[None]:
     """Give a model a further name; its files are shared where the file system can."""
     asked = to_record(await read_object(request, typed=False), CopyBody)
     facts = await resolve(models, asked.source)
     await library.copy(facts.model_id, asked.destination.removesuffix(LATEST))
-    return Response(b"", media_type="application/json")
+    return Response(None, media_type="text/plain")
 
 
 def _named(model: str | None, name: str | None) -> str:
