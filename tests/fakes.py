@@ -282,16 +282,20 @@ class FakeService(GenerationService):
         ]
 
 
+PATIENCE_S = 60.0
+"""How long anything may take that should take a moment: machines that run tests are shared."""
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Let the event loop go on until something is so; it is looked at in each of its turns."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0)
 
 
 async def until_eventually(condition: Callable[[], object]) -> None:
     """`until`, for what other threads do."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -28,6 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+@pytest.mark.usefixtures("clock")
 async def test_the_burst_is_refused_for_a_second_and_costs_nothing_of_the_minute():
     limit = RateLimit(per_minute=60, per_second=3)
     for remaining in (59, 58, 57):

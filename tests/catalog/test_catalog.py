@@ -34,7 +34,7 @@ from app.errors import (
 from app.generation.service import GenerationService
 from app.manifest import read_manifest
 from app.settings import Settings
-from tests.fakes import BYTES, until, until_eventually
+from tests.fakes import BYTES, PATIENCE_S, until, until_eventually
 from tests.tiny_model import write_tiny_model
 
 A, B, C = "tiny/a", "tiny/b", "tiny/c"
@@ -73,7 +73,7 @@ class Opening:
 
     def __call__(self, folder: Path, settings: Settings) -> ModelParts:
         self.opened.append(folder.name)
-        assert self.gate.wait(20)
+        assert self.gate.wait(PATIENCE_S)
         return open_model(folder, settings)
 
 
@@ -325,7 +325,7 @@ async def test_a_model_that_nobody_waits_for_any_more_makes_no_other_go(models_d
 
 
 async def test_a_model_serves_until_its_replacement_needs_the_room(models_dir, monkeypatch):
-    monkeypatch.setattr(catalog_module, "SWAP_PATIENCE_S", 0.05)
+    monkeypatch.setattr(catalog_module, "SWAP_PATIENCE_S", 2.0)
     async with opened(models_dir) as catalog:
         running = await catalog.get(A)
         with running.engine.reserve():

@@ -2,6 +2,7 @@ import asyncio
 import threading
 
 from app.catalog.fair_thread import FairThread
+from tests.fakes import PATIENCE_S
 
 
 class Jobs:
@@ -14,7 +15,7 @@ class Jobs:
 
     def start(self, client: str, name: str) -> asyncio.Task[None]:
         def work() -> None:
-            assert self.gate.wait(5)
+            assert self.gate.wait(PATIENCE_S)
             self.order.append(name)
 
         return asyncio.create_task(self.thread.run(client, work))
@@ -58,7 +59,7 @@ async def test_a_turn_that_comes_as_its_client_goes_is_passed_on():
         if index % 3 == 0:
             task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await jobs.start("last", "last")
 
 

@@ -12,6 +12,7 @@ from app.cli.main import main
 from app.cli.serve import exported_as
 from app.manifest import read_manifest
 from app.settings import Settings
+from tests.e2e.server import free_port
 from tests.tiny_model import write_tiny_model
 
 
@@ -86,9 +87,7 @@ def test_the_fast_profile_is_another_model_beside_the_exact_one(tmp_path: Path, 
     write_tiny_model(tmp_path, "tiny/a-fast")
     asked = ("serve", "--check", "--models-dir", str(tmp_path), "--data-dir", str(tmp_path))
     assert main([*asked, "--model", "tiny/a", "--profile", "fast", "--port", "0"]) == 2
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     assert main([*asked, "--model", "tiny/a", "--profile", "fast", "--port", port]) == 0
     assert "model   tiny/a-fast, none, " in capsys.readouterr().err
     assert main([*asked, "--profile", "fast", "--port", port]) == 1

@@ -50,7 +50,7 @@ def node_environment(name: str, *packages: str, heavy: bool = False) -> Path:
 def run(
     *command: object,
     environment: dict[str, str] | None = None,
-    timeout_s: float = 120,
+    timeout_s: float = 600,
     folder: Path | None = None,
 ) -> str:
     """What a client's command prints. It gets no variable that would lead it elsewhere."""

@@ -17,11 +17,13 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """How long anything may take that should take a moment: machines that run tests are shared."""
-START_S = 60.0
+START_S = 120.0
 """How long a start may take."""
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_claims: list[socket.socket] = []
+"""Abstract sockets, each of which keeps a port for this process until it ends."""
 
 
 @dataclass
@@ -30,10 +32,10 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def client(self, timeout_s: float = 120.0) -> httpx.Client:
+    def client(self, timeout_s: float = 600.0) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=timeout_s)
 
-    def async_client(self, timeout_s: float = 120.0) -> httpx.AsyncClient:
+    def async_client(self, timeout_s: float = 600.0) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None)
         return httpx.AsyncClient(base_url=self.url, timeout=timeout_s, limits=limits)
 
@@ -42,7 +44,7 @@ class Server:
         return int(self.url.rpartition(":")[2])
 
     def connect(self, receive_buffer: int | None = None) -> socket.socket:
-        """A bare connection; whatever waits on it does so for 30 seconds at most."""
+        """A bare connection; whatever waits on it does so for `PATIENCE_S` at most."""
         connection = socket.socket()
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -100,11 +102,37 @@ def wait_for(look: Callable[[], T | None], otherwise: str, patience_s: float = P
     raise AssertionError(otherwise)
 
 
+def least(measure: Callable[[], float], limit: float, tries: int = 5) -> float:
+    """The least of several measurements, of which no more are made once one is below the limit.
+
+    What is slow is slow each time; a machine that has others to serve is so once in a while.
+    """
+    found = float("inf")
+    for _ in range(tries):
+        found = min(found, measure())
+        if found < limit:
+            break
+    return found
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody listens on, and that no other process of the tests is given.
+
+    A port that the kernel names may go to anybody's next connection before a server has bound it:
+    these lie below those, and each is taken by a name that this process keeps.
+    """
+    for port in range(20_000, 30_000):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0llmhost-tests-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return port
+    raise AssertionError("no port is free")
 
 
 @contextlib.contextmanager
@@ -142,7 +170,7 @@ def running_server(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(PATIENCE_S)  # more than a drain takes
         except subprocess.TimeoutExpired:
             for pid in server.worker_pids():
                 os.kill(pid, signal.SIGKILL)

@@ -59,6 +59,18 @@ def impatient(
         yield server
 
 
+@pytest.fixture(scope="module", params=["rsgi", "asgi"])
+def patient(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server that takes pauses of any length, and no body for longer than 1.5 s."""
+    folder = tmp_path_factory.mktemp(f"patient-{request.param}")
+    interface = None if request.param == "rsgi" else request.param
+    limits = {"body_idle_timeout_s": PATIENCE_S, "body_timeout_s": 1.5}
+    with running_server(folder, interface=interface, model="", **limits) as server:
+        yield server
+
+
 def test_a_body_that_pauses_too_long_is_refused_and_its_connection_closed(
     impatient: Server,
 ) -> None:
@@ -67,13 +79,14 @@ def test_a_body_that_pauses_too_long_is_refused_and_its_connection_closed(
     assert b'{"detail":"the body stopped after 1 bytes, it may take 0.5 s"}' in answer
 
 
-def test_a_body_that_never_pauses_long_and_never_ends_is_refused_too(impatient: Server) -> None:
-    with impatient.connect() as connection:
+def test_a_body_that_never_pauses_long_and_never_ends_is_refused_too(patient: Server) -> None:
+    with patient.connect() as connection:
         connection.sendall(POST + b"Content-Length: 60000\r\n\r\n{")
         for _ in range(int(PATIENCE_S / 0.05)):
             if select.select([connection], [], [], 0.05)[0]:
                 break
-            connection.sendall(b" ")
+            with contextlib.suppress(ConnectionError):  # it has just been closed
+                connection.sendall(b" ")
         answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"it may take 1.5 s" in answer
@@ -121,6 +134,7 @@ def test_an_address_has_its_number_of_connections_at_once(tmp_path: Path) -> Non
         running_server(tmp_path, model="", max_connections_per_address=4) as server,
         contextlib.ExitStack() as opened,
     ):
+        wait_for(lambda: not peers_of(server), "who asked whether it is ready is still counted")
         ten = [opened.enter_context(server.connect()) for _ in range(10)]
         wait_for(lambda: sum(map(is_closed, ten)) == 6, "six too many are not closed")
         assert "address=127.0.0.1 limit=4" in server.wait_for_line("too_many_connections")
@@ -144,8 +158,10 @@ def test_live_is_answered_while_one_address_opens_all_connections_that_granian_t
     ):
         for number in range(48):
             connection = opened.enter_context(server.connect())
-            connection.sendall(UNENDED if number % 2 else b"")
-        assert b'{"status":"alive"}' in server.exchange(LIVE)
+            with contextlib.suppress(ConnectionError):  # it was one too many
+                connection.sendall(UNENDED if number % 2 else b"")
+        # an answer that is not there at the second look is cut with the rest: a probe comes again
+        assert any(b'{"status":"alive"}' in server.exchange(LIVE) for _ in range(5))
 
 
 def test_the_second_listener_answers_when_the_first_takes_no_connections(tmp_path: Path) -> None:

@@ -32,13 +32,14 @@ def test_the_python_class_runs_with_its_two_defects_mended(server: Server, tmp_p
     ):
         assert program.count(defect) == 1
         program = program.replace(defect, mended)
-    printed = run_python(program, tmp_path)
-    assert "⚠️" not in printed
-    first, second, *_, last = printed.splitlines()
+    # all but the first two lines and the last is the model's, which may say anything
+    first, second, *_, last = run_python(program, tmp_path).splitlines()
     assert first == "✅ Registration successful!"
     assert second.startswith("✅ Login successful! Token: eyJ")
     assert last.startswith("✅ Token refreshed! New Token: eyJ")
-    assert "None" not in printed
+    for line in (first, second, last):
+        assert "⚠️" not in line
+        assert not line.endswith("None")
 
 
 def test_the_loop_runs_as_it_is_with_ndjson(server: Server, tmp_path: Path):
@@ -84,7 +85,7 @@ def test_every_curl_line_prints_what_the_document_shows(server: Server):
 
 def test_a_whole_reply_is_the_documented_body(server: Server):
     name, password = f"whole-{uuid.uuid4().hex}", "testpassword"
-    with httpx.Client(base_url=server.url, timeout=120) as client:
+    with httpx.Client(base_url=server.url, timeout=600) as client:
         body = {"username": name, "password": password}
         assert client.post("/register", json=body).status_code == 200
         token = client.post("/login", data=body).json()["access_token"]

@@ -29,7 +29,7 @@ HOST = "https://neptun-webui.vercel.app"
 def client(server: Server):
     """Signed in as somebody new."""
     body = {"username": f"neptun-{uuid.uuid4().hex}", "password": "testpassword"}
-    with httpx.Client(base_url=server.url, timeout=120) as client:
+    with httpx.Client(base_url=server.url, timeout=600) as client:
         assert client.post("/register", json=body).status_code == 200
         token = client.post("/login", data=body).json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"

@@ -174,16 +174,25 @@ def test_its_retries_obey_our_retry_after(tmp_path: Path):
             base_url=f"{server.url}/v1", api_key="EMPTY", max_retries=2, http_client=http_client
         ) as client,
     ):
-        asked = {**GREEDY, "max_tokens": 1}
-        client.chat.completions.create(**asked)
-        with pytest.raises(openai.RateLimitError) as refused:
-            client.with_options(max_retries=0).chat.completions.create(**asked)
-        assert refused.value.code == "rate_limit_exceeded"
-        assert int(refused.value.response.headers["retry-after-ms"]) == 1000
-        client.chat.completions.create(**asked)
-    statuses = [answer.status_code for answer in answers]
+        asked, impatient = {**GREEDY, "max_tokens": 1}, client.with_options(max_retries=0)
+        statuses: list[int] = []
+
+        def ask_until_refused() -> None:
+            for _ in range(10):
+                impatient.chat.completions.create(**asked)
+
+        for _ in range(10):  # until the last of them comes before a second is over
+            with pytest.raises(openai.RateLimitError) as refused:
+                ask_until_refused()
+            assert refused.value.code == "rate_limit_exceeded"
+            assert int(refused.value.response.headers["retry-after-ms"]) == 1000
+            answers.clear()
+            client.chat.completions.create(**asked)
+            statuses = [answer.status_code for answer in answers]
+            if statuses != [200]:
+                break
     # its own back-off begins at half a second: without our header it would be refused once more
-    assert statuses == [200, 429, 429, 200]
+    assert statuses == [429, 200]
 
 
 def test_tokenize_and_back(server: Server):

@@ -126,7 +126,9 @@ def chat_line(custom_id: str, text: str, **fields) -> dict:
 def test_a_batch_goes_on_after_a_restart(tmp_path: Path):
     """Six lines, of which one is bad; the server ends while it answers one of the others."""
     cities = ("Japan", "France", "Italy", "Spain", "Egypt")
-    lines = [chat_line(city, f"What is the capital of {city}?") for city in cities]
+    lines = [chat_line(city, f"What is the capital of {city}?") for city in cities[:-1]]
+    # takes seconds: enough to see that the first line is answered and to end the server
+    lines.append(chat_line(cities[-1], "Tell a very long story about Egypt.", max_tokens=250))
     lines.insert(2, chat_line("bad", "Hi", temperature=9))
     content = "\n".join(json.dumps(line) for line in lines).encode()
     settings = {"batch_lines_at_once": 1, "drain_timeout_s": 0}

@@ -130,7 +130,8 @@ def talk_with_ollama(client: ollama.Client) -> None:
     }
     made = client.generate(DEFAULT_MODEL, QUESTION, format=schema, options=options)
     assert json.loads(made.response)["capital"] in ("Tokyo", "Kyoto")
-    raw = client.generate(DEFAULT_MODEL, "The capital of", raw=True, options={"num_predict": 4})
+    four = {**options, "num_predict": 4}
+    raw = client.generate(DEFAULT_MODEL, "The capital of", raw=True, options=four)
     assert (raw.eval_count, raw.done_reason) == (4, "length")
     [listed] = client.list().models
     assert listed.model == f"{DEFAULT_MODEL}:latest"

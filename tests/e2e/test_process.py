@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.faulty_app import DECODE_FAULT, PREFILL_FAULT
-from tests.e2e.server import Server, running_server, wait_for
+from tests.e2e.server import PATIENCE_S, Server, running_server, wait_for
 
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0}
 STORY = {"prompt": "Tell a long story.", "stream": True, **GREEDY}
@@ -25,13 +25,13 @@ def read_stream(server: Server, body: dict, result: list[str], started: threadin
 def test_sigterm_lets_a_stream_finish_refuses_new_requests_and_exits_0(
     tmp_path: Path, interface: str | None
 ) -> None:
-    with running_server(tmp_path, interface=interface, drain_timeout_s=60) as server:
+    with running_server(tmp_path, interface=interface, drain_timeout_s=120) as server:
         lines: list[str] = []
         started = threading.Event()
-        body = {**STORY, "max_length": 150}
+        body = {**STORY, "max_length": 250}
         reader = threading.Thread(target=read_stream, args=(server, body, lines, started))
         reader.start()
-        assert started.wait(30)
+        assert started.wait(PATIENCE_S)
         # to the whole group, as process managers do, and more than once
         for pid in [server.process.pid, *server.worker_pids()] * 2:
             os.kill(pid, signal.SIGTERM)
@@ -46,9 +46,9 @@ def test_sigterm_lets_a_stream_finish_refuses_new_requests_and_exits_0(
             refused = client.post("/generate", json={"prompt": "Hi"})
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert reader.is_alive(), "the stream must outlast this or it proves nothing"
-        reader.join(60)
+        reader.join(120)
         assert lines[-2:] == ["data: [DONE]", ""]
-        assert server.process.wait(30) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_what_outlasts_the_drain_ends_as_a_failure(tmp_path: Path) -> None:
@@ -58,12 +58,12 @@ def test_what_outlasts_the_drain_ends_as_a_failure(tmp_path: Path) -> None:
         body = {**STORY, "max_length": 5000}
         reader = threading.Thread(target=read_stream, args=(server, body, lines, started))
         reader.start()
-        assert started.wait(30)
+        assert started.wait(PATIENCE_S)
         server.process.send_signal(signal.SIGTERM)
-        reader.join(30)
+        reader.join(PATIENCE_S)
         assert "data: [DONE]" not in lines
         assert any(line.startswith("data: [ERROR]") for line in lines)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 @pytest.fixture(scope="module")

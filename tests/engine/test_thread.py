@@ -13,6 +13,7 @@ from app.errors import BatchTooLarge, EngineFailure, Overloaded, ShuttingDown
 from app.metrics import Metrics
 from tests.engine.driving import request
 from tests.engine.scripted import ScriptedDecoder, expected_tokens, fail_when
+from tests.fakes import PATIENCE_S
 from tests.test_metrics import samples
 
 
@@ -48,7 +49,7 @@ class Gate:
 
     def __call__(self, _) -> None:
         self.entered.set()
-        assert self.opened.wait(5)
+        assert self.opened.wait(PATIENCE_S)
 
 
 async def test_requests_get_their_tokens_and_give_their_places_back():
@@ -70,7 +71,7 @@ async def test_who_hears_of_the_end_of_a_request_does_not_find_it_running():
 
     def wait_for_a_turn(_) -> None:
         entered.set()
-        assert turns.acquire(timeout=5)
+        assert turns.acquire(timeout=PATIENCE_S)
 
     engine = EngineThread(ScriptedDecoder(before_run=wait_for_a_turn), max_waiting=5)
     first = submit(engine, [1, 2], 2)
@@ -115,7 +116,7 @@ async def test_a_client_that_holds_the_queue_lets_another_in_before_it_gets_more
     turns = threading.Semaphore(0)
 
     def wait_for_a_turn(_) -> None:
-        assert turns.acquire(timeout=5)
+        assert turns.acquire(timeout=PATIENCE_S)
 
     decoder = ScriptedDecoder(slots=1, before_run=wait_for_a_turn)
     engine = EngineThread(decoder, max_waiting=2, clock_s=Clock())
@@ -173,7 +174,7 @@ async def test_stop_lets_running_requests_finish_and_refuses_new_ones():
     decoder = ScriptedDecoder(before_run=gate)
     engine = EngineThread(decoder, max_waiting=5)
     stream = submit(engine, [1])
-    stopping = asyncio.create_task(engine.stop(5.0))
+    stopping = asyncio.create_task(engine.stop(PATIENCE_S))
     await asyncio.sleep(0)
     with pytest.raises(ShuttingDown):
         engine.reserve()
@@ -281,7 +282,7 @@ async def test_time_in_the_queue_and_time_in_a_slot_are_told_apart():
     clock, turns = Clock(), threading.Semaphore(0)
 
     def take_a_second(_) -> None:
-        assert turns.acquire(timeout=5)
+        assert turns.acquire(timeout=PATIENCE_S)
         clock.now_s += 1.0
 
     decoder = ScriptedDecoder(slots=1, before_run=take_a_second)

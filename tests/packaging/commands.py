@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("app", "export")
-STEP_TIMEOUT_S = 120
+STEP_TIMEOUT_S = 600
 
 
 def clean_environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from app.manifest import MANIFEST_NAME, folder_name
-from tests.e2e.server import DEFAULT_MODEL, free_port, wait_for
+from tests.e2e.server import DEFAULT_MODEL, PATIENCE_S, START_S, free_port, wait_for
 from tests.packaging.commands import ROOT, clean_environment
 
 QUESTION = "What is the capital of Japan?"
@@ -45,7 +45,7 @@ def test_an_installed_server_answers_a_chat_and_stops(python: Path, tmp_path: Pa
         wait_for(
             lambda: "ready on" in log.read_text() or process.poll() is not None,
             "the server is not ready",
-            60.0,
+            START_S,
         )
         assert process.poll() is None, log.read_text()
         answer = httpx.post(
@@ -61,6 +61,6 @@ def test_an_installed_server_answers_a_chat_and_stops(python: Path, tmp_path: Pa
         assert answer.status_code == 200, answer.text
         assert "Tokyo" in answer.json()["choices"][0]["message"]["content"]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30.0) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert "Traceback" not in log.read_text()
     assert (tmp_path / "data" / "llmhost.db").is_file(), "it wrote into its own folder"

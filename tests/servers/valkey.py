@@ -52,7 +52,7 @@ class Valkey:
 
     def _answer(self, command: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect(str(self._socket))
             client.sendall(command + b"\r\n")
             return client.recv(64)

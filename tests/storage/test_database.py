@@ -20,7 +20,7 @@ from app.storage.chats import Turn, bytes_of, keep_turn, messages_of
 from app.storage.database import Database, database_url
 from app.storage.models import ApiKey, Chat, KnownAddress, Login, Message, User
 from tests.databases import KINDS, empty_database
-from tests.fakes import until
+from tests.fakes import PATIENCE_S, until
 
 
 @pytest.fixture(params=KINDS)
@@ -270,9 +270,9 @@ async def test_whoever_reads_a_lot_leaves_connections_for_others(empty: Database
     flood = [asyncio.create_task(read()) for _ in range(50)]
     try:
         await until(lambda: reading == empty.reads_at_once)
-        async with asyncio.timeout(10), empty.read("ada") as session:
+        async with asyncio.timeout(PATIENCE_S), empty.read("ada") as session:
             await session.scalars(select(User))
-        async with asyncio.timeout(10), empty.write("ada") as session:
+        async with asyncio.timeout(PATIENCE_S), empty.write("ada") as session:
             session.add(user())
         assert reading == empty.reads_at_once
     finally:
