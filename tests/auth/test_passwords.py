@@ -42,6 +42,15 @@ async def test_default_parameters_are_the_second_recommendation_of_rfc_9106():
 
 
 async def test_the_loop_goes_on_while_passwords_are_hashed():
+    longest = float("inf")
+    for _ in range(5):  # a busy machine delays the loop too, and not each time
+        longest = min(longest, await longest_turn_while_hashing())
+        if longest < 0.2:
+            break
+    assert longest < 0.2, f"the loop stood for {longest:.3f} s each time"
+
+
+async def longest_turn_while_hashing() -> float:
     hasher = PasswordHasher(memory_kib=65536, time_cost=3)
     hashing = asyncio.gather(*(hasher.hash("x", LOGIN) for _ in range(4)))
     longest = ticks = 0.0
@@ -52,7 +61,7 @@ async def test_the_loop_goes_on_while_passwords_are_hashed():
         ticks += 1
     await hashing
     assert ticks > 10, "the loop must have run or this proves nothing"
-    assert longest < 0.2, f"the loop stood for {longest:.3f} s"
+    return longest
 
 
 class Bench:

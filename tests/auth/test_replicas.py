@@ -20,6 +20,12 @@ pytestmark = [ON_POSTGRES, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 PROMPT = {"prompt": "Hello"}
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine answers late: that shall not count as silence."""
+    monkeypatch.setattr("app.storage.store.TIMEOUT_S", 30.0)
+
+
 @asynccontextmanager
 async def replicas(folder: Path, **settings: Any) -> AsyncIterator[tuple[Server, Server]]:
     async with AsyncExitStack() as stack:

@@ -15,6 +15,8 @@ ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
+PATIENCE_MS: Final = 60_000
+"""How long anything may take that should take a moment: machines that run tests are shared."""
 # What a page of this server may say on the console; everything else fails its test.
 _EXPECTED: Final = ("401 (Unauthorized)", "400 (Bad Request)")
 
@@ -30,7 +32,7 @@ _FAKE_STREAM: Final = """
       return real(resource, options);
     }
     window.asked.push(JSON.parse(options.body));
-    const { choices, every, finish } = queue.shift();
+    const { choices, every, finish, held } = queue.shift();
     const encoder = new TextEncoder();
     const body = new ReadableStream({
       async start(controller) {
@@ -47,6 +49,7 @@ _FAKE_STREAM: Final = """
           const early = began + turn * every - performance.now();
           if (early > 0) await new Promise((resolve) => setTimeout(resolve, early));
         }
+        if (held) await new Promise((resolve) => { window.letGo = resolve; });
         for (const index of choices.keys()) {
           send(JSON.stringify({ choices: [{ index, delta: {}, finish_reason: finish }] }));
         }
@@ -70,8 +73,8 @@ class Visit:
         self.url = url
         self.problems: list[str] = []
         self.elsewhere: list[str] = []
-        context.set_default_timeout(20_000)
-        expect.set_options(timeout=20_000)  # machines that run tests are shared
+        context.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         context.route("**/*", self._at_home)
         # else it would begin with the one that another test used last
         context.add_init_script(
@@ -97,17 +100,29 @@ class Visit:
         return self.page
 
     def fake(self, *answers: str | Sequence[Sequence[dict[str, Any]]], **options: Any) -> None:
-        """Have the next answers be these: a text, or deltas for each choice."""
+        """Have the next answers be these: a text, or deltas for each choice.
+
+        Where they are `held`, none ends before `let_go`.
+        """
         every, finish = options.get("every", 0), options.get("finish", "stop")
         scripts = [
             {
                 "choices": [[{"content": answer}]] if isinstance(answer, str) else answer,
                 "every": every,
                 "finish": finish,
+                "held": options.get("held", False),
             }
             for answer in answers
         ]
         self.page.evaluate(_FAKE_STREAM % json.dumps(scripts))
+
+    def let_go(self) -> None:
+        """End an answer that is held, once it is under way."""
+        for _ in range(PATIENCE_MS // 20):
+            if self.page.evaluate("window.letGo ? (window.letGo(), true) : false"):
+                return
+            self.page.wait_for_timeout(20)
+        raise AssertionError("no answer is held")
 
     def ask(self, text: str, *, wait: bool = True) -> None:
         self.page.fill("#question", text)

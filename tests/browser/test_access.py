@@ -225,10 +225,11 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
 def test_who_cannot_see_is_told_that_an_answer_began_and_what_it_is(visit: Visit) -> None:
     page = visit.chat()
     status = page.locator("p[role=status]")
-    visit.fake([[{"content": "one "}] * 20], every=20)
+    visit.fake([[{"content": "one "}] * 20], held=True)
     visit.ask("Count", wait=False)
     expect(status).to_have_text("Answering")
     expect(page.locator(".turn.assistant")).to_have_attribute("aria-busy", "true")
+    visit.let_go()
     visit.wait_for_end()
     expect(status).to_contain_text("Answer finished. one one")
 

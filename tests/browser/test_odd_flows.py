@@ -60,7 +60,7 @@ def test_what_two_tabs_said_in_one_chat_is_all_kept(visit: Visit) -> None:
     other.keyboard.press("Enter")
     expect(other.locator(".turn.assistant")).to_have_count(2)
     expect(other.locator(".turn.assistant[aria-busy=true]")).to_have_count(0)
-    other.wait_for_timeout(500)
+    other.wait_for_timeout(3000)
     other.reload()
     expect(other.locator(".turn.user .said").last).to_have_text("From the other tab")
     expect(other.get_by_role("group", name="Branches of this question")).to_contain_text("2 of 2")
@@ -115,7 +115,7 @@ def test_stop_works_while_the_model_is_loading(visit: Visit) -> None:
     visit.ask("Are you there?", wait=False)
     expect(page.locator(".turn.assistant")).to_be_attached()
     page.get_by_role("button", name="Stop (Esc)").click()
-    expect(page.get_by_text("Stopped.")).to_be_visible(timeout=3000)
+    expect(page.get_by_text("Stopped.")).to_be_visible()
     assert loads, "else no load was waited for"
 
 
@@ -176,7 +176,7 @@ def test_an_answer_that_a_reload_cut_is_there_and_says_so(visit: Visit) -> None:
     expect(page.locator("header progress")).to_have_count(0)
     visit.ask("Tell me all", wait=False)
     expect(page.locator(".turn.assistant .text")).to_contain_text("Bees make")
-    page.wait_for_timeout(3500)
+    page.wait_for_timeout(6000)  # what is written is kept every 3 s
     page.reload()
     expect(page.get_by_text("This answer broke off.")).to_be_visible()
     page.locator("header select").select_option(TALKER)

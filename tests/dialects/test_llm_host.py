@@ -240,12 +240,15 @@ async def test_unknown_name_and_wrong_password_take_the_same_time(tmp_path: Path
     async with running(tmp_path, **cost) as server:
         await server.register("ada")
         times: dict[str, list[float]] = {"ada": [], "nobody": []}
-        for _ in range(5):
+        known, unknown = 0.0, 1.0
+        for tries in range(1, 51):  # the least of each: a busy machine delays some
             for name, taken in times.items():
                 before = time.perf_counter()
                 await server.login(name, "wrongpassword")
                 taken.append(time.perf_counter() - before)
-        known, unknown = min(times["ada"]), min(times["nobody"])
+            known, unknown = min(times["ada"]), min(times["nobody"])
+            if tries >= 5 and 0.5 < known / unknown < 2:
+                break
     assert known > 0.01, "a hash must take time or this proves nothing"
     assert 0.5 < known / unknown < 2, f"known {known:.4f} s, unknown {unknown:.4f} s"
 

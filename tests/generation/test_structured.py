@@ -420,10 +420,8 @@ async def test_a_hostile_schema_holds_up_no_schema_that_is_known():
     hostile = response_grammar(JsonSchema(ENDLESS["patterns"]))
     task = asyncio.create_task(grammars.constraint(hostile))
     await asyncio.sleep(0)
-    started_s = time.monotonic()
     await grammars.constraint(known)
-    assert time.monotonic() - started_s < 0.3
-    assert not task.done(), "both must be under way or this proves nothing"
+    assert not task.done(), "the known one waited for the hostile one"
     with pytest.raises(InvalidParameter):
         await task
 

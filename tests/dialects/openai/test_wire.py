@@ -121,7 +121,7 @@ async def test_a_request_id_is_echoed_or_made(path, given, echoed):
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_time_until_the_answer_is_told(stream):
     answer = await post(ScriptedService(), RESPONSES, stream=stream)
-    assert 0 <= int(answer.headers["openai-processing-ms"]) < 5000
+    assert 0 <= int(answer.headers["openai-processing-ms"]) < 60_000
 
 
 def test_the_openapi_document_has_every_endpoint_with_its_body_and_errors():

@@ -257,14 +257,14 @@ class Stuck:
 
         def stick(decoder, step):
             self.entered.set()
-            assert self.opened.wait(20)
+            assert self.opened.wait(60)
             return run(decoder, step)
 
         monkeypatch.setattr(OrtDecoder, "run", stick)
 
 
 async def until_ready_is(server: Server, status: int) -> Answer:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (answer := await server.ask(*READY)).status != status:
             await asyncio.sleep(0.01)
     return answer
