@@ -2,10 +2,11 @@
 
 Knows which of them a `packing_format` is, and what AutoRound calls their settings.
 
-Source: the lists of formats in auto_round/inference/backend.py of AutoRound.
+Source: the lists of formats in auto_round/inference/backend.py of AutoRound, and in
+convert_model.py beside it which settings a module has.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -44,5 +45,25 @@ def find(tensors: Tensors, config: Mapping[str, Any]) -> Iterator[Weight]:
     told = {"bits": settings.bits, "group_size": settings.group_size}
     if layout == "awq":
         return awq.find(tensors, told)
-    own = {f"{name}$": change for name, change in (settings.extra_config or {}).items()}
-    return gptq.find(tensors, {**told, "format": layout, "checkpoint_format": None, "dynamic": own})
+    own = _own_settings(tensors, settings.extra_config or {})
+    return gptq.find_by_module(tensors, {**told, "format": layout}, own)
+
+
+def _own_settings(
+    tensors: Tensors, extra_config: Mapping[str, Mapping[str, Any]]
+) -> Callable[[str], Mapping[str, Any]]:
+    """Settings by the name of a module: those under its name, or the first pattern found in it."""
+    modules = {name.rpartition(".")[0] for name in tensors.stored}
+    patterns = {
+        written: tensors.pattern("extra_config", written, written)
+        for written, changes in extra_config.items()
+        if written not in modules and changes
+    }
+
+    def own_settings(module: str) -> Mapping[str, Any]:
+        if module in extra_config:
+            return extra_config[module]
+        applied = (w for w, pattern in patterns.items() if pattern.search(module))
+        return extra_config.get(next(applied, ""), {})
+
+    return own_settings

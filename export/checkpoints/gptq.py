@@ -8,8 +8,7 @@ an input is in, where they were sorted by activation. Knows the layout alone.
 Source: AutoGPTQ's QuantLinear, and convert_gptq_v1_to_v2_format of GPTQModel.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,11 +16,13 @@ import numpy as np
 
 from export.checkpoints.matrix import Array, Grid, dequantise, unpack
 from export.checkpoints.tensors import FLOATS, Tensors, Weight
-from export.file_checks import refusing, shown
+from export.file_checks import shown
 
 BITS: Final = (2, 3, 4, 8)
 FIRST: Final = "gptq"
 SECOND: Final = "gptq_v2"
+EXCEPT: Final = "-:"
+"""Before the regular expression of modules that are not quantised."""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -30,13 +31,16 @@ class _Config(msgspec.Struct, frozen=True):
     format: str | None = None
     checkpoint_format: str | None = None
     """The older name of `format`."""
-    dynamic: dict[str, dict[str, Any]] | None = None
-    """Settings of modules whose names begin with a regular expression."""
 
     @property
     def version(self) -> str:
         """Of the format; the first one if neither name says it."""
         return self.format or self.checkpoint_format or FIRST
+
+
+class _Dynamic(msgspec.Struct, frozen=True):
+    dynamic: dict[str, dict[str, Any]] | None = None
+    """Settings of modules whose names begin with a regular expression; the first one counts."""
 
 
 def find(tensors: Tensors, config: Mapping[str, Any]) -> Iterator[Weight]:
@@ -45,27 +49,67 @@ def find(tensors: Tensors, config: Mapping[str, Any]) -> Iterator[Weight]:
     Raises:
         SourceUnusable: a tensor is missing or of another shape, or a setting can't be read.
     """
-    settings = tensors.settings(config, _Config)
-    named = "checkpoint_format" if settings.format is None else "format"
-    tensors.refuse_unless(named, settings.version, (FIRST, SECOND))
-    if settings.checkpoint_format not in (None, settings.version):
-        raise tensors.unusable(
-            f"quantization_config.format is {shown(settings.format)}, but checkpoint_format is "
-            f"{shown(settings.checkpoint_format)}"
+    dynamic = tensors.settings(config, _Dynamic).dynamic or {}
+    patterns = {
+        written: tensors.pattern(
+            "dynamic", written, written.removeprefix(EXCEPT).removeprefix("+:")
         )
+        for written in dynamic
+    }
+
+    def own_settings(module: str) -> Mapping[str, Any]:
+        applied = next((w for w, pattern in patterns.items() if pattern.match(module)), None)
+        if applied is None:
+            return {}
+        if applied.startswith(EXCEPT):
+            raise tensors.unusable(
+                f"quantization_config.dynamic has {shown(applied)}, but {module} is stored "
+                "quantised"
+            )
+        return dynamic[applied]
+
+    return find_by_module(tensors, config, own_settings)
+
+
+def find_by_module(
+    tensors: Tensors, config: Mapping[str, Any], own_settings: Callable[[str], Mapping[str, Any]]
+) -> Iterator[Weight]:
+    """The quantised weights of a checkpoint whose modules may have settings of their own.
+
+    Args:
+        tensors: of the checkpoint.
+        config: the settings of all others.
+        own_settings: by the name of a module, what is different for it.
+
+    Raises:
+        SourceUnusable: a tensor is missing or of another shape, or a setting can't be read.
+    """
+    settings = tensors.settings(config, _Config)
+    _check_version(tensors, settings)
     for module in tensors.modules("qweight", "qzeros", "scales"):
-        own = _settings_of(tensors, settings, module)
+        own, changes = settings, own_settings(module)
+        if changes:
+            own = tensors.settings(msgspec.structs.asdict(settings) | {**changes}, _Config)
+            _check_version(tensors, own, f" for {module}")
         tensors.refuse_unless("bits", own.bits, BITS)
         yield _weight(tensors, own, module)
 
 
-def _settings_of(tensors: Tensors, settings: _Config, module: str) -> _Config:
-    for pattern, change in (settings.dynamic or {}).items():
-        with refusing(f"{tensors.folder}: quantization_config.dynamic has {shown(pattern)}"):
-            applies = re.match(pattern.removeprefix("+:"), module) is not None
-        if applies and not pattern.startswith("-:"):
-            return tensors.settings(msgspec.structs.asdict(settings) | change, _Config)
-    return settings
+def _check_version(tensors: Tensors, settings: _Config, whose: str = "") -> None:
+    """Refuse a version of the format that can't be read, or two of them.
+
+    Args:
+        tensors: of the checkpoint.
+        settings: of all of its modules, or one.
+        whose: says which one.
+    """
+    named = "checkpoint_format" if settings.format is None else "format"
+    tensors.refuse_unless(named + whose, settings.version, (FIRST, SECOND))
+    if settings.checkpoint_format not in (None, settings.version):
+        raise tensors.unusable(
+            f"quantization_config.format{whose} is {shown(settings.format)}, but "
+            f"checkpoint_format is {shown(settings.checkpoint_format)}"
+        )
 
 
 def _weight(tensors: Tensors, settings: _Config, module: str) -> Weight:

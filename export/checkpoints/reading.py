@@ -151,7 +151,11 @@ def _refuse_kept(tensors: Tensors, config: Mapping[str, Any], weights: Iterable[
     for setting in KEPT:
         named = config.get(setting)
         names = {str(name) for name in named} if isinstance(named, list) else set()
-        patterns = [name for name in names if name.startswith(PATTERN)]
+        patterns = {
+            name: tensors.pattern(setting, name, name.removeprefix(PATTERN))
+            for name in sorted(names)
+            if name.startswith(PATTERN)
+        }
         for weight in weights if names else []:
             kept = next(_naming(weight.module, names, patterns), None)
             if kept is not None:
@@ -161,14 +165,9 @@ def _refuse_kept(tensors: Tensors, config: Mapping[str, Any], weights: Iterable[
                 )
 
 
-def _naming(module: str, names: Set[str], patterns: Iterable[str]) -> Iterator[str]:
+def _naming(module: str, names: Set[str], patterns: Mapping[str, re.Pattern[str]]) -> Iterator[str]:
     """Which of some names and patterns a module has, or one that it is in."""
     parts = module.split(".")
     within = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
     yield from (name for name in within if name in names)
-    for pattern in patterns:
-        try:
-            if re.match(pattern.removeprefix(PATTERN), module):
-                yield pattern
-        except (re.error, OverflowError):  # it matches nothing
-            continue
+    yield from (name for name, pattern in patterns.items() if pattern.match(module))

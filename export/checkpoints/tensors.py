@@ -4,6 +4,7 @@ Knows files and the words for what is wrong with them; not what the tensors mean
 """
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,20 @@ class Tensors:
                 f"quantization_config.{setting} is {shown(value)}, which can't be read; expected "
                 f"{expected}"
             )
+
+    def pattern(self, setting: str, written: str, expression: str) -> re.Pattern[str]:
+        """A regular expression that a setting names modules by, compiled once for all of them.
+
+        Args:
+            setting: the setting's name.
+            written: what it has.
+            expression: the regular expression in that.
+
+        Raises:
+            SourceUnusable: it is none.
+        """
+        with refusing(f"{self.folder}: quantization_config.{setting} has {shown(written)}"):
+            return re.compile(expression)
 
     def group_size(self, value: int, columns: int) -> int:
         """How many columns share a scale, of a setting that says -1 for all of them.

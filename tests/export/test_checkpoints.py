@@ -1,6 +1,7 @@
 """Quantised checkpoints: read as what their formats' definitions say, bit by bit, or refused."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from torch import nn
 
 from app.manifest import read_manifest
 from export.__main__ import main
+from export.checkpoints import auto_round
 from export.checkpoints.reading import read_checkpoint
+from export.checkpoints.tensors import Tensors
 from export.errors import SourceUnusable
+from export.folder import StoredTensor
 from export.source import resolve
 from export.torch_model import load_model
 from export.weight_file import WeightFile
@@ -65,6 +69,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], q.Quantiser]] = {
     "gptq by module": (
         GPTQ | {"bits": 4, "dynamic": {"-:.*head": {}, r"+:.*_proj": {"bits": 8}}}, q.gptq(bits=8),
     ),
+    "gptq, second version by module": (
+        GPTQ | {"bits": 4, "dynamic": {"-:lm": {}, r".*_proj": {"format": "gptq_v2"}, ".*": {}}},
+        q.gptq(version=2),
+    ),
     "awq": (AWQ, q.awq()),
     "auto-round": (AUTO_ROUND | {"packing_format": "auto_round:auto_gptq"}, q.gptq(g_idx=False)),
     "auto-round, zero points as they are": (
@@ -73,6 +81,27 @@ VARIANTS: dict[str, tuple[dict[str, Any], q.Quantiser]] = {
     "auto-round by module": (
         AUTO_ROUND
         | {"packing_format": "auto_round:gptqmodel", "extra_config": {r".*_proj": {"bits": 3}}},
+        q.gptq(version=2, bits=3, g_idx=False),
+    ),
+    "auto-round by a part of names": (
+        AUTO_ROUND
+        | {
+            "packing_format": "auto_round:gptqmodel",
+            "extra_config": {
+                "lm_head": {"bits": 16}, "_proj": {"bits": 3}, "layers": {"bits": 2},
+            },
+        },
+        q.gptq(version=2, bits=3, g_idx=False),
+    ),
+    "auto-round by module and by pattern": (
+        AUTO_ROUND
+        | {
+            "packing_format": "auto_round:gptqmodel",
+            "extra_config": {
+                ".*": {"bits": 2}, "model.layers.0.mlp.down_proj": {"bits": 3},
+                "model.layers.0.self_attn.k_proj": {"bits": 3},
+            },
+        },
         q.gptq(version=2, bits=3, g_idx=False),
     ),
     "auto-round as awq": (AUTO_ROUND | {"packing_format": "auto_round:auto_awq"}, q.awq()),
@@ -237,3 +266,21 @@ def test_an_export_is_measured_against_the_numbers_that_were_read(
     assert manifest.quantisation.scheme in ("w8a8", "int8")
     said = capsys.readouterr().out
     assert "dequantised from gptq, takes up to" in said
+
+
+def test_settings_of_very_many_modules_are_found_at_once(tmp_path: Path) -> None:
+    """As AutoRound writes them for each expert of a large mixture; trying each took minutes."""
+    names = [f"model.layers.{n // 256}.mlp.experts.{n % 256}.down_proj" for n in range(6_000)]
+    shapes = {"qweight": (4, 8), "qzeros": (1, 1), "scales": (1, 8)}
+    stored = {
+        f"{name}.{end}": StoredTensor(tmp_path, "F16" if end == "scales" else "I32", shape)
+        for name in names
+        for end, shape in shapes.items()
+    }
+    config = AUTO_ROUND | {
+        "packing_format": "auto_round",
+        "extra_config": {name: {"bits": 4, "group_size": 32} for name in names},
+    }
+    began = time.perf_counter()
+    assert len(list(auto_round.find(Tensors(tmp_path, stored), config))) == len(names)
+    assert time.perf_counter() - began < 30

@@ -161,6 +161,47 @@ PACKED_VARIANT = "pack-quantized, zero points"
             "format is 'gptq_v2', but checkpoint_format is 'gptq'",
         ),
         ("gptq", {"dynamic": {"+:(": {}}}, "quantization_config.dynamic has '+:('"),
+        (
+            "gptq",
+            {"dynamic": {".*q_proj": {"format": "marlin"}}},
+            f"quantization_config.format for {Q} is 'marlin', which can't be read; expected 'gptq'",
+        ),
+        (
+            "gptq",
+            {"dynamic": {"+:.*q_proj": {"checkpoint_format": "marlin"}}},
+            f"checkpoint_format for {Q} is 'marlin', which can't be read",
+        ),
+        (
+            "gptq",
+            {"format": "gptq", "dynamic": {".*q_proj": {"checkpoint_format": "gptq_v2"}}},
+            f"format for {Q} is 'gptq', but checkpoint_format is 'gptq_v2'",
+        ),
+        (
+            "gptq",
+            {"dynamic": {r"-:.*q_proj": {}, ".*": {"bits": 4}}},
+            f"quantization_config.dynamic has '-:.*q_proj', but {Q} is stored quantised",
+        ),
+        (
+            "gptq",
+            {"dynamic": {"-:(": {}}},
+            "quantization_config.dynamic has '-:(': error: missing )",
+        ),
+        ("gptq", {"modules_to_not_convert": ["re:("]}, "modules_to_not_convert has 're:(': error"),
+        (
+            "fp8 in blocks",
+            {"ignored_layers": ["re:["]},
+            "ignored_layers has 're:[': error: untermin",
+        ),
+        (
+            PACKED_VARIANT,
+            {"ignore": ["re:*"]},
+            "quantization_config.ignore has 're:*': error: noth",
+        ),
+        (
+            "auto-round",
+            {"extra_config": {"(": {"bits": 4}}},
+            "extra_config has '(': error: missing )",
+        ),
         ("gptq", {"modules_to_not_convert": [Q]}, f"but {Q} is stored quantised"),
         (
             "gptq",
