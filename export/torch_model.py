@@ -30,6 +30,7 @@ from export.mxfp4 import mxfp4_into
 from export.observe import refuse_by_config
 from export.source import ModelSource
 from export.text_part import find_names, model_class, renaming, text_config
+from export.tied_weights import refuse_untied
 from export.weight_file import WeightFile, loading_into, release_behind_modules
 
 MAX_BUFFER_BYTES: Final = 1 << 32
@@ -101,7 +102,7 @@ def load_model(
     kind = model_class(config)
     with (
         refusing(source.described),
-        loading_into(weights),
+        loading_into(weights) as by_name,
         mxfp4_into(weights),
         renaming(kind, names) as renamed,
     ):
@@ -123,6 +124,7 @@ def load_model(
         unused = {n for n in info["unexpected_keys"] if not stored.checkpoint.is_nothing(n)}
         info["unexpected_keys"] = unused
     _refuse_other_weights(source, model, info, {} if shapes is None else shapes)
+    refuse_untied(source.described, model, by_name, weights)
     if stored.file is not None:
         scale_by_tensor(stored.file, model)
     if source.adapter is not None:

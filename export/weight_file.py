@@ -9,7 +9,7 @@ those. Knows nothing about models.
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -121,18 +121,24 @@ class WeightFile:
 
 
 @contextmanager
-def loading_into(file: WeightFile) -> Iterator[None]:
-    """Have Transformers put each weight that it loads into a file."""
+def loading_into(file: WeightFile) -> Iterator[Mapping[str, Tensor]]:
+    """Have Transformers put each weight that it loads into a file.
+
+    Yields:
+        What was loaded, by the model's names; of several names of one weight, each as it is stored.
+    """
     original = modeling_utils._load_parameter_into_model  # noqa: SLF001 - it has no public door
+    loaded: dict[str, Tensor] = {}
 
     def load(model: Any, name: str, tensor: Tensor) -> None:
-        original(model, name, file.take(tensor))
+        loaded[name] = file.take(tensor)
+        original(model, name, loaded[name])
 
     with (
         patch.object(modeling_utils, "_load_parameter_into_model", load),
         patch.object(modeling_gguf_pytorch_utils, "np", _Numpy(file)),
     ):
-        yield
+        yield loaded
 
 
 class _Numpy:

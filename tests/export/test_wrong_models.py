@@ -20,9 +20,15 @@ from transformers import PreTrainedTokenizerFast
 from app.contract.sampling import SamplingDefaults
 from app.manifest import read_manifest
 from bench.families.tiny import VOCAB, tiny_tokenizer
+from export import tied_weights
 from export.__main__ import main
 from export.folder import sampling_of
+from export.source import resolve
+from export.torch_model import load_model
+from export.weight_file import WeightFile
+from tests.export import quantised as q
 from tests.export.refusals import refusal
+from tests.export.test_checkpoints import VARIANTS
 from tests.export.tiny import CONFIGS, save_tiny
 from tests.export.tiny_gguf import tiny_fields, tiny_tensors, write_gguf
 
@@ -94,6 +100,47 @@ def test_a_tied_output_layer_that_is_not_stored_is_no_missing_weight(tmp_path: P
         main([str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--only", "resolve"]) == 0
     )
     assert main([str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--only", "trace"]) == 0
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_tied_output_layer_that_differs_from_the_embedding_is_refused(
+    place: int, tmp_path: Path, refused: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tied_weights, "PART", 1_000)
+    save_with_head(tmp_path / "source", place, 0.25)
+    assert refused(tmp_path / "source") == (
+        f"folder {tmp_path / 'source'}: model.embed_tokens.weight and lm_head.weight are stored "
+        "with different values, and the model has one weight for both; if both are meant, "
+        "tie_word_embeddings has to be false in config.json"
+    )
+
+
+def test_a_tied_output_layer_that_equals_the_embedding_is_read(tmp_path: Path) -> None:
+    embedding = save_with_head(tmp_path / "source", 0, 0.0)
+    with WeightFile(tmp_path / "weights.bin") as weights:
+        model = load_model(resolve(str(tmp_path / "source"), tmp_path / "work"), weights)
+        assert torch.equal(model.lm_head.weight, embedding)
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_quantised_output_layer_beside_a_tied_embedding_is_refused(
+    tmp_path: Path, refused: Refuse
+) -> None:
+    save_with_head(tmp_path / "source", 0, 0.0)
+    q.save_quantised(tmp_path / "source", *VARIANTS["fp8"], r"lm_head\.weight")
+    assert "lm_head.weight are stored with different values" in refused(tmp_path / "source")
+
+
+def save_with_head(folder: Path, place: int, more: float) -> torch.Tensor:
+    """A model with a tied embedding, and an output layer beside it that differs in a number."""
+    save_tiny(folder, CONFIGS["qwen2"]())
+    tensors = load_file(folder / "model.safetensors")
+    assert "lm_head.weight" not in tensors, "the model must be tied or this proves nothing"
+    embedding = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = embedding.clone()
+    tensors["lm_head.weight"].view(-1)[place] += more
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return embedding
 
 
 def test_frequencies_that_old_checkpoints_stored_are_no_unexpected_weight(
