@@ -22,6 +22,7 @@ from export.checkpoints.tensors import FLOATS, Tensors, Weight
 from export.pieces import in_pieces
 
 STATES: Final = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
+INTEGERS: Final = ("U8", "I8", "I32", "I64")
 CODES: Final = 16
 NESTED_CODES: Final = 256
 MAX_BLOCK: Final = 4096
@@ -132,6 +133,7 @@ def _eight_bits(tensors: Tensors, module: str) -> Weight:
     parts = [name, largest]
     if layout in tensors.stored:
         parts.append(layout)
+        tensors.expect(layout, INTEGERS, (), (1,))
         if tensors.integers(layout).any():
             raise tensors.unusable(f"{layout} is not 0, the only order that can be read is by rows")
 

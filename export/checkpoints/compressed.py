@@ -8,7 +8,6 @@ out: that is no part of the weights. Knows the layout alone.
 Source: PackedQuantizationCompressor and NaiveQuantizationCompressor of compressed-tensors.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -140,10 +139,20 @@ def _weight(tensors: Tensors, codes: _Codes, layout: str, module: str) -> Weight
         tensors.expect(g_idx, ["I32", "I64"], (shape[1],))
         parts.append(g_idx)
     shifted = not codes.symmetric or zero_point in tensors.stored
+    in_words = False
     if shifted:
-        packed = (-(-shape[0] * codes.num_bits // 32), across)
-        tensors.expect(zero_point, ZERO_POINTS, found, *([packed] if layout == PACKED else []))
+        words = (-(-shape[0] * codes.num_bits // 32), across)
+        may_pack = layout == PACKED and not codes.symmetric
+        may_pack = may_pack and tensors.dtype(zero_point) == "I32"
+        kept = tensors.expect(zero_point, ZERO_POINTS, *([words] if may_pack else []), found)
+        in_words = may_pack and kept == words
         parts.append(zero_point)
+
+    def zero_points() -> Array:
+        if in_words:
+            unpacked = unpack(tensors.integers(zero_point).T, codes.num_bits, shape[0])
+            return _signed(unpacked, codes.num_bits).T
+        return tensors.floats(zero_point).reshape(-1, across)
 
     def numbers() -> Any:
         used = grid
@@ -153,17 +162,10 @@ def _weight(tensors: Tensors, codes: _Codes, layout: str, module: str) -> Weight
             _codes(tensors, stored, layout, codes.num_bits, shape[1]),
             used,
             tensors.floats(scale).reshape(-1, across),
-            _zero_points(tensors, zero_point, codes.num_bits, found, shape[0]) if shifted else None,
+            zero_points() if shifted else None,
         )
 
     return Weight(f"{module}.weight", shape, tuple(parts), numbers)
-
-
-def _zero_points(tensors: Tensors, name: str, bits: int, scales: Shape, rows: int) -> Array:
-    """Zero points in the shape of the scales, or packed along the outputs."""
-    if tensors.stored[name].shape == scales:
-        return tensors.floats(name).reshape(math.prod(scales[:1]), -1)
-    return _signed(unpack(tensors.integers(name).T, bits, rows), bits).T
 
 
 def _packed_shape(tensors: Tensors, name: str, told: str, bits: int) -> tuple[int, int]:

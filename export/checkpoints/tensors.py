@@ -125,6 +125,11 @@ class Tensors:
         """Modules whose `weight` is of one of these types."""
         return [m for m in self.modules("weight") if self.stored[f"{m}.weight"].dtype in dtypes]
 
+    def dtype(self, name: str) -> str | None:
+        """The type that a tensor is stored in; None: it is not there."""
+        tensor = self.stored.get(name)
+        return None if tensor is None else tensor.dtype
+
     def shape(self, name: str, dtypes: Collection[str], dims: int = 2) -> Shape:
         """The shape of a tensor that must be there.
 

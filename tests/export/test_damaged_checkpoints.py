@@ -94,6 +94,14 @@ PACKED = [
     (put("weight_scale", lambda t: t[:, :1]), f"{Q}.weight_scale has [64, 1], expected [64, 2]"),
     (put("weight_shape", lambda t: t + 9), f"{Q}.weight_shape is [73, 73], which [64, 8] words"),
     (put("weight_zero_point", lambda t: t[:1]), f"{Q}.weight_zero_point has [1, 2], expected"),
+    (
+        put("weight_zero_point", lambda t: t.float()),
+        f"{Q}.weight_zero_point has [8, 2], expected [64, 2]",
+    ),
+    (
+        put("weight_zero_point", lambda t: t.to(torch.int8)),
+        f"{Q}.weight_zero_point has [8, 2], expected [64, 2]",
+    ),
 ]
 FLOATS = [
     (without("weight_scale"), f"{Q}.weight_scale is missing"),
@@ -111,11 +119,15 @@ NF4 = [
     (without("weight.quant_state.bitsandbytes__nf4"), "quant_state.bitsandbytes__nf4 is missing"),
     (put("weight.quant_state.bitsandbytes__nf4", lambda t: t[:9]), "Input data was truncated"),
     (put("weight", lambda t: t[1:]), f"{Q}.weight has 2047 numbers, expected 2048"),
+    (put("weight.absmax", lambda t: t.bfloat16()), f"{Q}.weight.absmax is BF16, expected U8"),
 ]
 INT8 = [
     (without("SCB"), f"{Q}.SCB is missing"),
     (put("SCB", lambda t: t[:1]), f"{Q}.SCB has [1], expected [64]"),
     (put("weight_format", lambda t: t + 1), f"{Q}.weight_format is not 0"),
+    (put("weight_format", lambda t: t.bfloat16()), f"{Q}.weight_format is BF16, expected U8 or"),
+    (put("weight_format", lambda t: t.new_empty(0)), f"{Q}.weight_format has [0], which is empty"),
+    (put("weight_format", lambda t: t.new_zeros(2)), f"{Q}.weight_format has [2], expected [] or"),
 ]
 DAMAGES = [
     *[("gptq", *case) for case in GPTQ],
@@ -125,6 +137,11 @@ DAMAGES = [
     *[("fp8 in blocks", *case) for case in FP8],
     *[("nf4", *case) for case in NF4],
     *[("llm.int8", *case) for case in INT8],
+    (
+        "pack-quantized",
+        lambda tensors: tensors.update({f"{Q}.weight_zero_point": torch.zeros(8, 2).int()}),
+        f"{Q}.weight_zero_point has [8, 2], expected [64, 2]",
+    ),
 ]
 
 
