@@ -5,7 +5,7 @@ it; the comparison of the graph with torch can't notice, for both are the same w
 Transformers, not ONNX.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -92,7 +92,7 @@ def load_model(
     _check_config(source, stored, whole, config)
     shapes, skeleton, names = stored.shapes, None, None
     if shapes is not None and getattr(config, "quantization_config", None) is None:
-        skeleton = _check_room(source, config, shapes)
+        skeleton = check_room(source, config, shapes, lambda: model_class(config)(config))
     if stored.checkpoint is not None and skeleton is not None:
         _refuse_turned(skeleton)
     if config is not whole:
@@ -211,13 +211,25 @@ def refuse_names(source: ModelSource, verb: str, names: Iterable[str], what: str
         raise SourceUnusable(f"{source.described}: its weights {verb} {some}{more}, {what}")
 
 
-def _check_room(
-    source: ModelSource, config: Any, shapes: Mapping[str, tuple[int, ...]]
+def check_room(
+    source: ModelSource,
+    config: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    make: Callable[[], PreTrainedModel],
 ) -> PreTrainedModel | None:
     """Refuse a configuration that asks for far more than the weights hold, before allocating it.
 
+    Args:
+        source: where they come from.
+        config: what it asks for.
+        shapes: of the weights.
+        make: makes the model of that configuration.
+
     Returns:
         The model without numbers, unless its code computes with weights while it is made (Apertus).
+
+    Raises:
+        SourceUnusable: with both numbers.
     """
     layers, elements = getattr(config, "num_hidden_layers", None), num_elements(shapes)
     if layers is None:
@@ -230,7 +242,7 @@ def _check_room(
     with refusing(source.described):
         try:
             with no_init_weights(), torch.device("meta"):
-                skeleton: PreTrainedModel = model_class(config)(config)
+                skeleton = make()
         except NotImplementedError:
             return None
     asked = sum(parameter.numel() for parameter in skeleton.parameters())

@@ -113,8 +113,9 @@ def _positions(options: Options, head_dim: int, *, theirs: bool) -> tuple[Rotati
             "rotary_emb_fraction", fraction, f"an even part of {head_dim} numbers is expected"
         )
     interleaved = options.flag("rotary_emb_interleaved", default=False)
-    native = None if theirs else options.value("max_position_embeddings")
-    trained = options.whole("max_trained_positions", default=native or TRAINED)
+    native = not theirs and "max_trained_positions" not in options
+    named = "max_position_embeddings" if native else "max_trained_positions"
+    trained = options.whole(named, default=TRAINED)
     if "rotary_scaling_factor" not in options:
         return Rotation(dims, base, interleaved), trained
     factor = options.number("rotary_scaling_factor")

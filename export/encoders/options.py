@@ -5,6 +5,7 @@ that is computed without one of its options makes vectors that look as good as t
 Knows no models.
 """
 
+import re
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ class Options:
         self.kind = str(values.pop("model_type", ""))
         self.common = {name: values[name] for name in ("id2label", "architectures", "pad_token_id")
                        if name in values}  # fmt: skip
+        labels = values.get("id2label")
+        if labels is not None and not _are_labels(labels):
+            raise self._damaged("id2label", labels, "an object of labels by their numbers")
         for name in ROTARY:
             if isinstance(values.get(name), dict):
                 parts = values.pop(name)
@@ -58,9 +62,9 @@ class Options:
             SourceUnusable: two names have different values.
         """
         given = {name: self._left.pop(name) for name in names if name in self._left}
+        first = next(iter(given), "")
         for name, value in given.items():
-            first = next(iter(given))
-            if value != given[first]:
+            if name != first and value != given[first]:
                 raise SourceUnusable(
                     f"{self.path}: {first} is {shown(given[first])} and {name} is {shown(value)}"
                 )
@@ -133,3 +137,7 @@ class Options:
 
     def _damaged(self, name: str, value: object, expected: str) -> SourceUnusable:
         return SourceUnusable(f"{self.path}: {name} is {shown(value)}, expected {expected}")
+
+
+def _are_labels(value: object) -> bool:
+    return isinstance(value, dict) and all(re.fullmatch("[0-9]{1,9}", key) for key in value)

@@ -6,7 +6,7 @@ and sentence-transformers' folders; not ONNX.
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from safetensors.torch import load_file
@@ -21,12 +21,12 @@ from transformers import (
 
 from export.config_checks import check_sizes, refuse_own_code
 from export.encoders.families import written_here
-from export.encoders.recipe import Recipe
+from export.encoders.recipe import Dense, Recipe
 from export.errors import SourceUnusable, UnsupportedModel
-from export.file_checks import refusing
-from export.folder import WEIGHTS
+from export.file_checks import refuse_stand_in, refusing, shown
+from export.folder import WEIGHTS, weight_shapes
 from export.source import ModelSource
-from export.torch_model import refuse_names
+from export.torch_model import check_room, refuse_names
 
 UNUSED: Final = ("pooler.", "cls.", "lm_head.", "classifier.", "head.", "decoder.", "vocab_")
 """Beginnings of weights for other tasks, which a checkpoint may bring beside the encoder's."""
@@ -104,6 +104,9 @@ def load_encoder(source: ModelSource, recipe: Recipe) -> TorchEncoder:
         )
     if hasattr(config, "reference_compile"):
         config.reference_compile = False  # ModernBERT would compile itself
+    shapes = weight_shapes(folder)
+    if shapes is not None:
+        check_room(source, config, shapes, lambda: _made_by(made_by, config))
     with refusing(source.described):
         loaded: Any = made_by.from_pretrained(
             folder,
@@ -145,6 +148,13 @@ def _configured(source: ModelSource, folder: Path, *, scoring: bool) -> tuple[An
     return config, AutoModelForSequenceClassification if scoring else AutoModel
 
 
+def _made_by(kind: Any, config: Any) -> PreTrainedModel:
+    """A model without its weights, of a class or of Transformers' choice of one."""
+    written_out = issubclass(kind, PreTrainedModel)
+    made: Any = kind(config) if written_out else kind.from_config(config, trust_remote_code=False)
+    return cast("PreTrainedModel", made)
+
+
 def is_causal(model: PreTrainedModel) -> bool:
     """Whether a model is a decoder, whose tokens see those before them alone."""
     return hasattr(sys.modules[type(model).__module__], "create_causal_mask")
@@ -166,9 +176,16 @@ def _refuse_windows(config: Any, model: PreTrainedModel) -> None:
         )
 
 
-def _load_dense(folder: Path, told: Any) -> nn.Linear:
-    layer = nn.Linear(told.inputs, told.outputs, bias=told.bias)
-    with refusing(str(folder / WEIGHTS)):
-        stored = load_file(folder / WEIGHTS)
-        layer.load_state_dict({n.removeprefix("linear."): tensor for n, tensor in stored.items()})
+def _load_dense(folder: Path, told: Dense) -> nn.Linear:
+    path = folder / WEIGHTS
+    refuse_stand_in(path)
+    with refusing(str(path)):
+        stored = {n.removeprefix("linear."): t.float() for n, t in load_file(path).items()}
+    with torch.device("meta"):  # its sizes are the configuration's until they are compared
+        layer = nn.Linear(told.inputs, told.outputs, bias=told.bias)
+    wanted = {name: [*parameter.shape] for name, parameter in layer.named_parameters()}
+    found = {name: [*tensor.shape] for name, tensor in stored.items()}
+    if found != wanted:
+        raise SourceUnusable(f"{path} has {shown(found)}, expected {wanted}")
+    layer.load_state_dict(stored, assign=True)
     return layer

@@ -1,10 +1,14 @@
 """Nomic's and GTE's encoders, from their published names, against NumPy and Transformers 5."""
 
+import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from app.encoder_manifest import EncoderManifest
 from app.manifest import read_any_manifest
@@ -34,6 +38,12 @@ NATIVE_SCORER = {
     "architectures": ["NewForSequenceClassification"],
     "type_vocab_size": 2,
 }
+NATIVE_NOMIC = {
+    "model_type": "nomic_bert",
+    **{name: NOMIC[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")},
+    **{name: NOMIC[name] for name in ("intermediate_size", "rope_parameters", "vocab_size")},
+}
+"""Nomic as Transformers 5 writes it."""
 IDS, TYPES = [0, 7, 40, 211, 9, 88, 1], [0, 0, 0, 0, 1, 1, 1]
 RECORDED = {
     "nomic": [-0.04336, -0.111377, -0.059183, 0.304827, -0.055387, -0.048115],
@@ -172,6 +182,7 @@ def test_nomics_context_is_what_it_was_trained_on_or_stretched_to(tmp_path, chan
         ({**NOMIC, "activation_function": "geglu"}, "its activation_function is 'geglu'"),
         ({**NOMIC, "rotary_emb_scale_base": 512}, "its rotary_emb_scale_base is 512"),
         ({**NOMIC, "rotary_emb_fraction": 0.0}, "its rotary_emb_fraction is 0.0"),
+        ({**NOMIC, "rotary_emb_fraction": math.nan}, "its rotary_emb_fraction is nan, an even"),
         (
             {**NOMIC, "rope_parameters": {"rope_type": "yarn"}},
             "rope_parameters.rope_type is 'yarn'",
@@ -204,6 +215,11 @@ def test_an_option_that_is_not_computed_is_refused_with_its_value(tmp_path, conf
         ({**NOMIC, "n_layer": 0, "num_hidden_layers": None}, "n_layer is 0, expected an int of 1"),
         ({**NOMIC, "n_layer": None, "num_hidden_layers": "2"}, "num_hidden_layers is '2'"),
         ({**NOMIC, "qkv_proj_bias": "no"}, "qkv_proj_bias is 'no', expected true or false"),
+        ({**NOMIC, "id2label": ["LABEL_0"]}, r"id2label is \['LABEL_0'\], expected an object of"),
+        ({**GTE, "id2label": {"zero": "LABEL_0"}}, "id2label is {'zero': 'LABEL_0'}, expected an"),
+        ({**NATIVE_NOMIC, "max_position_embeddings": "many"}, "max_position_embeddings is 'many'"),
+        ({**NATIVE_NOMIC, "max_position_embeddings": 0}, "max_position_embeddings is 0, expected"),
+        ({**NOMIC, "max_trained_positions": 0}, "max_trained_positions is 0, expected an int"),
         ({**GTE, "rope_theta": -1}, "rope_theta is -1, expected a number above 0"),
         ({**GTE, "rope_theta": 10**400}, "expected a number above 0"),
         ({**GTE, "rope_theta": None}, "rope_theta is None, expected a number above 0"),
@@ -242,3 +258,34 @@ def test_weights_that_are_not_the_models_are_refused_by_name(tmp_path, capsys, n
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_configuration_claims_is_not_allocated(tmp_path, capsys):
+    save(tmp_path, {**NOMIC, "n_inner": 1 << 23, "intermediate_size": None}, nomic_weights(NOMIC))
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    asked = r"the configuration asks for \d{10} weights, there are \d{5}$"
+    assert re.search(asked, capsys.readouterr().err.strip())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((1 << 20, 1 << 20), "expected {'weight': [1048576, 1048576], 'bias': [1048576]}"),
+        (
+            (published.HIDDEN, 9),
+            "has {'bias': [8], 'weight': [8, 32]}, expected {'weight': [9, 32]",
+        ),
+    ],
+)
+def test_sizes_of_a_dense_layer_are_compared_before_it_is_made(tmp_path, capsys, sizes, said):
+    save(tmp_path, GTE, gte_weights(GTE))
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    write(tmp_path / "modules.json", [*modules[:2], dense])
+    told = {"in_features": sizes[0], "out_features": sizes[1], "activation_function": "Identity"}
+    write(tmp_path / "2_Dense" / "config.json", told)
+    layer = {"linear.weight": np.ones((8, published.HIDDEN)), "linear.bias": np.ones(8)}
+    stored = {name: values.astype(np.float32) for name, values in layer.items()}
+    save_file(stored, tmp_path / "2_Dense" / "model.safetensors")
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert said in capsys.readouterr().err
