@@ -88,7 +88,7 @@ def load_model(
         stored = _Stored(folder, None, read_checkpoint(folder))
         refuse_own_code(folder)
     whole = _read_config(source, stored)
-    config = text_config(whole)
+    config = _text_config(stored, whole)
     _check_config(source, stored, whole, config)
     shapes, skeleton, names = stored.shapes, None, None
     if shapes is not None and getattr(config, "quantization_config", None) is None:
@@ -144,7 +144,17 @@ def _read_config(source: ModelSource, stored: _Stored) -> Any:
     """The configuration of the whole model, with weights that are floats once they are read."""
     with refusing(source.described):
         config = AutoConfig.from_pretrained(stored.folder, trust_remote_code=False, **stored.gguf)
-    if stored.checkpoint is not None:
+    if stored.checkpoint is not None and hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
+
+
+def _text_config(stored: _Stored, whole: Any) -> Any:
+    """The configuration of the text model, likewise; the whole one if it is one."""
+    config = text_config(whole)
+    if config is not whole and getattr(config, "quantization_config", None) is not None:
+        if stored.checkpoint is None:
+            raise UnsupportedModel(whole.model_type, "the weights of its text model are quantised")
         del config.quantization_config
     return config
 

@@ -9,7 +9,7 @@ Source: PackedQuantizationCompressor and NaiveQuantizationCompressor of compress
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +18,7 @@ import numpy as np
 from export.checkpoints.gptq import groups_of
 from export.checkpoints.matrix import Array, Codes, Grid, bytes_of, dequantise, unpack
 from export.checkpoints.tensors import FLOAT8, FLOATS, Shape, Tensors, Weight
-from export.file_checks import refusing, shown
+from export.file_checks import shown
 
 PACKED: Final = "pack-quantized"
 PLAIN: Final[Mapping[str, str | None]] = {
@@ -34,6 +34,10 @@ PACKED_BITS: Final = (2, 4, 8)
 ZERO_POINTS: Final = ("I8", "I32", *FLOATS, *FLOAT8)
 """Those of floats are zeros, which older releases store."""
 PATTERN: Final = "re:"
+LINEAR: Final = "Linear"
+"""The class of all modules whose weights can be read; other classes have others' names."""
+CLASS: Final = re.compile("[A-Z][A-Za-z0-9]*")
+"""What a class is called, and no module."""
 
 
 class _Codes(msgspec.Struct, frozen=True):
@@ -74,9 +78,10 @@ def find(tensors: Tensors, config: Mapping[str, Any]) -> Iterator[Weight]:
     for scheme in settings.config_groups.values():
         if scheme.weights is not None:
             _check(tensors, scheme.weights, scheme.format or settings.format)
+    targets = _Targets(tensors, settings.config_groups.values())
     scaled = tensors.modules("weight_packed", "weight_scale")
     for module in dict.fromkeys(scaled + tensors.stored_in("I8", *FLOAT8)):
-        scheme = _scheme_of(tensors, settings, module)
+        scheme = targets.scheme_of(module)
         if scheme.weights is None:
             raise tensors.unusable(f"{module} is quantised, but its scheme has no weights")
         yield _weight(tensors, scheme.weights, scheme.format or settings.format, module)
@@ -102,21 +107,43 @@ def _check(tensors: Tensors, codes: _Codes, layout: str) -> None:
         )
 
 
-def _scheme_of(tensors: Tensors, settings: _Config, module: str) -> _Scheme:
-    """The scheme of a module: by its name, by a pattern, or by its class, which is Linear."""
-    schemes = settings.config_groups.values()
-    for scheme in schemes:
-        if module in scheme.targets:
-            return scheme
-    for scheme in schemes:
-        for target in scheme.targets:
-            with refusing(f"{tensors.folder}: quantization_config.targets has {shown(target)}"):
-                if target.startswith(PATTERN) and re.match(target.removeprefix(PATTERN), module):
-                    return scheme
-    classes = [s for s in schemes if any(target.isidentifier() for target in s.targets)]
-    for scheme in sorted(classes, key=lambda scheme: "Linear" not in scheme.targets):
-        return scheme
-    raise tensors.unusable(f"{module} is quantised, but no target of config_groups names it")
+class _Targets:
+    """Which scheme a module has: by its name, by a pattern, or by its class, which is Linear."""
+
+    def __init__(self, tensors: Tensors, schemes: Collection[_Scheme]) -> None:
+        self._tensors = tensors
+        self._named: dict[str, _Scheme] = {}
+        self._patterns: list[tuple[re.Pattern[str], _Scheme]] = []
+        for scheme in schemes:
+            for target in scheme.targets:
+                if target.startswith(PATTERN):
+                    expression = target.removeprefix(PATTERN)
+                    pattern = tensors.pattern("targets", target, expression)
+                    self._patterns.append((pattern, scheme))
+                else:
+                    self._named.setdefault(target, scheme)
+                if CLASS.fullmatch(target) and target != LINEAR and scheme.weights is not None:
+                    raise tensors.unusable(
+                        f"quantization_config.targets has the class {shown(target)}, expected "
+                        f"{LINEAR!r}, names or patterns of modules"
+                    )
+
+    def scheme_of(self, module: str) -> _Scheme:
+        """The scheme of a module.
+
+        Raises:
+            SourceUnusable: it has none.
+        """
+        if module in self._named:
+            return self._named[module]
+        for pattern, scheme in self._patterns:
+            if pattern.match(module):
+                return scheme
+        if LINEAR in self._named:
+            return self._named[LINEAR]
+        raise self._tensors.unusable(
+            f"{module} is quantised, but no target of config_groups names it"
+        )
 
 
 def _weight(tensors: Tensors, codes: _Codes, layout: str, module: str) -> Weight:
@@ -131,7 +158,7 @@ def _weight(tensors: Tensors, codes: _Codes, layout: str, module: str) -> Weight
     else:
         rows, columns = tensors.shape(stored, FLOAT8 if codes.type == "float" else ["I8"])
         shape = (rows, columns)
-    grid, shapes = _grid(tensors, codes, shape)
+    block, shapes = _sharing(tensors, codes, shape)
     found = tensors.expect(scale, FLOATS, *shapes)
     across = found[1] if len(found) == 2 else 1
     ordered = g_idx in tensors.stored
@@ -155,9 +182,9 @@ def _weight(tensors: Tensors, codes: _Codes, layout: str, module: str) -> Weight
         return tensors.floats(zero_point).reshape(-1, across)
 
     def numbers() -> Any:
-        used = grid
+        used = Grid.of_blocks(shape, block)
         if ordered and tensors.integers(g_idx).min() >= 0:  # all -1: not ordered after all
-            used = Grid(grid.rows, groups_of(tensors, g_idx, across))
+            used = Grid(used.rows, groups_of(tensors, g_idx, across))
         return dequantise(
             _codes(tensors, stored, layout, codes.num_bits, shape[1]),
             used,
@@ -180,20 +207,19 @@ def _packed_shape(tensors: Tensors, name: str, told: str, bits: int) -> tuple[in
     return rows, columns
 
 
-def _grid(
+def _sharing(
     tensors: Tensors, codes: _Codes, shape: tuple[int, int]
-) -> tuple[Grid, tuple[Shape, ...]]:
-    """What shares a scale, and the shapes that scales may have."""
+) -> tuple[tuple[int, int], tuple[Shape, ...]]:
+    """The rows and columns that share a scale, and the shapes that scales may have."""
     rows, columns = shape
     if codes.strategy == "tensor":
-        return Grid.of_blocks(shape, shape), ((), (1,), (1, 1))
+        return shape, ((), (1,), (1, 1))
     if codes.strategy == "channel":
-        return Grid.of_blocks(shape, (1, columns)), ((rows, 1), (rows,))
+        return (1, columns), ((rows, 1), (rows,))
     block = codes.block_structure
     if codes.strategy == "group" or block is None:
         block = (1, tensors.group_size(codes.group_size or 0, columns))
-    across = (-(-rows // block[0]), -(-columns // block[1]))
-    return Grid.of_blocks(shape, block), (across,)
+    return block, ((-(-rows // block[0]), -(-columns // block[1])),)
 
 
 def _codes(tensors: Tensors, name: str, layout: str, bits: int, columns: int) -> Codes:

@@ -52,13 +52,12 @@ def _weight(tensors: Tensors, module: str, scale: str, block: tuple[int, int] | 
         block = min(block[0], rows), min(block[1], columns)
         kinds = {(-(-rows // block[0]), -(-columns // block[1])): block}
     found = tensors.expect(scale, SCALE_DTYPES, *kinds)
-    grid = Grid.of_blocks((rows, columns), kinds[found])
     across = found[1] if len(found) == 2 else 1
 
     def numbers() -> Any:
         return dequantise(
             bytes_of(tensors.read(name)),
-            grid,
+            Grid.of_blocks((rows, columns), kinds[found]),
             tensors.floats(scale).reshape(math.prod(found) // across, across),
         )
 

@@ -116,12 +116,21 @@ def method_of(folder: Path) -> str | None:
 
 
 def _config_of(folder: Path) -> Mapping[str, Any] | None:
-    config = read_object(folder / CONFIG).get("quantization_config")
-    if config is not None and not isinstance(config, dict):
-        raise SourceUnusable(
-            f"{folder}: quantization_config is {shown(config)}, expected an object"
-        )
-    return config
+    """The settings of the method, which may be the text model's in a model that reads more."""
+    whole = read_object(folder / CONFIG)
+    text = whole.get("text_config")
+    found = {
+        f"{where}quantization_config": part["quantization_config"]
+        for where, part in (("", whole), ("text_config.", text))
+        if isinstance(part, dict) and part.get("quantization_config") is not None
+    }
+    for name, config in found.items():
+        if not isinstance(config, dict):
+            raise SourceUnusable(f"{folder}: {name} is {shown(config)}, expected an object")
+    first = next(iter(found.values()), None)
+    if any(config != first for config in found.values()):
+        raise SourceUnusable(f"{folder}: {' and '.join(found)} differ")
+    return first
 
 
 def _joined(tensors: Tensors, weights: Sequence[Weight]) -> Checkpoint:

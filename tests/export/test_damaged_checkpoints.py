@@ -14,6 +14,8 @@ from torch import Tensor
 from tests.export import quantised as q
 from tests.export.refusals import refusal
 from tests.export.test_checkpoints import VARIANTS
+from tests.export.test_text_part import gemma3
+from tests.export.test_text_part import save as save_whole
 from tests.export.tiny import CONFIGS, save_tiny
 
 Refuse = Callable[[Path], str]
@@ -155,9 +157,11 @@ def test_damaged_weight_is_one_sentence(
     assert said in sentence
 
 
+WEIGHTS = {"num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": False}
+
+
 def scheme(**changes: Any) -> dict[str, Any]:
-    kept = {"num_bits": 4, "strategy": "group", "group_size": 32, "symmetric": False}
-    return q.compressed("pack-quantized", **{**kept, **changes})
+    return q.compressed("pack-quantized", **{**WEIGHTS, **changes})
 
 
 PACKED_VARIANT = "pack-quantized, zero points"
@@ -237,6 +241,21 @@ PACKED_VARIANT = "pack-quantized, zero points"
         (PACKED_VARIANT, scheme(num_bits=3), "num_bits is 3, which can't be read; expected 2, 4"),
         (PACKED_VARIANT, scheme(group_size=0), "group_size is 0, expected -1 or an int >= 1"),
         (PACKED_VARIANT, scheme(type="float"), "type is 'float', which can't be read"),
+        (
+            PACKED_VARIANT,
+            scheme() | {"config_groups": {"g": {"targets": ["Embedding"], "weights": WEIGHTS}}},
+            "targets has the class 'Embedding', expected 'Linear', names or patterns of modules",
+        ),
+        (
+            PACKED_VARIANT,
+            scheme() | {"config_groups": {"g": {"targets": ["lm_head"], "weights": WEIGHTS}}},
+            f"{Q} is quantised, but no target of config_groups names it",
+        ),
+        (
+            PACKED_VARIANT,
+            scheme() | {"config_groups": {"g": {"targets": ["re:("], "weights": WEIGHTS}}},
+            "quantization_config.targets has 're:(': error: missing )",
+        ),
         (PACKED_VARIANT, {"config_groups": {}}, "but no target of config_groups names it"),
         (
             "auto-round",
@@ -294,6 +313,29 @@ def test_unknown_method_is_named_beside_those_that_can_be_read(
         f"{folder}: quantization_config.quant_method is {method!r}, which can't be read; expected "
         "one of auto-round, awq, bitsandbytes, compressed-tensors, fbgemm_fp8, fp8, gptq, mxfp4"
     )
+
+
+@pytest.mark.parametrize(
+    ("whole", "text", "said"),
+    [
+        (None, {"quant_method": "mxfp4"}, "the weights of its text model are quantised"),
+        (None, 5, ": text_config.quantization_config is 5, expected an object"),
+        (
+            {"quant_method": "fp8"},
+            {"quant_method": "awq"},
+            ": quantization_config and text_config.quantization_config differ",
+        ),
+    ],
+)
+def test_what_a_text_model_says_of_its_weights_is_not_overlooked(
+    whole: object, text: object, said: str, tmp_path: Path, refused: Refuse
+) -> None:
+    save_whole(gemma3(), tmp_path / "source")
+    config = json.loads((tmp_path / "source" / "config.json").read_text())
+    config["text_config"]["quantization_config"] = text
+    config |= {} if whole is None else {"quantization_config": whole}
+    (tmp_path / "source" / "config.json").write_text(json.dumps(config))
+    assert refused(tmp_path / "source").endswith(said)
 
 
 def test_quantised_pickles_are_refused(damaged: Any, refused: Refuse) -> None:
