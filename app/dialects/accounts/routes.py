@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from litestar import Router, get, post
+from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 
 from app.auth.auth import Auth
@@ -26,6 +26,7 @@ from app.dialects.kit.body import read_object, takes, to_record
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.refusals import detail
+from app.dialects.kit.router import OwnRouter
 
 MAX_BODY_BYTES: Final = 65_536
 """More than the longest name, password or token takes, escaped as clumsily as JSON allows."""
@@ -152,7 +153,7 @@ def dialect(host: Host) -> Dialect:
     ]
     return Dialect(
         paths=("/register", "/login", "/refresh", "/logout", "/me"),
-        router=Router(
+        router=OwnRouter(
             path="/",
             route_handlers=handlers,
             request_max_body_size=max_body_bytes,

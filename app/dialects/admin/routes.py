@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Final
 
-from litestar import Router, get, post
+from litestar import get, post
 from litestar.types import HTTPResponseStartEvent, Scope
 
 from app.auth.guards import from_no_other_site
@@ -16,6 +16,7 @@ from app.dialects.kit.body import read_object, to_record
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.refusals import ACCOUNT_STATUSES, detail, refuse_with_detail
+from app.dialects.kit.router import OwnRouter
 
 MAX_BODY_BYTES: Final = 65_536
 
@@ -60,7 +61,7 @@ def dialect(host: Host) -> Dialect:
 
     return Dialect(
         paths=("/admin",),
-        router=Router(
+        router=OwnRouter(
             path="/",
             route_handlers=[overview, pull, cancel_pull, *accounts.HANDLERS],
             request_max_body_size=min(MAX_BODY_BYTES, host.settings.max_body_bytes),

@@ -3,7 +3,7 @@
 from typing import Final
 
 import msgspec
-from litestar import Response, Router, post
+from litestar import Response, post
 
 from app.auth.guards import signed_in_if_required, within_chosen_rate_limit
 from app.contract.generation import GenerationRequest, Generator
@@ -19,6 +19,7 @@ from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.framing import EVENT_STREAM
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.passed_over import PassedOver
+from app.dialects.kit.router import OwnRouter
 from app.dialects.kit.streaming import Reply
 from app.settings import Settings
 
@@ -97,15 +98,15 @@ def dialect(_: Host) -> Dialect:
     """Make Anthropic's endpoints."""
     return Dialect(
         paths=("/v1/messages", "/anthropic"),
-        router=Router(
+        router=OwnRouter(
             path="/",
             route_handlers=[
-                Router(
+                OwnRouter(
                     path="/",
                     route_handlers=[messages, count_tokens],
                     guards=[signed_in_if_required, within_chosen_rate_limit],
                 ),
-                Router(
+                OwnRouter(
                     path="/",
                     route_handlers=[list_models, show_model],
                     guards=[signed_in_if_required],

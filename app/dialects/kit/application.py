@@ -30,6 +30,7 @@ from app.dialects.kit.host_header import from_known_host
 from app.dialects.kit.human_page import DOCUMENT, PAGE_FILES, HumanPage, WrittenDocument
 from app.dialects.kit.observed import observed
 from app.dialects.kit.receiving import Receiving
+from app.dialects.kit.router import OwnRouter
 from app.dialects.kit.shared_path import generate_router
 from app.errors import Error, ServerError
 
@@ -88,7 +89,7 @@ def assemble(
             use_handler_docstrings=True,
             components=Components(security_schemes=SECURITY_SCHEMES),
             render_plugins=[HumanPage(), WrittenDocument()],
-            openapi_router=Router(
+            openapi_router=OwnRouter(
                 DOCUMENT, route_handlers=[], include_in_schema=False, before_request=find_nothing
             ),
         ),

@@ -12,6 +12,7 @@ from app.auth.guards import signed_in_if_required, within_rate_limit
 from app.dialects.kit.body import read_object, takes
 from app.dialects.kit.dialect import Claim, Dialect
 from app.dialects.kit.host import AnyRequest
+from app.dialects.kit.router import OwnRouter
 from app.errors import Error, RequestError
 from app.excerpts import shown
 
@@ -51,7 +52,7 @@ def generate_router(dialects: Sequence[Dialect], otherwise: Dialect) -> Router:
         dialect: Dialect = request.scope["state"].get(_CHOSEN, otherwise)
         return dialect.refuse(error)
 
-    return Router(
+    return OwnRouter(
         path="/",
         route_handlers=[generate],
         guards=[signed_in_if_required, within_rate_limit],

@@ -11,6 +11,7 @@ from app.contract.models import ModelRegistry
 from app.dialects.kit.body import read_object, takes, to_record
 from app.dialects.kit.host import AnyRequest, Provided
 from app.dialects.kit.refusals import detail
+from app.dialects.kit.router import OwnRouter
 from app.dialects.locallab.management_schemas import (
     AvailableModel,
     AvailableModels,
@@ -114,12 +115,12 @@ def routers() -> list[Router]:
     """Make the endpoints: what manages models, and what only looks."""
     meter = SystemMeter()
     return [
-        Router(
+        OwnRouter(
             path="/",
             route_handlers=[load, unload],
             guards=[from_no_other_site, admin_if_required],
         ),
-        Router(
+        OwnRouter(
             path="/",
             route_handlers=[show_current, available, system_info],
             guards=[signed_in_if_required],

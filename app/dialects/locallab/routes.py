@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any, Final
 
-from litestar import Response, Router, get, post
+from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from app.auth.guards import signed_in_if_required, within_rate_limit
@@ -15,6 +15,7 @@ from app.dialects.kit.dialect import Claim, Dialect
 from app.dialects.kit.framing import EVENT_STREAM, TextEvents, TextFraming, asks_for
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.refusals import detail
+from app.dialects.kit.router import OwnRouter
 from app.dialects.kit.streaming import Reply
 from app.dialects.locallab import management, wire
 from app.dialects.locallab.schemas import (
@@ -97,14 +98,14 @@ async def health(models: Provided[ModelRegistry]) -> Response[HealthAnswer]:
 
 def dialect(host: Host) -> Dialect:
     """Make LocalLab's endpoints; what no other dialect owns is answered in its words."""
-    generating = Router(
+    generating = OwnRouter(
         path="/",
         route_handlers=[chat, generate_batch],
         guards=[signed_in_if_required, within_rate_limit],
     )
     return Dialect(
         paths=("/",),
-        router=Router(
+        router=OwnRouter(
             path="/",
             route_handlers=[generating, health, *management.routers()],
             tags=["LocalLab"],

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import msgspec
-from litestar import MediaType, Response, Router, delete, get, patch, post, put
+from litestar import MediaType, Response, delete, get, patch, post, put
 from litestar.di import Provide
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
@@ -21,6 +21,7 @@ from app.dialects.kit.framing import EVENT_STREAM, asks_for
 from app.dialects.kit.host import Host, Provided
 from app.dialects.kit.pieces import Pieces
 from app.dialects.kit.query import asks, read_query
+from app.dialects.kit.router import OwnRouter
 from app.dialects.kit.streaming import Reply
 from app.dialects.neptun.keeping import ChatKeeper, KeptGeneration
 from app.dialects.neptun.schemas import (
@@ -227,7 +228,7 @@ def dialect(host: Host) -> Dialect:
     settings = host.settings
     quota = Quota(chats=settings.chats_per_user, num_bytes=settings.chat_mb_per_user * 1_000_000)
     keeper, max_tokens = ChatKeeper(host.database, quota), settings.default_max_tokens
-    stored = Router(
+    stored = OwnRouter(
         path="/",
         guards=[signed_in],
         route_handlers=[list_chats, read_chat, keep_chat, rename_chat, delete_chat],
@@ -235,7 +236,7 @@ def dialect(host: Host) -> Dialect:
 
     return Dialect(
         paths=("/api",),
-        router=Router(
+        router=OwnRouter(
             path="/api",
             route_handlers=[chat, stored],
             dependencies={

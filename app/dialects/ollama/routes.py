@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from litestar import Response, Router, get, post
+from litestar import Response, get, post
 from litestar.di import Provide
 
 from app.auth.guards import (
@@ -21,6 +21,7 @@ from app.dialects.kit.framing import NDJSON
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.host_header import ANY_HOST
 from app.dialects.kit.passed_over import PassedOver
+from app.dialects.kit.router import OwnRouter
 from app.dialects.kit.streaming import Reply
 from app.dialects.ollama import library, models, wire
 from app.dialects.ollama.answers import Answering, Clock, Kind, Line, Lines, empty_answer
@@ -139,24 +140,24 @@ def dialect(host: Host) -> Dialect:
             *("/api/pull", "/api/push", "/api/copy", "/api/delete", "/api/create", "/api/blobs"),
             OWN,
         ),
-        router=Router(
+        router=OwnRouter(
             path="/",
             route_handlers=[
                 hello,
                 models.version,
-                Router(
+                OwnRouter(
                     path="/",
                     route_handlers=[chat, generate, embed, embeddings],
                     guards=[signed_in_if_required, within_chosen_rate_limit],
                     dependencies={"speaking": Provide(lambda: speaking, sync_to_thread=False)},
                 ),
-                Router(
+                OwnRouter(
                     path="/",
                     route_handlers=looking,
                     guards=[signed_in_if_required],
                     dependencies={"keep_alive": Provide(lambda: keep_alive, sync_to_thread=False)},
                 ),
-                Router(
+                OwnRouter(
                     path="/",
                     route_handlers=changing,
                     guards=[from_no_other_site, admin_or_loopback],

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from litestar import Litestar, Response, Router, post
+from litestar import Litestar, Response, post
 from litestar.di import Provide
 
 from app.auth.guards import signed_in, signed_in_if_required, within_chosen_rate_limit
@@ -13,6 +13,7 @@ from app.dialects.kit.dialect import Dialect, Visit
 from app.dialects.kit.framing import EVENT_STREAM
 from app.dialects.kit.host import AnyRequest, Host, Provided
 from app.dialects.kit.passed_over import PassedOver
+from app.dialects.kit.router import OwnRouter
 from app.dialects.kit.streaming import Reply
 from app.dialects.openai import wire
 from app.dialects.openai.batches.files import (
@@ -152,20 +153,20 @@ def dialect(host: Host) -> Dialect:
             Visit(method=method, path=path, own=f"/v1{path}", known=lambda _: True)
             for method, path in WITHOUT_V1
         ],
-        router=Router(
+        router=OwnRouter(
             path="/",
             route_handlers=[
-                Router(
+                OwnRouter(
                     path="/",
                     route_handlers=generating,
                     guards=[signed_in_if_required, within_chosen_rate_limit],
                 ),
-                Router(
+                OwnRouter(
                     path="/",
                     route_handlers=reading,
                     guards=[signed_in_if_required],
                 ),
-                Router(path="/", route_handlers=filed, guards=[signed_in]),
+                OwnRouter(path="/", route_handlers=filed, guards=[signed_in]),
                 ping,
             ],
             dependencies={

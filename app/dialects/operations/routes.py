@@ -3,7 +3,7 @@
 from typing import Final, Literal
 
 import msgspec
-from litestar import MediaType, Response, Router, get
+from litestar import MediaType, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from app.auth.guards import admin_if_required
@@ -12,6 +12,7 @@ from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.host_header import ANY_HOST
 from app.dialects.kit.refusals import STATUSES, Detail, detail, documented, refuse_with_detail
+from app.dialects.kit.router import OwnRouter
 
 PATHS: Final = ("/metrics", "/health/live", "/health/ready")
 Reason = Literal["shutting_down", "loading", "no_model_loaded", "engine_failed", "stalled"]
@@ -76,7 +77,7 @@ def dialect(host: Host) -> Dialect:
 
     return Dialect(
         paths=PATHS,
-        router=Router(path="/", route_handlers=[show_metrics, live, ready], tags=["Operations"]),
+        router=OwnRouter(path="/", route_handlers=[show_metrics, live, ready], tags=["Operations"]),
         refuse=refuse,
         envelope=detail,
     )

@@ -6,7 +6,7 @@ models, chats or accounts.
 
 from typing import Any, Final
 
-from litestar import Response, Router, get
+from litestar import Response, get
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
@@ -14,6 +14,7 @@ from litestar.params import FromPath
 from app.dialects.kit.dialect import Dialect
 from app.dialects.kit.host import AnyRequest, Host
 from app.dialects.kit.refusals import STATUSES, detail, refuse_with_detail
+from app.dialects.kit.router import OwnRouter
 from app.dialects.pages.files import PageFile, page_files
 
 # no text becomes HTML anywhere on a page, whoever wrote it: that is what the last two say
@@ -62,7 +63,7 @@ def dialect(_: Host) -> Dialect:
     page_files()  # read at the start: no request waits for it
     return Dialect(
         paths=("/assets",),
-        router=Router(
+        router=OwnRouter(
             path="/", route_handlers=[page("/", "index.html"), page("/admin", "admin.html"), asset]
         ),
         refuse=refuse_with_detail(STATUSES),
