@@ -113,11 +113,13 @@ def browser_host(host: str) -> str:
 
 def _open_when_ready(url: str) -> None:
     give_up_s = time.monotonic() + _OPEN_PATIENCE_S
-    while time.monotonic() < give_up_s:
-        time.sleep(0.2)
-        try:
-            if httpx.get(f"{url}/health/ready").status_code == 200:
+    with httpx.Client(base_url=url) as client:  # one: making it takes more than asking
+        while time.monotonic() < give_up_s:
+            time.sleep(0.2)
+            try:
+                ready = client.get("/health/ready").status_code == 200
+            except httpx.TransportError:
+                continue
+            if ready:
                 webbrowser.open(url)
                 return
-        except httpx.TransportError:
-            continue
