@@ -17,7 +17,7 @@ from app.dialects.kit.dialect import Dialect
 from app.settings import Settings
 from app.storage.database import Database
 from tests.asgi_client import Answer, ask
-from tests.databases import empty_database
+from tests.databases import current_database
 from tests.fakes import FakeService
 from tests.hosts import CHEAP, host_over
 
@@ -76,8 +76,7 @@ async def running(
     **settings: Any,
 ) -> AsyncIterator[Server]:
     """Serve every dialect; `options` are Litestar's."""
-    async with empty_database(kind, folder) as database:
-        await database.migrate()
+    async with current_database(kind, folder) as database:
         server = make_server(
             database,
             service or FakeService("Hel", "lo ", "you"),

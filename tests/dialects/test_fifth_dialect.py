@@ -47,7 +47,7 @@ from app.errors import AccessError, EngineFailure, Error, RequestError, TryAgain
 from app.generation.service import GenerationService
 from tests.accounts_app import Server
 from tests.asgi_client import ask
-from tests.databases import empty_database
+from tests.databases import current_database
 from tests.fakes import MODEL_ID, FakeCatalog, FakeService
 from tests.hosts import host_over
 
@@ -128,8 +128,7 @@ def dialect(_: Host) -> Dialect:
 
 @asynccontextmanager
 async def running(folder: Path, service: FakeService, **settings: Any) -> AsyncIterator[Server]:
-    async with empty_database("sqlite", folder) as database:
-        await database.migrate()
+    async with current_database("sqlite", folder) as database:
         host = host_over(service, database=database, **settings)
         dialects = [*(package.dialect(host) for package in DIALECTS), dialect(host)]
         yield Server(assemble(host, dialects), host.auth, database, service, dialects)

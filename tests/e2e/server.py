@@ -21,6 +21,8 @@ PATIENCE_S = 60.0
 """How long anything may take that should take a moment: machines that run tests are shared."""
 START_S = 120.0
 """How long a start may take."""
+TLS = httpx.create_ssl_context()
+"""Each client would make one of its own, which takes longer than many a test, and none needs it."""
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _claims: list[socket.socket] = []
 """Abstract sockets, each of which keeps a port for this process until it ends."""
@@ -33,11 +35,11 @@ class Server:
     log: Path
 
     def client(self, timeout_s: float = 600.0) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=timeout_s)
+        return httpx.Client(base_url=self.url, timeout=timeout_s, verify=TLS)
 
     def async_client(self, timeout_s: float = 600.0) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None)
-        return httpx.AsyncClient(base_url=self.url, timeout=timeout_s, limits=limits)
+        return httpx.AsyncClient(base_url=self.url, timeout=timeout_s, limits=limits, verify=TLS)
 
     @property
     def port(self) -> int:
@@ -181,11 +183,10 @@ def running_server(
 
 def wait_until_ready(server: Server, patience_s: float = START_S) -> None:
     give_up = time.monotonic() + patience_s
-    while time.monotonic() < give_up:
-        if server.process.poll() is not None:
-            break
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{server.url}/health").status_code == 200:
-                return
-        time.sleep(0.1)
+    with server.client(timeout_s=5.0) as client:
+        while time.monotonic() < give_up and server.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get("/health").status_code == 200:
+                    return
+            time.sleep(0.1)
     raise AssertionError(f"the server did not start:\n{server.log.read_text()}")

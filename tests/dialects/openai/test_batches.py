@@ -25,7 +25,7 @@ from app.storage.files import MAX_UPLOADS, UPLOAD_LIFE, FileWriter, delete_expir
 from app.storage.models import Batch, BatchLine, FilePiece, StoredFile
 from tests.accounts_app import Server
 from tests.asgi_client import Answer
-from tests.databases import KINDS, empty_database
+from tests.databases import KINDS, current_database
 from tests.dialects.openai.scripted import HI, ScriptedModels, ScriptedService, end
 from tests.fakes import MODEL_ID
 from tests.hosts import host_over
@@ -55,8 +55,7 @@ class Service(ScriptedService):
 
 @pytest.fixture(params=KINDS)
 async def database(request, tmp_path) -> AsyncIterator:
-    async with empty_database(request.param, tmp_path) as database:
-        await database.migrate()
+    async with current_database(request.param, tmp_path) as database:
         yield database
 
 

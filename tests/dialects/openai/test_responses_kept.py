@@ -19,7 +19,7 @@ from app.errors import ContextOverflow, EngineFailure
 from app.storage.models import StoredResponse
 from tests.accounts_app import Server
 from tests.asgi_client import Answer
-from tests.databases import KINDS, empty_database
+from tests.databases import KINDS, current_database
 from tests.dialects.openai.scripted import ScriptedModels, ScriptedService, end, logprob
 from tests.hosts import CHEAP, app_over, host_over
 
@@ -30,8 +30,7 @@ MIB = "x" * 1_000_000
 
 @pytest.fixture(params=KINDS)
 async def database(request, tmp_path) -> AsyncIterator:
-    async with empty_database(request.param, tmp_path) as database:
-        await database.migrate()
+    async with current_database(request.param, tmp_path) as database:
         yield database
 
 
