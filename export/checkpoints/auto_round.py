@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from export.checkpoints import awq, gptq
+from export.checkpoints.patterns import Patterns
 from export.checkpoints.tensors import Tensors, Weight
 
 LAYOUTS: Final[Mapping[str, str]] = {
@@ -54,16 +55,12 @@ def _own_settings(
 ) -> Callable[[str], Mapping[str, Any]]:
     """Settings by the name of a module: those under its name, or the first pattern found in it."""
     modules = {name.rpartition(".")[0] for name in tensors.stored}
-    patterns = {
-        written: tensors.pattern("extra_config", written, written)
-        for written, changes in extra_config.items()
-        if written not in modules and changes
-    }
+    expressions = {w: w for w, changes in extra_config.items() if w not in modules and changes}
+    patterns = Patterns(tensors, "extra_config", expressions, "anywhere")
 
     def own_settings(module: str) -> Mapping[str, Any]:
         if module in extra_config:
             return extra_config[module]
-        applied = (w for w, pattern in patterns.items() if pattern.search(module))
-        return extra_config.get(next(applied, ""), {})
+        return extra_config.get(patterns.first(module) or "", {})
 
     return own_settings

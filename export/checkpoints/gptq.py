@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from export.checkpoints.matrix import Array, Grid, dequantise, unpack
+from export.checkpoints.patterns import Patterns
 from export.checkpoints.tensors import FLOATS, Tensors, Weight
 from export.file_checks import shown
 
@@ -50,15 +51,11 @@ def find(tensors: Tensors, config: Mapping[str, Any]) -> Iterator[Weight]:
         SourceUnusable: a tensor is missing or of another shape, or a setting can't be read.
     """
     dynamic = tensors.settings(config, _Dynamic).dynamic or {}
-    patterns = {
-        written: tensors.pattern(
-            "dynamic", written, written.removeprefix(EXCEPT).removeprefix("+:")
-        )
-        for written in dynamic
-    }
+    expressions = {written: written.removeprefix(EXCEPT).removeprefix("+:") for written in dynamic}
+    patterns = Patterns(tensors, "dynamic", expressions, "beginning")
 
     def own_settings(module: str) -> Mapping[str, Any]:
-        applied = next((w for w, pattern in patterns.items() if pattern.match(module)), None)
+        applied = patterns.first(module)
         if applied is None:
             return {}
         if applied.startswith(EXCEPT):

@@ -1,6 +1,7 @@
 """Quantised checkpoints: read as what their formats' definitions say, bit by bit, or refused."""
 
 import json
+import re
 import shutil
 import time
 import tracemalloc
@@ -14,7 +15,8 @@ from torch import nn
 
 from app.manifest import read_manifest
 from export.__main__ import main
-from export.checkpoints import auto_round, compressed, fp8
+from export.checkpoints import auto_round, compressed, fp8, gptq
+from export.checkpoints.patterns import Patterns
 from export.checkpoints.reading import read_checkpoint
 from export.checkpoints.tensors import Tensors
 from export.errors import SourceUnusable
@@ -300,8 +302,9 @@ def test_listing_very_many_weights_takes_little_memory(method: str, tmp_path: Pa
     assert after - before < 4_000_000
 
 
-def test_settings_of_very_many_modules_are_found_at_once(tmp_path: Path) -> None:
-    """As AutoRound writes them for each expert of a large mixture; trying each took minutes."""
+@pytest.mark.parametrize("method", ["auto-round", "gptq"])
+def test_settings_of_very_many_modules_are_found_at_once(method: str, tmp_path: Path) -> None:
+    """As they are written for each expert of a large mixture; trying each took minutes."""
     names = [f"model.layers.{n // 256}.mlp.experts.{n % 256}.down_proj" for n in range(6_000)]
     shapes = {"qweight": (4, 8), "qzeros": (1, 1), "scales": (1, 8)}
     stored = {
@@ -309,10 +312,32 @@ def test_settings_of_very_many_modules_are_found_at_once(tmp_path: Path) -> None
         for name in names
         for end, shape in shapes.items()
     }
-    config = AUTO_ROUND | {
-        "packing_format": "auto_round",
-        "extra_config": {name: {"bits": 4, "group_size": 32} for name in names},
-    }
-    began = time.perf_counter()
-    assert len(list(auto_round.find(Tensors(tmp_path, stored), config))) == len(names)
-    assert time.perf_counter() - began < 30
+    own = {"bits": 4, "group_size": 32}
+    by_name = {"packing_format": "auto_round", "extra_config": dict.fromkeys(names, own)}
+    by_pattern = {"dynamic": {f"+:^{re.escape(name)}$": own for name in names}}
+    config = {"auto-round": AUTO_ROUND | by_name, "gptq": GPTQ | {"bits": 8} | by_pattern}[method]
+    find = {"auto-round": auto_round.find, "gptq": gptq.find}[method]
+    began = time.process_time()
+    assert len(list(find(Tensors(tmp_path, stored), config))) == len(names)
+    assert time.process_time() - began < 8
+
+
+@pytest.mark.parametrize(
+    ("where", "expressions", "first"),
+    [
+        ("beginning", ["a.b$", r"a\.bc$", r"^a\.b$", ".*"], "a.b$"),
+        ("beginning", [r"a\.bc$", r"^a\.b$", ".*"], r"^a\.b$"),
+        ("beginning", [".*", r"^a\.b$"], ".*"),
+        ("beginning", ["b", r"a\.b$"], r"a\.b$"),
+        ("beginning", ["b", "a"], "a"),
+        ("anywhere", ["c", "b", r"^a\.b$"], "b"),
+        ("anywhere", ["^b", r"\.b$", r"^a\.b$"], r"\.b$"),
+        ("anywhere", ["(?i)C", r"^a\.b$", "b"], r"^a\.b$"),
+        ("anywhere", ["c"], None),
+    ],
+)
+def test_the_first_pattern_counts_whether_it_is_a_name_or_not(
+    where: Any, expressions: list[str], first: str | None, tmp_path: Path
+) -> None:
+    named = dict(zip(expressions, expressions, strict=True))
+    assert Patterns(Tensors(tmp_path, {}), "dynamic", named, where).first("a.b") == first
