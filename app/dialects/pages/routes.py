@@ -19,12 +19,11 @@ from app.dialects.pages.files import PageFile, page_files
 
 # no text becomes HTML anywhere on a page, whoever wrote it: that is what the last two say
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self' '{style_hash}'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 PAGE_HEADERS: Final = {
-    "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     # a new version is seen at the next visit; the files that it names are kept for ever
@@ -43,7 +42,9 @@ def page(path: str, name: str) -> HTTPRouteHandler:
 
     @get(path, include_in_schema=False, name=f"page {name}")
     async def show(request: AnyRequest) -> Response[bytes]:
-        return _answer(request, page_files().pages[name], PAGE_HEADERS)
+        found = page_files().pages[name]
+        policy = POLICY.format(style_hash=found.style_hash)
+        return _answer(request, found.file, {"Content-Security-Policy": policy, **PAGE_HEADERS})
 
     return show
 
