@@ -25,6 +25,7 @@ from export.file_checks import refusing, shown
 from export.folder import num_elements, weight_shapes
 from export.gguf_config import refuse_other_fields, refuse_other_kinds
 from export.gguf_file import GgufFile, read_gguf
+from export.gguf_names import names_made_once
 from export.gguf_rope import FACTORS, scale_by_fields, scale_by_tensor
 from export.mxfp4 import mxfp4_into
 from export.observe import refuse_by_config
@@ -70,6 +71,7 @@ class _Stored:
         return {"pretrained_model_name_or_path": self.folder, **self.gguf}
 
 
+@names_made_once()
 def load_model(
     source: ModelSource, weights: WeightFile, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
