@@ -32,7 +32,7 @@ async def empty_database(kind: str, folder: Path) -> AsyncIterator[Database]:
             url = database_url("", folder)
         else:
             url = await stack.enter_async_context(postgres_database())
-        yield await _opened(url, stack)
+        yield _opened(url, stack)
 
 
 @asynccontextmanager
@@ -46,10 +46,10 @@ async def current_database(kind: str, folder: Path) -> AsyncIterator[Database]:
             if not _POSTGRES:
                 _POSTGRES.append(await _make_template())
             url = await stack.enter_async_context(postgres_database(_POSTGRES[0]))
-        yield await _opened(url, stack)
+        yield _opened(url, stack)
 
 
-async def _opened(url: URL, stack: AsyncExitStack) -> Database:
+def _opened(url: URL, stack: AsyncExitStack) -> Database:
     database = Database(url)
     stack.push_async_callback(database.close)
     return database
@@ -58,10 +58,11 @@ async def _opened(url: URL, stack: AsyncExitStack) -> Database:
 async def _fill(file: Path) -> None:
     if file.stat().st_size:  # noqa: ASYNC240 # nothing else waits for this loop
         return
-    if not _SQLITE:
+    if _SQLITE:
+        file.write_bytes(_SQLITE[0])  # noqa: ASYNC240
+    else:
         await Database(URL.create("sqlite+aiosqlite", database=str(file))).migrate()
         _SQLITE.append(file.read_bytes())  # noqa: ASYNC240
-    file.write_bytes(_SQLITE[0])  # noqa: ASYNC240
 
 
 async def _make_template() -> str:
